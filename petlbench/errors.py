@@ -1,0 +1,44 @@
+"""Errors that a user can act on. The command line prints them as one line; anything else is a bug and shows a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PetlbenchError(Exception):
+    """Base of all errors with a message for the user: it names the key, file or value, what was expected and what to do."""
+
+
+class ConfigError(PetlbenchError):
+    """A configuration key, name or value is wrong."""
+
+
+class DataError(PetlbenchError):
+    """A dataset, split or image is missing or not what its task declares."""
+
+
+class CheckpointError(PetlbenchError):
+    """A weight file does not fit the model that it is loaded into."""
+
+
+class RecordError(PetlbenchError):
+    """A record file cannot be read or written, or breaks the schema."""
+
+
+class AccessError(PetlbenchError):
+    """A method asked for more of a backbone than its rung of the access ladder grants."""
+
+
+class BudgetExceeded(PetlbenchError):
+    """The next query would exceed the run's budget; it was not sent."""
+
+
+class Diverged(PetlbenchError):
+    """The training loss is no longer finite."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that offers the nearest of the known names, or nothing when none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,158 @@
+"""What a run leaves behind: one validated, versioned JSON document."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from petlbench.errors import RecordError
+
+SCHEMA_VERSION = 1
+Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class QueryCount(_Part):
+    """What one phase of a run sent to a black box."""
+
+    calls: int = 0
+    images: int = 0
+    contexts: int = 0
+    texts: int = 0
+    cached: int = 0  # answered without a query; never part of ``images``
+
+
+class Method(_Part):
+    name: str  # as typed: a plugin or one of its presets
+    plugin: str
+    access: str  # the rung that was granted
+    config: dict[str, Any]
+    cite: str = ""
+
+
+class BackboneId(_Part):
+    name: str
+    sha256: str  # over names, shapes and bytes of all parameters and buffers
+    parameters: int
+
+
+class ProtocolId(_Part):
+    id: str
+    settings: dict[str, Any]
+
+
+class Code(_Part):
+    version: str
+    commit: str | None = None  # None outside a git checkout
+    is_dirty: bool | None = None
+
+
+class Environment(_Part):
+    python: str
+    platform: str
+    device: str
+    threads: int
+    precision: str
+    packages: dict[str, str]
+
+
+class Parameters(_Part):
+    trainable: int  # without the head
+    head: int
+    stored_bytes: int
+    backbone: int
+
+
+class Cost(_Part):
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    total_seconds: float = 0.0
+    peak_memory_mb: float | None = None  # device memory on a GPU, resident set of the process on a CPU
+    images_decoded: int = 0
+    images_forwarded: int = 0  # through the backbone, all phases
+    flops_per_image: float | None = None
+    queries: dict[str, QueryCount] = Field(default_factory=dict)  # phase -> count
+
+
+class Metrics(_Part):
+    accuracy: float  # percent of the test split
+    samples: int
+    standard_error: float  # of the accuracy, percent, binomial
+    val_accuracy: float | None = None
+
+
+class Epoch(_Part):
+    epoch: int
+    loss: float
+    learning_rate: float
+    val_accuracy: float | None = None
+    test_accuracy: float | None = None  # only under the selection rule ``oracle_test``
+
+
+class Predictions(_Part):
+    file: str  # relative to the record
+    sha256: str
+
+
+class Record(_Part):
+    """One run. ``run_id`` is the hash of the resolved configuration; a record without status ``ok`` has an ``error`` and no metrics."""
+
+    schema_version: Literal[1] = 1
+    run_id: str = Field(pattern=r"^[0-9a-f]{16}$")
+    status: Status
+    error: str | None = None
+    created: str  # ISO 8601, UTC
+    suite: str
+    task: str  # "suite/task"
+    task_revision: str = ""
+    class_count: int = 0
+    split_hashes: dict[str, str] = Field(default_factory=dict)
+    protocol: ProtocolId
+    selection: str
+    backbone: BackboneId
+    method: Method
+    seed: int
+    hyperparameters: str = "default"  # where the settings come from: a suite's, a task's, the default
+    config: dict[str, Any]
+    code: Code
+    environment: Environment
+    parameters: Parameters | None = None
+    cost: Cost = Field(default_factory=Cost)
+    metrics: Metrics | None = None
+    history: list[Epoch] = Field(default_factory=list)
+    predictions: Predictions | None = None
+    checkpoint: str | None = None
+
+
+def parse_record(text: str, origin: str) -> Record:
+    """Read a record from JSON. RecordError names the file and the field that is wrong, or the schema when it is newer than this code."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{origin}: not a complete JSON document ({error.msg} at line {error.lineno}); delete it and run again") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(version, int):
+        raise RecordError(f"{origin}: no schema_version; this is not a petlbench record")
+    if version > SCHEMA_VERSION:
+        raise RecordError(f"{origin}: schema version {version}, this petlbench reads up to {SCHEMA_VERSION}; update petlbench")
+    try:
+        return Record.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecordError(f"{origin}: {where or 'record'}: {first['msg']}") from None
+
+
+def read_record(path: Path) -> Record:
+    """Read and validate one record file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}") from None
+    return parse_record(text, str(path))

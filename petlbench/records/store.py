@@ -1,0 +1,83 @@
+"""Records on disk: ``RESULTS/records/SUITE/TASK/METHOD-BACKBONE-sSEED-RUNID.json`` with the predictions beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from petlbench.errors import RecordError
+from petlbench.records.schema import Record, read_record
+
+
+def run_id(config: dict[str, Any]) -> str:
+    """16 hexadecimal digits that identify a resolved configuration, whatever the order of its keys."""
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment it is absent, old or complete: temporary file, fsync, rename. RecordError when the disk refuses."""
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RecordError(f"cannot write {path}: {error.strerror}; free space or choose another folder with out=DIR") from None
+
+
+class RecordStore:
+    """The records below one results folder."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.folder = results / "records"
+
+    def path(self, task: str, method: str, backbone: str, seed: int, identity: str) -> Path:
+        """Where the record of a run lies."""
+        stem = "-".join([_slug(method), _slug(backbone), f"s{seed}", identity])
+        return self.folder.joinpath(*(_slug(part) for part in task.split("/"))) / f"{stem}.json"
+
+    def path_of(self, record: Record) -> Path:
+        return self.path(record.task, record.method.name, record.backbone.name, record.seed, record.run_id)
+
+    def write(self, record: Record) -> Path:
+        """Validate and write a record; returns its path."""
+        path = self.path_of(record)
+        document = Record.model_validate(record.model_dump()).model_dump_json(indent=1)
+        write_atomically(path, document.encode() + b"\n")
+        return path
+
+    def paths(self) -> list[Path]:
+        """All record files, sorted."""
+        return sorted(path for path in self.folder.rglob("*.json") if not path.name.startswith("."))
+
+    def read(self) -> Iterator[Record]:
+        """All records. RecordError at the first that cannot be read: a table must not silently leave one out."""
+        for path in self.paths():
+            yield read_record(path)
+
+    def find(self, path: Path) -> Record | None:
+        """The record at a path, or None when there is none or a broken one (it is then written again)."""
+        if not path.exists():
+            return None
+        try:
+            return read_record(path)
+        except RecordError:
+            return None
+
+
+def _slug(text: str) -> str:
+    """A file name part: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip(".") or "_"

@@ -1,0 +1,48 @@
+"""Lets torchvision be imported beside a CPU-only torch.
+
+The torchvision wheels of some registries are built for CUDA. Beside a CPU build of torch their compiled library does not load,
+and the import fails at the first fake-tensor registration ("operator torchvision::nms does not exist"). No operator of that
+library is used here; defining the missing schemas is enough. Call :func:`define_missing_schemas` before the first import of
+torchvision, timm or open_clip.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+_SCHEMAS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+_libraries: list[object] = []  # a torch.library.Library takes its definitions along when it is collected
+
+
+def define_missing_schemas() -> None:
+    """Define the schemas that torchvision's import expects, but only where its compiled library cannot be loaded."""
+    import torch
+
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or _libraries:
+        return
+    _load_compiled_library(spec.submodule_search_locations)
+    missing = [schema for name, schema in _SCHEMAS.items() if not hasattr(torch.ops.torchvision, name)]
+    if missing:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in missing:
+            library.define(schema)
+        _libraries.append(library)
+
+
+def _load_compiled_library(locations: object) -> None:
+    """Load torchvision's own operators where they fit this torch: schemas defined twice would be an error."""
+    import glob
+    import os
+
+    import torch
+
+    for folder in locations or ():  # type: ignore[attr-defined]
+        for path in glob.glob(os.path.join(folder, "_C*.so")) + glob.glob(os.path.join(folder, "_C*.pyd")):
+            try:
+                torch.ops.load_library(path)
+            except (OSError, RuntimeError):
+                return
