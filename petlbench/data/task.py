@@ -57,9 +57,16 @@ class RenderedSource:
         return self._render(index)
 
 
-TASKS: Registry[TaskSpec] = Registry("task", package="petlbench.datasets", listing="tasks")
+TaskFamily = Callable[[str], TaskSpec]  # what stands after ``NAME:`` -> a task
+TASKS: Registry[TaskSpec | TaskFamily] = Registry("task", package="petlbench.datasets")
 
 
 def register_task(spec: TaskSpec, origin: str) -> TaskSpec:
     """Make a task known under its name. ``origin``: the registering module's ``__name__``."""
-    return TASKS.register(spec.name, spec, origin)
+    TASKS.register(spec.name, spec, origin)
+    return spec
+
+
+def register_task_family(name: str, family: TaskFamily, origin: str) -> None:
+    """Make a family of tasks known, addressed as ``NAME:rest``."""
+    TASKS.register(name, family, origin)

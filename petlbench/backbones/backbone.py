@@ -1,0 +1,133 @@
+"""A frozen pretrained model: a timm vision transformer and, for vision-language models, a text tower beside it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from petlbench.registry import Registry
+
+
+@dataclass(frozen=True)
+class Card:
+    """What has to be known of a backbone to feed it and to name it in a record."""
+
+    name: str
+    input_size: int  # side in pixels
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    source: str  # where the weights come from
+    licence: str = ""
+
+
+class TextTower(Protocol):
+    """Captions to embeddings."""
+
+    def embed(self, captions: list[str]) -> Tensor:
+        """(T, E), not normalised, without a graph."""
+        ...
+
+    def to(self, device: torch.device) -> object: ...
+
+
+class Backbone:
+    """The vision tower is frozen, in eval mode and shared by the runs of a process: methods work on :meth:`shared_copy`.
+
+    Letters in shapes: B images, S input size, D feature width, E joint width, C classes.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        vit: nn.Module,
+        projection: nn.Module | None = None,
+        text: TextTower | None = None,
+        logit_scale: float = 1.0,
+    ) -> None:
+        self.card = card
+        self.vit = vit.eval().requires_grad_(False)  # a timm VisionTransformer without a head: (B, 3, S, S) -> (B, D)
+        self.projection = None if projection is None else projection.eval().requires_grad_(False)  # (B, D) -> (B, E)
+        self.text = text
+        self.logit_scale = logit_scale
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def feature_width(self) -> int:
+        """D."""
+        return int(self.vit.num_features)  # type: ignore[arg-type]
+
+    @cached_property
+    def parameter_count(self) -> int:
+        """Of the vision tower without a head."""
+        return sum(parameter.numel() for parameter in self.vit.parameters())
+
+    def to(self, device: torch.device) -> Backbone:
+        self.vit.to(device)
+        if self.projection is not None:
+            self.projection.to(device)
+        if self.text is not None:
+            self.text.to(device)
+        return self
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Joint-space embeddings (B, E) of normalised images (B, 3, S, S), L2-normalised."""
+        features = self.vit(images)
+        return F.normalize(features if self.projection is None else self.projection(features), dim=-1)
+
+    def embed_classes(self, prompts: list[list[str]]) -> Tensor:
+        """Class embeddings (C, E): the mean of the normalised embeddings of each class's captions, normalised again (CLIP's ensembling)."""
+        assert self.text is not None
+        flat = [caption for captions in prompts for caption in captions]
+        embeddings = F.normalize(self.text.embed(flat), dim=-1)
+        means = [part.mean(dim=0) for part in embeddings.split([len(captions) for captions in prompts])]
+        return F.normalize(torch.stack(means), dim=-1)
+
+    def shared_copy(self) -> nn.Module:
+        """A new module tree over the same frozen tensors. A method may add modules and hooks to it or ask for gradients; this backbone does not notice."""
+        return share(self.vit)
+
+    def checksum(self) -> str:
+        """SHA-256 over names, shapes and bytes of all tensors of the vision tower and the projection."""
+        digest = hashlib.sha256()
+        for part in (self.vit, self.projection):
+            for name, tensor in part.state_dict().items() if part is not None else ():
+                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
+        return digest.hexdigest()
+
+
+def share(module: nn.Module) -> nn.Module:
+    """A copy of a module tree whose parameters are new ``nn.Parameter`` objects over the same storage, all frozen."""
+    memo: dict[int, object] = {id(p): nn.Parameter(p.data, requires_grad=False) for p in module.parameters()}
+    memo.update({id(buffer): buffer for buffer in module.buffers()})
+    return copy.deepcopy(module, memo)
+
+
+Loader = Callable[[str, str | None], Backbone]  # (name after the scheme's colon, local checkpoint or None) -> backbone
+BACKBONES: Registry[Loader] = Registry("backbone", package="petlbench.backbones")
+
+
+def register_backbone(name: str) -> Callable[[Loader], Loader]:
+    """Make a backbone, or a family of them addressed as ``name:rest``, known under its name."""
+
+    def decorate(load: Loader) -> Loader:
+        return BACKBONES.register(name, load, load.__module__)
+
+    return decorate
+
+
+def load_backbone(name: str, checkpoint: str | None = None) -> Backbone:
+    """Load a backbone by name, such as ``mini_clip`` or ``timm:vit_base_patch16_224.augreg_in21k``."""
+    scheme, _, rest = name.partition(":")
+    return BACKBONES.get(scheme)(rest, checkpoint)

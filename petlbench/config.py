@@ -1,0 +1,225 @@
+"""From defaults, YAML and the command line to one strict, typed run configuration.
+
+Later layers win: the dataclasses' defaults, the suite's YAML, the method's YAML, that YAML's part for the suite and for the task, the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from petlbench.errors import ConfigError, did_you_mean
+from petlbench.settings import BackboneChoice, Budget, Execution, Protocol, Train
+
+if TYPE_CHECKING:
+    from petlbench.method import Method
+
+_SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "budget": Budget}
+_SCALARS = {"seed": 0, "precision": "auto"}
+_PRECISIONS = ("auto", "fp32", "bf16")
+_EXECUTION = {field.name for field in dataclasses.fields(Execution)}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, resolved. ``identity`` is everything that its result may depend on."""
+
+    task: str
+    method: str  # the name as typed: a plugin or a preset
+    plugin: str
+    method_config: Any  # an instance of the plugin's Config
+    backbone: BackboneChoice
+    protocol: Protocol
+    train: Train
+    budget: Budget
+    seed: int
+    precision: str
+    hyperparameters: str  # which layer of the method's YAML applied: default, suite NAME or task NAME
+    execution: Execution = field(compare=False)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Plain JSON values; its hash is the run id."""
+        return {
+            "task": self.task,
+            "method": {"name": self.method, "plugin": self.plugin, **dataclasses.asdict(self.method_config)},
+            "backbone": dataclasses.asdict(self.backbone),
+            "protocol": dataclasses.asdict(self.protocol),
+            "train": dataclasses.asdict(self.train),
+            "budget": dataclasses.asdict(self.budget),
+            "seed": self.seed,
+            "precision": self.precision,
+        }
+
+    @property
+    def protocol_id(self) -> str:
+        settings = json.dumps(dataclasses.asdict(self.protocol), sort_keys=True)
+        return f"{self.protocol.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of tasks with a protocol."""
+
+    name: str
+    title: str
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    settings: dict[str, Any]  # the sections that it sets
+
+
+def names(folder: str) -> list[str]:
+    """The YAML files of a folder below configs/, without the suffix."""
+    return sorted(path.name[:-5] for path in files(f"petlbench.configs.{folder}").iterdir() if path.name.endswith(".yaml"))
+
+
+def load_yaml(folder: str, name: str) -> dict[str, Any]:
+    """One YAML file below configs/ as plain values."""
+    path = files(f"petlbench.configs.{folder}") / f"{name}.yaml"
+    try:
+        values = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=True)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"configs/{folder}/{name}.yaml: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"configs/{folder}/{name}.yaml: expected keys and values at the top level")
+    return values
+
+
+def load_suite(name: str) -> Suite:
+    """A suite by name. ConfigError with the nearest name when there is none."""
+    known = names("suites")
+    if name not in known:
+        raise ConfigError(f"no suite '{name}'.{did_you_mean(name, known)} (petlbench suites lists all)")
+    values = load_yaml("suites", name)
+    title, tasks, seeds = values.pop("title", name), values.pop("tasks"), values.pop("seeds", [0])
+    return Suite(name, title, tuple(tasks), tuple(seeds), values)
+
+
+def method_names() -> list[str]:
+    """Every name that ``method=`` takes: the registered plugins and the presets of configs/methods."""
+    from petlbench.method import METHODS
+
+    return sorted({*METHODS.names(), *names("methods")})
+
+
+def load_method(name: str) -> tuple[type[Method], dict[str, Any]]:
+    """The plugin class behind a method's name, and its YAML (empty for a plugin without one)."""
+    from petlbench.method import METHODS
+
+    if name in names("methods"):
+        values = load_yaml("methods", name)
+        return METHODS.get(values.pop("plugin", name)), values
+    if name not in METHODS.names():
+        raise ConfigError(f"no method '{name}'.{did_you_mean(name, method_names())} (petlbench methods lists all)")
+    return METHODS.get(name), {}
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` words as nested plain values. ``method=NAME`` and ``backbone=NAME`` are short for their ``.name``."""
+    words = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+            raise ConfigError(f"'{argument}' is not of the form key=value, such as method=lora or train.epochs=20")
+        words.append(f"{key}.name={value}" if key in ("method", "backbone") else argument)
+    try:
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist(words), resolve=True)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"command line: {' '.join(str(error).split())}") from None
+    assert isinstance(parsed, dict)
+    return {str(key): value for key, value in parsed.items()}
+
+
+def resolve(arguments: Sequence[str]) -> RunConfig:
+    """The run that a list of ``key=value`` words describes. ConfigError names the key or value that is wrong and where it was set."""
+    overrides = parse_overrides(arguments)
+    for required in ("method", "task"):
+        if required not in overrides:
+            raise ConfigError(f"{required}=NAME is missing (petlbench {required}s lists all)")
+    name, task = str(overrides["method"].pop("name", "")), str(overrides.pop("task"))
+    plugin, recipe = load_method(name)
+    task_layers = recipe.pop("tasks", {}) or {}
+    suite_layers = recipe.pop("suites", {}) or {}
+    suite = task.split("/")[0]
+    origin = f"configs/methods/{name}.yaml"
+    layers = [(f"configs/suites/{suite}.yaml", dict(load_suite(suite).settings))] if suite in names("suites") else []
+    layers.append((origin, recipe))
+    hyperparameters = "default"
+    for label, key, part in (("suite", suite, suite_layers), ("task", task, task_layers)):
+        if key in part:
+            layers.append((f"{origin}, {label} {key}", part[key]))
+            hyperparameters = f"{label} {key}"
+    execution = {key: overrides.pop(key) for key in list(overrides) if key in _EXECUTION}
+    layers.append(("command line", overrides))
+
+    schema = OmegaConf.create({**{key: OmegaConf.structured(kind) for key, kind in _SECTIONS.items()}, **_SCALARS})
+    schema.method = OmegaConf.structured(plugin.Config)
+    OmegaConf.set_struct(schema, True)
+    for where, layer in layers:
+        schema = _merge(schema, layer, where)
+    placed = _merge(OmegaConf.create({"execution": OmegaConf.structured(Execution)}), {"execution": execution}, "command line")
+    return RunConfig(
+        task=task,
+        method=name,
+        plugin=plugin.name,
+        method_config=_build(schema, "method"),
+        **{key: _build(schema, key) for key in _SECTIONS},
+        seed=_checked_seed(schema.seed),
+        precision=_checked_precision(schema.precision),
+        hyperparameters=hyperparameters,
+        execution=_build(placed, "execution"),
+    )
+
+
+def _merge(schema: DictConfig, layer: dict[str, Any], where: str) -> DictConfig:
+    """Merge one layer into the schema, strictly; errors name the key as a user types it."""
+    for key in layer:
+        if key not in schema:
+            known = [*schema, "task", *_EXECUTION]
+            raise ConfigError(f"unknown key '{key}'.{did_you_mean(str(key), known)} ({where})")
+    try:
+        merged = OmegaConf.merge(schema, layer)
+    except ConfigKeyError as error:
+        node = OmegaConf.select(schema, str(error.full_key).rpartition(".")[0]) or schema
+        hint = did_you_mean(str(error.key), map(str, node))
+        raise ConfigError(f"unknown key '{_typed(error.full_key)}'.{hint} Known: {', '.join(map(str, node))} ({where})") from None
+    except (OmegaConfBaseException, TypeError) as error:
+        key = _typed(getattr(error, "full_key", None) or next(iter(layer), ""))
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]} ({where})") from None
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _typed(key: Any) -> str:
+    """The key as a user types it: execution settings stand at the top level."""
+    return str(key).removeprefix("execution.")
+
+
+def _build(schema: DictConfig, section: str) -> Any:
+    """The dataclass instance of a section; its own checks become ConfigErrors."""
+    try:
+        return OmegaConf.to_object(schema[section])
+    except (ValueError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{section}: {str(error).splitlines()[0]}") from None
+
+
+def _checked_seed(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+        raise ConfigError(f"seed must be an int in [0, 2**32), got {value!r}")
+    return value
+
+
+def _checked_precision(value: Any) -> str:
+    if value not in _PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(_PRECISIONS)}, got {value!r}")
+    return str(value)

@@ -1,0 +1,91 @@
+"""What a method is. The whole API: one class, one configuration dataclass, one decorator.
+
+Letters in shapes: B images, C classes, D feature width, S input size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+from petlbench.access import Access, QueryModel
+from petlbench.data.batches import TrainingData
+from petlbench.registry import Registry
+
+
+@dataclass
+class NoConfig:
+    """For methods that have nothing to choose."""
+
+
+class Method(ABC):
+    """Adapts a frozen backbone to one task. ``config`` is an instance of the registered dataclass, ``seed`` the run's seed."""
+
+    name: ClassVar[str]
+    cite: ClassVar[str]
+    Config: ClassVar[type]
+    access: ClassVar[Access]
+
+    def __init__(self, config: Any, seed: int = 0) -> None:
+        self.config = config
+        self.seed = seed
+
+
+class GradientMethod(Method):
+    """A method that changes the network itself. The harness freezes, trains, counts, saves and evaluates; the method says what is new."""
+
+    access = Access.WEIGHTS
+
+    @abstractmethod
+    def adapt(self, vit: Any) -> None:
+        """Change a timm VisionTransformer, a private module tree over the shared frozen tensors: add modules or hooks, or call
+        ``requires_grad_(True)`` on what shall train. Everything that requires a gradient afterwards is trained and saved, nothing else."""
+
+    def build_head(self, feature_width: int, class_count: int) -> nn.Module:
+        """The task head, (B, D) -> (B, C)."""
+        head = nn.Linear(feature_width, class_count)
+        nn.init.trunc_normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+        return head
+
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether weight decay applies to a trainable parameter."""
+        return parameter.ndim > 1
+
+
+class QueryMethod(Method, nn.Module):
+    """A method that asks a model and never sees inside. What it learns are its own parameters and buffers, as of any ``nn.Module``."""
+
+    def __init__(self, config: Any, seed: int = 0) -> None:
+        nn.Module.__init__(self)
+        Method.__init__(self, config, seed)
+
+    def build(self, model: QueryModel) -> None:  # noqa: B027 (a method may learn nothing)
+        """Create the parameters and buffers that are learned; called before ``fit`` and before a checkpoint is loaded."""
+
+    @abstractmethod
+    def fit(self, model: QueryModel, data: TrainingData) -> None:
+        """Learn from the training data through the model's answers."""
+
+    @abstractmethod
+    def predict(self, model: QueryModel, images: Tensor) -> Tensor:
+        """Scores (B, C) of normalised images (B, 3, S, S)."""
+
+
+METHODS: Registry[type[Method]] = Registry("method", package="petlbench.methods")
+M = TypeVar("M", bound=type[Method])
+
+
+def register_method(name: str, config: type = NoConfig, *, cite: str = "") -> Callable[[M], M]:
+    """Make a method known. ``config``: its dataclass; ``cite``: where it is published."""
+
+    def decorate(method: M) -> M:
+        method.name, method.Config, method.cite = name, config, cite
+        METHODS.register(name, method, method.__module__)
+        return method
+
+    return decorate

@@ -1,0 +1,85 @@
+"""The typed sections of a run's configuration. The comment beside a field is its help; every value here can be set as ``section.field=value``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class Protocol:
+    """How images reach a method and how its result is read. Two runs may share a table column only when their protocols are equal."""
+
+    name: str = "native"  # part of the protocol's id
+    resize: int | None = None  # side in pixels; null: the backbone's input size
+    resize_mode: Literal["squash", "short"] = "squash"  # to a square, or the shorter side with a centre crop of the input size
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+    normalise: Literal["backbone", "imagenet", "half", "none"] = "backbone"  # the backbone card's own constants unless a paper differs
+    augment: Literal["none", "flip", "crop_flip"] = "none"  # of training images; crop_flip: random crop of the input size and a flip
+    shots: int | None = None  # training images per class, drawn as CoOp draws them; null: all
+    split_seed: int = 1  # of the few-shot draw
+    train_on: Literal["train", "trainval"] = "train"
+    selection: Literal["last", "best_val", "oracle_test"] = "last"  # which epoch is reported; oracle_test only to compare with papers that did
+
+    def __post_init__(self) -> None:
+        if self.shots is not None and self.shots < 1:
+            raise ValueError(f"shots must be an int >= 1 or null, got {self.shots}")
+        if self.train_on == "trainval" and self.selection == "best_val":
+            raise ValueError("selection=best_val needs a validation split that is not trained on; set protocol.train_on=train")
+
+
+@dataclass
+class Train:
+    """The recipe of the gradient loop."""
+
+    epochs: int = 100
+    batch_size: int = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4  # not applied to vectors and scalars
+    momentum: float = 0.9  # of sgd
+    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule_step: Literal["epoch", "step"] = "epoch"
+    warmup_epochs: float = 10.0  # linear from 0, as in VPT: the first epoch of an epoch-wise schedule runs at 0
+    label_smoothing: float = 0.0
+    accumulate: int = 1  # batches per optimiser step
+    clip_norm: float | None = None  # gradient norm limit
+    compile: bool = False  # torch.compile the backbone
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an int >= 1, got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(f"warmup_epochs must lie in [0, epochs), got {self.warmup_epochs} of {self.epochs} epochs")
+
+
+@dataclass
+class BackboneChoice:
+    """Which frozen model a run stands on."""
+
+    name: str = "mini_clip"  # petlbench backbones lists all
+    checkpoint: str | None = None  # a local weight file to use instead of the card's
+
+
+@dataclass
+class Budget:
+    """Limits on what a run may send to a black box while it trains; the query that would exceed one is not sent. null: no limit."""
+
+    calls: int | None = None
+    images: int | None = None
+    contexts: int | None = None
+    texts: int | None = None
+
+
+@dataclass
+class Execution:
+    """Where and how a run is carried out. Not part of its identity."""
+
+    out: str = "results"  # folder for records, tables, plots
+    device: str = "auto"  # auto: the first GPU, else the CPU
+    threads: int | None = None  # of torch on a CPU; null: all cores
+    save: bool = False  # keep what was learned, as safetensors
+    data_root: str | None = None  # where datasets lie; null: the environment variable PETLBENCH_DATA
