@@ -36,6 +36,7 @@ class Train:
     batch_size: int = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-3
+    scale_learning_rate: bool = False  # learning_rate is meant per 256 images: multiply it by batch_size / 256 (VPT)
     weight_decay: float = 1e-4  # not applied to vectors and scalars
     momentum: float = 0.9  # of sgd
     schedule: Literal["cosine", "constant"] = "cosine"

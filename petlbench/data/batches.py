@@ -6,7 +6,7 @@ Letters in shapes: N images of a split, B images of a batch, R stored side, S in
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from petlbench.data.store import Split
+from petlbench.records.schema import Epoch
 from petlbench.settings import Train
 
 
@@ -103,6 +104,7 @@ class TrainingData:
     val: Batches
     recipe: Train
     class_names: tuple[str, ...]
+    report: Callable[[Epoch], None]  # to be called after every pass or step worth showing: history, progress, model selection
 
 
 def _as_tensor(images: np.ndarray) -> Tensor:

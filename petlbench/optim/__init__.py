@@ -1,0 +1,1 @@
+"""Training: the gradient loop, schedules, number formats."""

@@ -1,0 +1,53 @@
+"""What a run learned and predicted, as safetensors: no pickle, and the configuration travels inside the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from petlbench.errors import CheckpointError
+from petlbench.records.schema import Predictions
+from petlbench.records.store import write_atomically
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Learned tensors, the resolved configuration of the run that learned them and the checksum of the backbone under them."""
+
+    state: dict[str, Tensor]
+    config: dict[str, Any]
+    backbone_sha256: str
+
+
+def save_checkpoint(path: Path, state: dict[str, Tensor], config: dict[str, Any], backbone_sha256: str) -> None:
+    """Write a checkpoint atomically."""
+    metadata = {"format": "petlbench-1", "config": json.dumps(config), "backbone_sha256": backbone_sha256}
+    write_atomically(path, save({name: tensor.contiguous() for name, tensor in state.items()}, metadata))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint. CheckpointError when the file is not one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+    if metadata.get("format") != "petlbench-1":
+        raise CheckpointError(f"{path}: a safetensors file, but not a petlbench checkpoint; make one with petlbench run … save=true")
+    return Checkpoint(state, json.loads(metadata["config"]), metadata["backbone_sha256"])
+
+
+def save_predictions(path: Path, predicted: Tensor, labels: Tensor) -> Predictions:
+    """Write predicted and true classes (N,) of the test split beside the record, so that every metric can be computed again."""
+    content = save({"predicted": predicted.to(torch.int32), "labels": labels.to(torch.int32)})
+    write_atomically(path, content)
+    return Predictions(file=path.name, sha256=hashlib.sha256(content).hexdigest())

@@ -1,0 +1,80 @@
+"""What a run costs: seconds, memory, forward passes, floating-point operations."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+_CLEAR_PEAK = Path("/proc/self/clear_refs")
+
+
+class Stopwatch:
+    """Seconds per named part of a run, without waiting for the device inside a part."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device = device
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+class ImageCounter:
+    """Counts the images that enter a vision tower, by watching its patch embedding."""
+
+    def __init__(self, vit: nn.Module) -> None:
+        self.images = 0
+        self._handle = vit.patch_embed.register_forward_pre_hook(self._count)  # type: ignore[union-attr]
+
+    def _count(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.images += len(inputs[0])
+
+    def remove(self) -> None:
+        self._handle.remove()
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new peak. On a CPU only Linux can; elsewhere the peak is that of the process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _CLEAR_PEAK.exists():
+        try:
+            _CLEAR_PEAK.write_text("5")
+        except OSError:  # not permitted in some containers: the peak is then that of the process
+            return
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Device memory on a GPU, resident set of this process on a CPU, in units of 2^20 bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+
+@torch.no_grad()
+def flops_per_image(model: nn.Module, image: Tensor) -> float:
+    """Floating-point operations of one forward pass of (1, 3, S, S), a multiplication and an addition counted as two."""
+    with FlopCounterMode(display=False) as counter:
+        model(image)
+    return float(counter.get_total_flops())

@@ -1,0 +1,127 @@
+"""The gradient loop that every trained method shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from petlbench.errors import ConfigError, Diverged
+from petlbench.optim.precision import autocast
+from petlbench.optim.schedule import factor
+from petlbench.records.schema import Epoch
+from petlbench.settings import Train
+
+CHECK_EVERY = 50  # steps between looks at the loss: a look waits for the device
+
+
+class Examples(Protocol):
+    """Batches of inputs and labels; iterating draws a new pass."""
+
+    device: torch.device
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass
+class TensorBatches:
+    """Rows of a tensor (N, ...) with labels (N,), shuffled anew in each pass; for features that were computed once."""
+
+    rows: Tensor
+    labels: Tensor
+    batch_size: int
+    generator: torch.Generator
+    device: torch.device = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.device = self.rows.device
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in torch.randperm(len(self.rows), generator=self.generator).split(self.batch_size):
+            chosen = indices.to(self.device)
+            yield self.rows[chosen], self.labels[chosen]
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, decays: Callable[[str, nn.Parameter], bool]) -> list[dict[str, object]]:
+    """The trainable parameters in two groups, with and without weight decay."""
+    with_decay, without = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (with_decay if decays(name, parameter) else without).append(parameter)
+    return [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
+
+
+def build_optimizer(groups: list[dict[str, object]], recipe: Train, batch_size: int | None = None) -> torch.optim.Optimizer:
+    """SGD adds L2 decay to the gradient, AdamW decouples it."""
+    rate = recipe.learning_rate * ((batch_size or recipe.batch_size) / 256 if recipe.scale_learning_rate else 1.0)
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=rate, fused=True)
+
+
+def train(
+    model: nn.Module,
+    examples: Examples,
+    recipe: Train,
+    *,
+    decays: Callable[[str, nn.Parameter], bool],
+    precision: str = "fp32",
+    after_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> None:
+    """Minimise the mean cross entropy. ``after_epoch`` is given one entry per epoch. Diverged as soon as a look at the loss finds it not finite."""
+    optimizer = build_optimizer(parameter_groups(model, recipe.weight_decay, decays), recipe)
+    for group in optimizer.param_groups:
+        group["base_lr"] = group["lr"]
+    run = torch.compile(model) if recipe.compile else model
+    steps = len(examples)
+    for epoch in range(recipe.epochs):
+        model.train()
+        total, seen, rate = torch.zeros((), device=examples.device), 0, 0.0
+        for step, (inputs, labels) in enumerate(examples):
+            position = epoch if recipe.schedule_step == "epoch" else epoch + step / steps
+            rate = _set_rate(optimizer, factor(position, recipe.warmup_epochs, recipe.epochs, recipe.schedule))
+            with autocast(precision, examples.device):
+                loss = F.cross_entropy(run(inputs), labels, label_smoothing=recipe.label_smoothing)
+            (loss / recipe.accumulate).backward()
+            if epoch == step == 0:
+                _check_all_reached(model)
+            if (step + 1) % recipe.accumulate == 0 or step + 1 == steps:
+                if recipe.clip_norm is not None:
+                    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            total += loss.detach() * len(labels)
+            seen += len(labels)
+            if (step + 1) % CHECK_EVERY == 0:
+                _check_finite(total, epoch, step)
+        _check_finite(total, epoch, steps - 1)
+        after_epoch(Epoch(epoch=epoch, loss=total.item() / seen, learning_rate=rate))
+    model.eval()
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, multiplier: float) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * multiplier
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def _check_finite(total: Tensor, epoch: int, step: int) -> None:
+    if not torch.isfinite(total):
+        raise Diverged(f"the training loss is {total.item()} in epoch {epoch}, step {step}; lower train.learning_rate or set train.clip_norm")
+
+
+def _check_all_reached(model: nn.Module) -> None:
+    """A parameter that never enters the forward pass would be counted, stored and reported, and do nothing."""
+    lost = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    if lost:
+        raise ConfigError(f"no gradient reaches {', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}: the module is not part of the forward pass")

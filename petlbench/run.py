@@ -1,0 +1,241 @@
+"""One run: a method on a backbone and a task, from its configuration to its record."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from petlbench import measure, provenance
+from petlbench.access import Meter
+from petlbench.backbones.backbone import Backbone, load_backbone
+from petlbench.checkpoint import save_checkpoint, save_predictions
+from petlbench.config import RunConfig, load_method
+from petlbench.data.batches import Batches, TrainingData
+from petlbench.data.load import Task, find_task, load_task
+from petlbench.errors import BudgetExceeded, ConfigError, Diverged, PetlbenchError
+from petlbench.learners import Learner, open_learner
+from petlbench.method import Method
+from petlbench.optim.precision import choose
+from petlbench.records import schema
+from petlbench.records.store import RecordStore, run_id
+
+EVAL_BATCH = 256  # images per forward pass when nothing is kept for a backward pass
+Progress = Callable[[int, int], None]  # epochs or steps done, of how many
+
+
+def execute(config: RunConfig, progress: Progress = lambda done, total: None, reraise: bool = False) -> tuple[schema.Record, Path]:
+    """Carry a run out and write its record, whatever happens. Returns the record and its path.
+
+    A failure is recorded and returned (with ``reraise`` also raised); an interrupt is recorded as ``cancelled`` and raised again.
+    """
+    _Run.check(config)
+    run = _Run(config, progress)
+    status, error, failure = "ok", None, None
+    try:
+        run.carry_out()
+    except Diverged as reason:
+        status, error = "diverged", str(reason)
+    except KeyboardInterrupt as reason:
+        status, error, failure = "cancelled", "interrupted", reason
+    except PetlbenchError as reason:
+        status, error, failure = "failed", str(reason), reason if reraise else None
+    except Exception as reason:
+        status, error, failure = "failed", f"{type(reason).__name__}: {reason}", reason if reraise else None
+    record, path = run.write(status, error)
+    if failure is not None:
+        raise failure
+    return record, path
+
+
+def record_path(config: RunConfig) -> Path:
+    """Where a run's record lies, whether it was carried out or not."""
+    store = RecordStore(Path(config.execution.out))
+    return store.path(config.task, config.method, config.backbone.name, config.seed, run_id(config.identity))
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the first GPU, else the CPU. ConfigError when a named device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got '{name}'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, but torch sees no GPU; use device=auto")
+    return device
+
+
+@lru_cache(maxsize=2)
+def shared_backbone(name: str, checkpoint: str | None, device: torch.device) -> tuple[Backbone, str]:
+    """A backbone and its checksum, loaded once per process."""
+    backbone = load_backbone(name, checkpoint)
+    checksum = backbone.checksum()
+    return backbone.to(device), checksum
+
+
+def open_task(config: RunConfig, backbone: Backbone) -> Task:
+    """A run's task under its protocol."""
+    card = backbone.card
+    return load_task(find_task(config.task), config.protocol, card.input_size, card.mean, card.std)
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Percent of rows of (N, C) scores whose largest entry is the label."""
+    return 100.0 * (scores.argmax(dim=1).cpu() == labels.cpu()).float().mean().item()
+
+
+class _Run:
+    """The parts of a record, gathered as a run goes on, so that what is known can be written at any moment."""
+
+    def __init__(self, config: RunConfig, progress: Progress) -> None:
+        self.config = config
+        self.progress = progress
+        self.device = pick_device(config.execution.device)
+        self.method: Method = load_method(config.method)[0](config.method_config, config.seed)
+        self.meter = Meter(config.budget)
+        self.clock = measure.Stopwatch(self.device)
+        self.history: list[schema.Epoch] = []
+        self.facts: dict[str, Any] = {}  # fields of the record, as they become known
+        self.precision = config.precision
+        self.counted: dict[str, Any] = {}  # fields of Cost
+        self.status = "ok"
+        self._best: tuple[float, dict[str, Tensor]] | None = None
+
+    @staticmethod
+    def check(config: RunConfig) -> None:
+        """Refuse before anything is computed when the results could not be written."""
+        out = Path(config.execution.out)
+        parent = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ConfigError(f"cannot write to {out}: {parent} is not a writable folder; choose another with out=DIR")
+
+    def carry_out(self) -> None:
+        config = self.config
+        torch.set_num_threads(config.execution.threads or os.cpu_count() or 1)
+        torch.manual_seed(config.seed)
+        measure.reset_peak_memory(self.device)
+        with self.clock.measure("total"):
+            backbone, checksum = shared_backbone(config.backbone.name, config.backbone.checkpoint, self.device)
+            self.facts["backbone"] = schema.BackboneId(name=backbone.name, sha256=checksum, parameters=backbone.parameter_count)
+            self.precision = choose(config.precision, self.device, backbone.parameter_count)
+            task = open_task(config, backbone)
+            self._describe(task)
+            with open_learner(self.method, backbone, task.spec, self.device, self.precision, self.meter) as learner:
+                try:
+                    self._fit(learner, task)
+                    self._test(learner, task, checksum)
+                finally:
+                    self.counted["images_forwarded"] = learner.images_forwarded()
+        if backbone.checksum() != checksum:
+            shared_backbone.cache_clear()
+            raise RuntimeError(f"method {self.method.name} changed the shared backbone; its numbers and those of later runs cannot be trusted")
+
+    def _describe(self, task: Task) -> None:
+        self.facts.update(task_revision=task.spec.revision, class_count=len(task.spec.class_names), split_hashes=task.split_hashes)
+        self.counted["images_decoded"] = task.images_decoded
+
+    def _fit(self, learner: Learner, task: Task) -> None:
+        recipe, selection = self.config.train, self.config.protocol.selection
+        generator = torch.Generator().manual_seed(self.config.seed)
+        train = Batches(task.train, task.transform, recipe.batch_size, self.device, generator)
+        val = Batches(task.val, task.transform, EVAL_BATCH, self.device)
+        watched = {"best_val": val, "oracle_test": Batches(task.test, task.transform, EVAL_BATCH, self.device)}.get(selection)
+
+        def report(epoch: schema.Epoch) -> None:
+            if watched is not None:
+                epoch = self._select(learner, watched, epoch)
+            self.history.append(epoch)
+            self.progress(epoch.epoch + 1, recipe.epochs)
+
+        self.meter.phase = "train"
+        with self.clock.measure("train"):
+            try:
+                learner.fit(TrainingData(train, val, recipe, task.spec.class_names, report))
+            except BudgetExceeded as reason:
+                self.status, self.facts["error"] = "budget", str(reason)
+            if self._best is not None:
+                learner.load_state(self._best[1])
+
+    def _select(self, learner: Learner, watched: Batches, epoch: schema.Epoch) -> schema.Epoch:
+        """Note the accuracy that the selection rule looks at and keep the first best state."""
+        is_oracle = self.config.protocol.selection == "oracle_test"
+        self.meter.phase = "test" if is_oracle else "val"
+        reached = accuracy(learner.predict(watched), watched.labels)
+        self.meter.phase = "train"
+        if self._best is None or reached > self._best[0]:
+            self._best = (reached, learner.state())
+        return epoch.model_copy(update={"test_accuracy" if is_oracle else "val_accuracy": reached})
+
+    def _test(self, learner: Learner, task: Task, backbone_checksum: str) -> None:
+        trainable, head = learner.parameter_counts()
+        state = learner.state()
+        stored = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+        self.facts["parameters"] = schema.Parameters(
+            trainable=trainable, head=head, stored_bytes=stored, backbone=self.facts["backbone"].parameters
+        )
+        test = Batches(task.test, task.transform, EVAL_BATCH, self.device)
+        self.meter.phase = "test"
+        with self.clock.measure("eval"):
+            scores = learner.predict(test)
+        if not torch.isfinite(scores).all():
+            raise Diverged("the scores of test images are not finite")
+        percent = accuracy(scores, test.labels)
+        error = math.sqrt(percent * (100.0 - percent) / len(scores))
+        best = self._best[0] if self._best and self.config.protocol.selection == "best_val" else None
+        self.facts["metrics"] = schema.Metrics(accuracy=percent, samples=len(scores), standard_error=error, val_accuracy=best)
+        self.counted["peak_memory_mb"] = measure.peak_memory_mb(self.device)
+        self.counted["flops_per_image"] = learner.flops_per_image()
+        path = record_path(self.config)
+        self.facts["predictions"] = save_predictions(path.with_suffix(".predictions.safetensors"), scores.argmax(dim=1), test.labels.cpu())
+        if self.config.execution.save:
+            target = Path(self.config.execution.out) / "checkpoints" / f"{path.stem}.safetensors"
+            save_checkpoint(target, state, self.config.identity, backbone_checksum)
+            self.facts["checkpoint"] = str(target.relative_to(self.config.execution.out))
+
+    def write(self, status: str, error: str | None) -> tuple[schema.Record, Path]:
+        config, seconds = self.config, self.clock.seconds
+        queries = {phase: schema.QueryCount(**counts) for phase, counts in self.meter.counts.items()}
+        fields: dict[str, Any] = {
+            "run_id": run_id(config.identity),
+            "status": self.status if status == "ok" else status,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "suite": config.task.split("/")[0],
+            "task": config.task,
+            "protocol": schema.ProtocolId(id=config.protocol_id, settings=dataclasses.asdict(config.protocol)),
+            "selection": config.protocol.selection,
+            "backbone": schema.BackboneId(name=config.backbone.name, sha256="", parameters=0),
+            "method": schema.Method(
+                name=config.method,
+                plugin=config.plugin,
+                access=self.method.access.name,
+                config=dataclasses.asdict(config.method_config),
+                cite=self.method.cite,
+            ),
+            "seed": config.seed,
+            "hyperparameters": config.hyperparameters,
+            "config": config.identity,
+            "code": provenance.code(),
+            "environment": provenance.environment(self.device, self.precision),
+            "cost": schema.Cost(
+                train_seconds=seconds.get("train", 0.0),
+                eval_seconds=seconds.get("eval", 0.0),
+                total_seconds=seconds.get("total", 0.0),
+                queries=queries,
+                **self.counted,
+            ),
+            "history": self.history,
+        }
+        record = schema.Record(**(fields | self.facts | ({"error": error} if error else {})))
+        if record.status not in ("ok", "budget"):
+            record = record.model_copy(update={"metrics": None, "predictions": None, "checkpoint": None})
+        return record, RecordStore(Path(config.execution.out)).write(record)
