@@ -78,6 +78,11 @@ class Suite:
     settings: dict[str, Any]  # the sections that it sets
 
 
+def suite_of(task: str) -> str:
+    """The suite or family that a task's name starts with."""
+    return task.partition(":")[0] if ":" in task else task.split("/")[0]
+
+
 def names(folder: str) -> list[str]:
     """The YAML files of a folder below configs/, without the suffix."""
     return sorted(path.name[:-5] for path in files(f"petlbench.configs.{folder}").iterdir() if path.name.endswith(".yaml"))
@@ -150,7 +155,7 @@ def resolve(arguments: Sequence[str]) -> RunConfig:
     plugin, recipe = load_method(name)
     task_layers = recipe.pop("tasks", {}) or {}
     suite_layers = recipe.pop("suites", {}) or {}
-    suite = task.split("/")[0]
+    suite = suite_of(task)
     origin = f"configs/methods/{name}.yaml"
     layers = [(f"configs/suites/{suite}.yaml", dict(load_suite(suite).settings))] if suite in names("suites") else []
     layers.append((origin, recipe))

@@ -18,7 +18,7 @@ from petlbench import measure, provenance
 from petlbench.access import Meter
 from petlbench.backbones.backbone import Backbone, load_backbone
 from petlbench.checkpoint import save_checkpoint, save_predictions
-from petlbench.config import RunConfig, load_method
+from petlbench.config import RunConfig, load_method, suite_of
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task, find_task, load_task
 from petlbench.errors import BudgetExceeded, ConfigError, Diverged, PetlbenchError
@@ -209,7 +209,7 @@ class _Run:
             "run_id": run_id(config.identity),
             "status": self.status if status == "ok" else status,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "suite": config.task.split("/")[0],
+            "suite": suite_of(config.task),
             "task": config.task,
             "protocol": schema.ProtocolId(id=config.protocol_id, settings=dataclasses.asdict(config.protocol)),
             "selection": config.protocol.selection,

@@ -1,0 +1,82 @@
+"""The command line. Each command lives in a module that is imported when the command is used, so that ``--help`` does not wait for torch."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from petlbench.errors import PetlbenchError, did_you_mean
+
+_COMMANDS = {
+    "methods": ("petlbench.cli.lists:methods", "List the methods: access rung, citation, presets."),
+    "suites": ("petlbench.cli.lists:suites", "List the suites and their tasks."),
+    "tasks": ("petlbench.cli.lists:tasks", "List the tasks: classes, sizes, prompts."),
+    "backbones": ("petlbench.cli.lists:backbones", "List the backbones."),
+    "run": ("petlbench.cli.runs:run", "Run one method on one task."),
+    "bench": ("petlbench.cli.runs:bench", "Run a grid of methods, tasks and seeds; continues where it stopped."),
+    "plan": ("petlbench.cli.runs:plan", "Show what bench would do."),
+    "evaluate": ("petlbench.cli.runs:evaluate", "Evaluate what a run learned on a task."),
+    "leaderboard": ("petlbench.cli.results:leaderboard", "Write tables and plots from all records."),
+    "show": ("petlbench.cli.results:show", "Show one record."),
+    "validate": ("petlbench.cli.results:validate", "Check records and recompute their accuracy."),
+    "new-method": ("petlbench.cli.authoring:new_method", "Write a working plugin to start from."),
+    "pretrain": ("petlbench.cli.authoring:pretrain", "Train the embedded backbone again."),
+}
+
+
+class _Commands(click.Group):
+    """A group that imports a command only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"no command '{args[0]}'.{did_you_mean(args[0], _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="petlbench")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Parameter-efficient transfer learning for vision, from black box to white box, on one harness.
+
+    Settings are words of the form key=value: petlbench run method=lora task=mini/digits method.rank=4
+    """
+    ctx.obj = {"debug": debug}
+
+
+def main() -> None:
+    """Entry point: errors a user can act on are one line on stderr and exit code 2, an interrupt is 130."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except PetlbenchError as error:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(f"petlbench: {error}", err=True)
+        code = 2
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("petlbench: interrupted; what was computed is on disk, the same command continues", err=True)
+        code = 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

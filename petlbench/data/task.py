@@ -37,10 +37,6 @@ class TaskSpec:
     sizes: dict[str, int] = field(default_factory=dict)  # split -> expected number of images
     description: str = ""
 
-    @property
-    def suite(self) -> str:
-        return self.name.split("/")[0]
-
     def prompts(self) -> list[list[str]]:
         """One list of captions per class: every template with the class name filled in, underscores as spaces."""
         return [[template.format(name.replace("_", " ")) for template in self.templates] for name in self.class_names]

@@ -1,0 +1,101 @@
+"""Any CLIP of open_clip with a plain ViT as image tower: ``open_clip:ViT-B-16/openai``.
+
+The image tower is moved into timm's class, so that every white-box method runs on it; the text tower stays open_clip's.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import open_clip
+import torch
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from petlbench.backbones.backbone import Backbone, Card, register_backbone
+from petlbench.backbones.weights_file import load_state, read_state
+from petlbench.errors import CheckpointError, ConfigError, did_you_mean
+from petlbench.nn.deltas import QuickGELU
+
+TEXT_BATCH = 64  # captions per forward pass of the text tower
+
+
+@register_backbone("open_clip")
+def load(name: str, checkpoint: str | None) -> Backbone:
+    """``ARCHITECTURE/TAG``: weights are downloaded once by open_clip, or read from a local file of its state dict."""
+    architecture, _, tag = name.partition("/")
+    if architecture not in open_clip.list_models():
+        raise ConfigError(f"open_clip has no model '{architecture}'.{did_you_mean(architecture, open_clip.list_models())}")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if checkpoint is None and tag not in tags:
+        raise ConfigError(f"open_clip:{architecture} has the weights {', '.join(tags)}; name one as open_clip:{architecture}/TAG, got '{tag}'")
+    try:
+        quick = True if tag == "openai" else None
+        model = open_clip.create_model(architecture, pretrained=tag if checkpoint is None else None, force_quick_gelu=bool(quick))
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"the weights of open_clip:{name} could not be fetched ({reason}); give a local file with backbone.checkpoint=PATH") from None
+    if checkpoint is not None:
+        _fill(model, Path(checkpoint))
+    return convert(model, f"open_clip:{name}", architecture, source=checkpoint or "open_clip")
+
+
+def convert(model: nn.Module, name: str, architecture: str, source: str) -> Backbone:
+    """A backbone from a built open_clip model. ConfigError when its image tower is not a plain ViT read at the class token."""
+    vit, projection = convert_tower(model)
+    visual = model.visual
+    size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size  # type: ignore[union-attr]
+    card = Card(name, size, tuple(visual.image_mean), tuple(visual.image_std), source=source)  # type: ignore[arg-type, union-attr]
+    scale = float(model.logit_scale.exp())  # type: ignore[operator, union-attr]
+    return Backbone(card, vit, projection, _Text(model, architecture), scale)
+
+
+def convert_tower(model: nn.Module) -> tuple[VisionTransformer, nn.Linear]:
+    """The image tower as a timm model without a head, and the projection into the joint space."""
+    visual = model.visual
+    if not isinstance(visual, open_clip.transformer.VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
+        raise ConfigError(f"the image tower is a {type(visual).__name__}, not a plain ViT with a class token; choose another architecture")
+    block = visual.transformer.resblocks[0]
+    quick = type(block.mlp.gelu).__name__ == "QuickGELU"
+    width = visual.conv1.out_channels
+    vit = VisionTransformer(
+        img_size=visual.image_size,
+        patch_size=visual.conv1.kernel_size,
+        num_classes=0,
+        embed_dim=width,
+        depth=len(visual.transformer.resblocks),
+        num_heads=block.attn.num_heads,
+        mlp_ratio=block.mlp.c_fc.out_features / width,
+        pre_norm=True,
+        norm_layer=partial(nn.LayerNorm, eps=visual.ln_pre.eps),
+        act_layer=QuickGELU if quick else nn.GELU,
+    )
+    load_state(vit, checkpoint_filter_fn(model.state_dict(), vit), "the open_clip image tower")
+    projection = nn.Linear(*visual.proj.shape, bias=False)
+    projection.weight.data = visual.proj.data.T.contiguous()
+    return vit, projection
+
+
+def _fill(model: nn.Module, path: Path) -> None:
+    missing, unexpected = model.load_state_dict(read_state(path), strict=False)
+    unexpected = [name for name in unexpected if name not in ("input_resolution", "context_length", "vocab_size")]  # facts in OpenAI's files
+    if missing or unexpected:
+        raise CheckpointError(f"{path}: {'lacks' if missing else 'has unexpected'} {', '.join((missing or unexpected)[:5])}")
+
+
+class _Text:
+    """The text tower as a backbone sees it."""
+
+    def __init__(self, model: nn.Module, architecture: str) -> None:
+        model.visual = nn.Identity()  # its tensors live on in the timm tower
+        self._model = model.eval().requires_grad_(False)
+        self._tokenizer = open_clip.get_tokenizer(architecture)
+
+    @torch.no_grad()
+    def embed(self, captions: list[str]) -> Tensor:
+        tokens = self._tokenizer(captions).to(next(self._model.parameters()).device)
+        return torch.cat([self._model.encode_text(part) for part in tokens.split(TEXT_BATCH)])  # type: ignore[operator]
+
+    def to(self, device: torch.device) -> None:
+        self._model.to(device)

@@ -1,0 +1,62 @@
+"""Local weight files: safetensors, Google's ``.npz`` ViT layout, PyTorch files. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor
+
+from petlbench.errors import CheckpointError
+
+_WRAPPERS = ("state_dict_ema", "state_dict", "model", "teacher")  # keys under which training scripts put the weights
+_PREFIXES = ("module.", "backbone.", "base_encoder.")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` or PyTorch file. CheckpointError when it is missing, broken or holds anything but weights."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a readable weight file ({reason})") from None
+    for key in _WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: expected a dictionary of named tensors")
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def load_vit(vit: VisionTransformer, path: Path) -> None:
+    """Fill a timm vision transformer without a head from a file; a classifier in the file is left out. CheckpointError names what does not fit."""
+    if path.suffix == ".npz":
+        try:
+            vit.load_pretrained(str(path))
+        except (KeyError, ValueError, AssertionError, OSError, RuntimeError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path}: not in Google's ViT layout for this model ({str(error).splitlines()[0]})") from None
+        return
+    load_state(vit, checkpoint_filter_fn(read_state(path), vit), str(path))
+
+
+def load_state(vit: VisionTransformer, state: dict[str, Tensor], origin: str) -> None:
+    """Strictly load a state dict whose names are timm's, heads left out."""
+    state = {name: value for name, value in state.items() if not name.startswith(("head.", "head_dist.", "fc_norm_head.", "pre_logits."))}
+    expected = vit.state_dict()
+    for label, names in (("lacks", expected.keys() - state.keys()), ("has unexpected", state.keys() - expected.keys())):
+        if names:
+            raise CheckpointError(f"{origin}: {label} {', '.join(sorted(names)[:5])}{' and others' if len(names) > 5 else ''}")
+    for name, tensor in expected.items():
+        if tensor.shape != state[name].shape:
+            raise CheckpointError(f"{origin}: {name} has shape {tuple(state[name].shape)}, {tuple(tensor.shape)} is expected")
+    vit.load_state_dict(state)

@@ -1,0 +1,101 @@
+"""A grid of runs: what is done, what is missing, and carrying out the rest."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from petlbench.config import RunConfig, load_suite, method_names, names, parse_overrides, resolve
+from petlbench.data.task import TASKS
+from petlbench.errors import ConfigError, did_you_mean
+from petlbench.method import METHODS
+from petlbench.records.store import RecordStore
+from petlbench.run import record_path
+
+State = Literal["done", "failed", "missing"]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One cell of the grid."""
+
+    arguments: tuple[str, ...]  # what ``petlbench run`` would be given
+    config: RunConfig
+    state: State
+
+    @property
+    def label(self) -> str:
+        return f"{self.config.method} on {self.config.task}, seed {self.config.seed}"
+
+
+def plan(arguments: Sequence[str]) -> list[PlannedRun]:
+    """The runs that ``method=all|A,B task=SUITE|TASK,… seeds=0,1 key=value…`` stands for, each with its state on disk.
+
+    Without ``seeds`` one seed, 0. A cancelled or broken record counts as missing, one that failed or diverged as failed.
+    """
+    words = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
+    parse_overrides(arguments)  # refuses malformed words
+    selected = {"method": words.get("method", "all"), "task": words.get("task", "mini"), "seeds": words.get("seeds", words.get("seed", "0"))}
+    common = [argument for argument in arguments if argument.partition("=")[0] not in ("method", "task", "seeds", "seed")]
+    grid = []
+    for method in selected_methods(selected["method"]):
+        for task in selected_tasks(selected["task"]):
+            for seed in selected_seeds(selected["seeds"]):
+                cell = (f"method={method}", f"task={task}", f"seed={seed}", *common)
+                config = resolve(cell)
+                grid.append(PlannedRun(cell, config, state_of(config)))
+    return grid
+
+
+def selected_methods(text: str) -> list[str]:
+    """``all`` is every registered plugin; presets run when they are named."""
+    if text == "all":
+        return METHODS.names()
+    known = method_names()
+    for name in text.split(","):
+        if name not in known:
+            raise ConfigError(f"no method '{name}'.{did_you_mean(name, known)} (petlbench methods lists all)")
+    return text.split(",")
+
+
+def selected_tasks(text: str) -> list[str]:
+    """Suites are replaced by their tasks."""
+    suites, tasks = names("suites"), []
+    for name in text.split(","):
+        if name in suites:
+            tasks += list(load_suite(name).tasks)
+        elif name in TASKS.names() or name.partition(":")[0] in TASKS.names():
+            tasks.append(name)
+        else:
+            known = [*suites, *TASKS.names()]
+            raise ConfigError(f"no suite or task '{name}'.{did_you_mean(name, known)} (petlbench suites and petlbench tasks list all)")
+    return tasks
+
+
+def selected_seeds(text: str) -> list[int]:
+    """``0,1,2`` as numbers."""
+    try:
+        return [int(word) for word in text.strip("[]").split(",")]
+    except ValueError:
+        raise ConfigError(f"seeds must be whole numbers such as 0,1,2, got '{text}'") from None
+
+
+def state_of(config: RunConfig) -> State:
+    """Whether a run's record exists and is complete."""
+    record = RecordStore(Path(config.execution.out)).find(record_path(config))
+    if record is None or record.status == "cancelled":
+        return "missing"
+    return "done" if record.status in ("ok", "budget") else "failed"
+
+
+def seconds_per_run(results: Path) -> dict[str, float]:
+    """Median seconds of a run per method, from the records that are there."""
+    seconds: dict[str, list[float]] = {}
+    for path in RecordStore(results).paths():
+        record = RecordStore(results).find(path)
+        if record is not None and record.status in ("ok", "budget"):
+            seconds.setdefault(record.method.name, []).append(record.cost.total_seconds)
+    return {method: statistics.median(values) for method, values in seconds.items()}

@@ -1,0 +1,88 @@
+"""The commands that list what there is: methods, suites, tasks, backbones."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from petlbench.backbones.backbone import BACKBONES
+from petlbench.config import load_method, load_suite, method_names, names
+from petlbench.data.task import TASKS, TaskSpec
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
+
+
+@click.command()
+@AS_JSON
+def methods(as_json: bool) -> None:
+    """List the methods with their access rung and citation; a preset is a configuration of a plugin under a name of its own."""
+    rows = []
+    for name in method_names():
+        plugin, _ = load_method(name)
+        summary = (plugin.__doc__ or "").strip().splitlines()[0] if plugin.name == name else f"preset of {plugin.name}"
+        access = plugin.access
+        rows.append({"method": name, "access": access.name, "box": access.colour, "cite": plugin.cite, "summary": summary})
+    _show(rows, as_json)
+
+
+@click.command()
+@AS_JSON
+def suites(as_json: bool) -> None:
+    """List the suites: tasks, protocol, recipe."""
+    rows = []
+    for name in names("suites"):
+        suite = load_suite(name)
+        rows.append({"suite": name, "title": suite.title, "tasks": ", ".join(suite.tasks), "seeds": ", ".join(map(str, suite.seeds))})
+    _show(rows, as_json)
+
+
+@click.command()
+@AS_JSON
+def tasks(as_json: bool) -> None:
+    """List the tasks. folder:PATH makes one of any image folder: PATH/{train,val,test}/CLASS/IMAGE."""
+    rows = []
+    for name in TASKS.names():
+        spec = TASKS.get(name)
+        if isinstance(spec, TaskSpec):
+            sizes = " / ".join(f"{spec.sizes[split]:,}" for split in ("train", "val", "test"))
+            rows.append({"task": name, "classes": len(spec.class_names), "train / val / test": sizes, "prompt": spec.templates[0]})
+        else:
+            rows.append({"task": f"{name}:…", "classes": "", "train / val / test": "", "prompt": ""})
+    _show(rows, as_json)
+
+
+@click.command()
+@AS_JSON
+def backbones(as_json: bool) -> None:
+    """List the backbones; a name that ends in a colon is a family: timm:vit_base_patch16_224.augreg_in21k, open_clip:ViT-B-16/openai."""
+    rows = []
+    for name in BACKBONES.names():
+        summary = (BACKBONES.get(name).__doc__ or "").strip().splitlines()[0]
+        is_family = name not in names("backbones")
+        card = "" if is_family else json.dumps(_facts(name))
+        rows.append({"backbone": f"{name}:…" if is_family else name, "summary": summary, "facts": card})
+    _show(rows, as_json)
+
+
+def _facts(name: str) -> dict[str, Any]:
+    """The lines of a card that a person looks for first."""
+    from petlbench.config import load_yaml
+
+    card = load_yaml("backbones", name)
+    return {key: card[key] for key in ("input_size", "parameters", "metrics") if key in card}
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)

@@ -1,0 +1,71 @@
+"""The commands that read results: leaderboard, show, validate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from petlbench.config import load_suite, names
+from petlbench.errors import RecordError
+from petlbench.records.aggregate import leaderboard as leaderboard_frame
+from petlbench.records.schema import read_record
+from petlbench.records.store import RecordStore
+from petlbench.records.validate import problems_of
+from petlbench.report.leaderboard import leaderboard_table, write_leaderboard
+
+OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder.")
+
+
+@click.command()
+@OUT
+def leaderboard(out: Path) -> None:
+    """Write leaderboard.csv, leaderboard.md and the plots from all records, and show the table."""
+    if not RecordStore(out).paths():
+        raise RecordError(f"no records below {out / 'records'}; run petlbench bench first, or name another folder with --out")
+    write_and_show(out)
+
+
+@click.command()
+@click.argument("record", type=click.Path(path_type=Path))
+def show(record: Path) -> None:
+    """Show one record: a path, or the beginning of a run id below results/."""
+    if not record.exists():
+        found = [path for path in RecordStore(Path("results")).paths() if path.stem.rpartition("-")[2].startswith(str(record))]
+        if len(found) != 1:
+            raise RecordError(f"{record}: no such file, and {len(found)} records below results/ have a run id that starts so")
+        record = found[0]
+    Console().print_json(read_record(record).model_dump_json())
+
+
+@click.command()
+@click.argument("records", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
+def validate(records: tuple[Path, ...], as_json: bool) -> None:
+    """Check records against the schema, their name, their predictions' hash, and recompute their accuracy. Folders are searched."""
+    paths = [path for given in records or (Path("results"),) for path in (sorted(given.rglob("*.json")) if given.is_dir() else [given])]
+    found = {str(path): problems for path in paths if (problems := problems_of(path))}
+    if as_json:
+        click.echo(json.dumps({"records": len(paths), "problems": found}))
+    else:
+        for path, problems in found.items():
+            for problem in problems:
+                click.echo(f"{path}: {problem.removeprefix(f'{path}: ')}")
+        click.echo(f"{len(paths)} records, {len(found)} with problems")
+    if found:
+        sys.exit(1)
+
+
+def write_and_show(out: Path, quiet: bool = False) -> list[str]:
+    """Write everything that a leaderboard consists of; print the table and the paths unless quiet. Returns the paths."""
+    suites = {name: load_suite(name).tasks for name in names("suites")}
+    written = write_leaderboard(out, suites)
+    if not quiet:
+        console = Console()
+        console.print(leaderboard_table(leaderboard_frame(RecordStore(out).read(), suites)))
+        for path in written:
+            click.echo(str(path))
+    return [str(path) for path in written]

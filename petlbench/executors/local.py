@@ -1,0 +1,48 @@
+"""Runs on this machine: in this process, or in warm worker processes that load torch and the backbone once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from petlbench.bench import PlannedRun
+from petlbench.config import resolve
+from petlbench.records.schema import Record, read_record
+from petlbench.run import Progress, execute
+
+Started = Callable[[PlannedRun], Progress]
+
+
+def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: bool = False) -> Iterator[tuple[PlannedRun, Record, Path]]:
+    """Carry runs out one after the other, or ``jobs`` at a time, and yield each with its record as it ends.
+
+    With several jobs each process gets an equal share of the cores. A worker takes the words of a run and gives the path of its record.
+    """
+    if jobs <= 1:
+        for run in runs:
+            yield run, *execute(run.config, started(run), reraise)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")  # a forked torch may hang
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        futures = {pool.submit(_carry_out_words, (*_with_threads(run.arguments, threads),)): run for run in runs}
+        try:
+            for future in as_completed(futures):
+                path = Path(future.result())
+                yield futures[future], read_record(path), path
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _with_threads(arguments: Iterable[str], threads: int) -> list[str]:
+    words = list(arguments)
+    return words if any(word.startswith("threads=") for word in words) else [*words, f"threads={threads}"]
+
+
+def _carry_out_words(arguments: tuple[str, ...]) -> str:
+    _, path = execute(resolve(arguments))
+    return str(path)

@@ -1,0 +1,56 @@
+"""A task and a backbone small enough for unit tests: no files, no download, milliseconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from petlbench.backbones.backbone import Backbone, Card
+from petlbench.data.batches import Transform
+from petlbench.data.load import Task
+from petlbench.data.store import Split
+from petlbench.data.task import RenderedSource, TaskSpec
+
+SIZE, WIDTH, CLASSES = 16, 32, 3
+HALF = (0.5, 0.5, 0.5)
+
+
+class _HashedText:
+    """A text tower that gives every caption its own fixed random direction."""
+
+    def embed(self, captions: list[str]) -> Tensor:
+        seeds = [sum(ord(letter) * (place + 1) for place, letter in enumerate(caption)) for caption in captions]
+        return torch.stack([torch.randn(8, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+    def to(self, device: torch.device) -> None:
+        pass
+
+
+def tiny_backbone(seed: int = 0, with_text: bool = True) -> Backbone:
+    """A randomly initialised vision-language backbone: 16x16 input, four patches, width 32, three blocks, 8 joint dimensions."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vit = VisionTransformer(img_size=SIZE, patch_size=8, embed_dim=WIDTH, depth=3, num_heads=4, num_classes=0)
+        projection = nn.Linear(WIDTH, 8, bias=False)
+    card = Card("tiny", SIZE, HALF, HALF, source="random")
+    return Backbone(card, vit, projection, _HashedText() if with_text else None, logit_scale=10.0)
+
+
+def mock_task(seed: int = 0, train: int = 36, test: int = 24) -> Task:
+    """Three classes that differ in where a bright square lies: easy for anything that learns."""
+    generator = np.random.default_rng(seed)
+    splits = {name: _split(generator, count) for name, count in (("train", train), ("val", 12), ("test", test))}
+    sources = {name: RenderedSource(split.labels, split.images.__getitem__) for name, split in splits.items()}
+    names = tuple(f"class {label}" for label in range(CLASSES))
+    spec = TaskSpec("mock/squares", names, ("a photo of {}.",), f"mock-{seed}", sources.__getitem__)
+    return Task(spec, splits["train"], splits["val"], splits["test"], Transform(SIZE, HALF, HALF), images_decoded=0)
+
+
+def _split(generator: np.random.Generator, count: int) -> Split:
+    labels = np.arange(count, dtype=np.int64) % CLASSES
+    images = generator.integers(0, 60, (count, SIZE, SIZE, 3), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[4 * label : 4 * label + 6, 4 * label : 4 * label + 6] += 150
+    return Split(images, labels, f"mock-{count}")
