@@ -1,0 +1,27 @@
+"""Every golden case below ``PETLBENCH_GOLDEN`` (default: this project's own) against our implementation.
+
+A case is checked by the function for its name's longest known prefix. A case that nothing here knows fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.golden import structured, vpt
+from tests.golden.cases import Case, all_cases
+
+CHECKS: dict[str, Callable[[Case], None]] = {
+    "vpt_": vpt.check,
+    "lora_vit": structured.check_lora,
+    "adapter_vit": structured.check_adapter,
+}
+
+
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.folder.name)
+def test_golden_case(case: Case) -> None:
+    name = case.description["case"]
+    prefixes = [prefix for prefix in CHECKS if name.startswith(prefix)]
+    assert prefixes, f"no check for the golden case {name}; known prefixes: {', '.join(CHECKS)}"
+    CHECKS[max(prefixes, key=len)](case)
