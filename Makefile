@@ -1,0 +1,50 @@
+# Everything runs in .venv, which the first target that needs it creates from the pinned constraints.
+PYTHON ?= python3
+METHOD ?= all
+DATASET ?= mini
+SEEDS ?= 0
+JOBS ?= 1
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install bench plan leaderboard test test-all lint format clean
+
+help: ## Show the targets and their variables
+	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+install: $(READY) ## Create .venv
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "petlbench needs Python 3.11 or newer: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+bench: $(READY) ## Run METHOD on DATASET with SEEDS, then write and show the leaderboard; continues where it stopped
+	@$(BIN)/petlbench bench method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS) --jobs $(JOBS)
+
+plan: $(READY) ## Show what bench would do
+	@$(BIN)/petlbench plan method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS)
+
+leaderboard: $(READY) ## Write results/leaderboard.* and results/plots/ from all records
+	@$(BIN)/petlbench leaderboard
+
+test: $(READY) ## Run the tests, without those that take minutes
+	@$(BIN)/python -m pytest -q
+
+test-all: $(READY) ## Run all tests
+	@$(BIN)/python -m pytest -q -m "slow or not slow"
+
+lint: $(READY) ## Check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(READY) ## Rewrite the code in the project's style
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean: ## Remove .venv and build products, keep results
+	rm -rf .venv build dist *.egg-info
