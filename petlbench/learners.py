@@ -53,7 +53,7 @@ class AdaptedModel(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.vit(images))  # type: ignore[no-any-return]
+        return self.head(self.vit(images))
 
 
 class GradientLearner:

@@ -64,7 +64,7 @@ class QueryMethod(Method, nn.Module):
         nn.Module.__init__(self)
         Method.__init__(self, config, seed)
 
-    def build(self, model: QueryModel) -> None:  # noqa: B027 (a method may learn nothing)
+    def build(self, model: QueryModel) -> None:
         """Create the parameters and buffers that are learned; called before ``fit`` and before a checkpoint is loaded."""
 
     @abstractmethod

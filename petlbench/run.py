@@ -39,7 +39,8 @@ def execute(config: RunConfig, progress: Progress = lambda done, total: None, re
     """
     _Run.check(config)
     run = _Run(config, progress)
-    status, error, failure = "ok", None, None
+    status, error = "ok", None
+    failure: BaseException | None = None
     try:
         run.carry_out()
     except Diverged as reason:

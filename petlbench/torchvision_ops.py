@@ -8,7 +8,9 @@ torchvision, timm or open_clip.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from pathlib import Path
 
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -24,7 +26,8 @@ def define_missing_schemas() -> None:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or _libraries:
         return
-    _load_compiled_library(spec.submodule_search_locations)
+    for folder in spec.submodule_search_locations or ():
+        _load_compiled_library(Path(folder))
     missing = [schema for name, schema in _SCHEMAS.items() if not hasattr(torch.ops.torchvision, name)]
     if missing:
         library = torch.library.Library("torchvision", "FRAGMENT")
@@ -33,16 +36,10 @@ def define_missing_schemas() -> None:
         _libraries.append(library)
 
 
-def _load_compiled_library(locations: object) -> None:
+def _load_compiled_library(folder: Path) -> None:
     """Load torchvision's own operators where they fit this torch: schemas defined twice would be an error."""
-    import glob
-    import os
-
     import torch
 
-    for folder in locations or ():  # type: ignore[attr-defined]
-        for path in glob.glob(os.path.join(folder, "_C*.so")) + glob.glob(os.path.join(folder, "_C*.pyd")):
-            try:
-                torch.ops.load_library(path)
-            except (OSError, RuntimeError):
-                return
+    for path in (*folder.glob("_C*.so"), *folder.glob("_C*.pyd")):
+        with contextlib.suppress(OSError, RuntimeError):
+            torch.ops.load_library(path)

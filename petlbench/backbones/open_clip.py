@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -31,27 +32,28 @@ def load(name: str, checkpoint: str | None) -> Backbone:
     if checkpoint is None and tag not in tags:
         raise ConfigError(f"open_clip:{architecture} has the weights {', '.join(tags)}; name one as open_clip:{architecture}/TAG, got '{tag}'")
     try:
-        quick = True if tag == "openai" else None
-        model = open_clip.create_model(architecture, pretrained=tag if checkpoint is None else None, force_quick_gelu=bool(quick))
+        # OpenAI's weights were trained with the quick GELU, whatever the architecture's file says
+        model = open_clip.create_model(architecture, pretrained=None if checkpoint else tag, force_quick_gelu=tag == "openai")
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"the weights of open_clip:{name} could not be fetched ({reason}); give a local file with backbone.checkpoint=PATH") from None
+        hint = "give a local file with backbone.checkpoint=PATH"
+        raise CheckpointError(f"the weights of open_clip:{name} could not be fetched ({reason}); {hint}") from None
     if checkpoint is not None:
         _fill(model, Path(checkpoint))
     return convert(model, f"open_clip:{name}", architecture, source=checkpoint or "open_clip")
 
 
-def convert(model: nn.Module, name: str, architecture: str, source: str) -> Backbone:
+def convert(model: Any, name: str, architecture: str, source: str) -> Backbone:
     """A backbone from a built open_clip model. ConfigError when its image tower is not a plain ViT read at the class token."""
     vit, projection = convert_tower(model)
     visual = model.visual
-    size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size  # type: ignore[union-attr]
-    card = Card(name, size, tuple(visual.image_mean), tuple(visual.image_std), source=source)  # type: ignore[arg-type, union-attr]
-    scale = float(model.logit_scale.exp())  # type: ignore[operator, union-attr]
+    size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
+    card = Card(name, size, tuple(visual.image_mean), tuple(visual.image_std), source=source)
+    scale = float(model.logit_scale.exp())
     return Backbone(card, vit, projection, _Text(model, architecture), scale)
 
 
-def convert_tower(model: nn.Module) -> tuple[VisionTransformer, nn.Linear]:
+def convert_tower(model: Any) -> tuple[VisionTransformer, nn.Linear]:
     """The image tower as a timm model without a head, and the projection into the joint space."""
     visual = model.visual
     if not isinstance(visual, open_clip.transformer.VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
@@ -72,7 +74,7 @@ def convert_tower(model: nn.Module) -> tuple[VisionTransformer, nn.Linear]:
         act_layer=QuickGELU if quick else nn.GELU,
     )
     load_state(vit, checkpoint_filter_fn(model.state_dict(), vit), "the open_clip image tower")
-    projection = nn.Linear(*visual.proj.shape, bias=False)
+    projection = nn.Linear(visual.proj.shape[0], visual.proj.shape[1], bias=False)
     projection.weight.data = visual.proj.data.T.contiguous()
     return vit, projection
 
@@ -87,7 +89,7 @@ def _fill(model: nn.Module, path: Path) -> None:
 class _Text:
     """The text tower as a backbone sees it."""
 
-    def __init__(self, model: nn.Module, architecture: str) -> None:
+    def __init__(self, model: Any, architecture: str) -> None:
         model.visual = nn.Identity()  # its tensors live on in the timm tower
         self._model = model.eval().requires_grad_(False)
         self._tokenizer = open_clip.get_tokenizer(architecture)
@@ -95,7 +97,7 @@ class _Text:
     @torch.no_grad()
     def embed(self, captions: list[str]) -> Tensor:
         tokens = self._tokenizer(captions).to(next(self._model.parameters()).device)
-        return torch.cat([self._model.encode_text(part) for part in tokens.split(TEXT_BATCH)])  # type: ignore[operator]
+        return torch.cat([self._model.encode_text(part) for part in tokens.split(TEXT_BATCH)])
 
     def to(self, device: torch.device) -> None:
         self._model.to(device)

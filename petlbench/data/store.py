@@ -122,7 +122,7 @@ def _checked(spec: TaskSpec, split: str) -> ImageSource:
 def _write_split(work: Path, split: str, source: ImageSource, resize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> str:
     count = len(source.labels)
     first = resize(source.decode(0))
-    store = np.lib.format.open_memmap(work / f"{split}.npy", mode="w+", dtype=np.uint8, shape=(count, *first.shape))  # type: ignore[no-untyped-call]
+    store = np.lib.format.open_memmap(work / f"{split}.npy", mode="w+", dtype=np.uint8, shape=(count, *first.shape))
     digest = hashlib.sha256(np.ascontiguousarray(source.labels, dtype="<i8").tobytes())
     for index in range(count):
         image = first if index == 0 else resize(source.decode(index))

@@ -74,19 +74,18 @@ class Delta(nn.Module):
         return self.scale * self.up.weight @ self.down.weight
 
 
-def widths(block: nn.Module, place: str) -> tuple[int, int]:
+def widths(block: Any, place: str) -> tuple[int, int]:
     """Input and output width of a place in a timm block."""
     if place in _ROWS or place == "qkv":
-        width = block.attn.qkv.in_features  # type: ignore[union-attr]
-        return int(width), int(width) if place in _ROWS else int(block.attn.qkv.out_features)  # type: ignore[union-attr]
+        width = block.attn.qkv.in_features
+        return width, width if place in _ROWS else block.attn.qkv.out_features
     if place in LINEARS:
         linear = block.get_submodule(_MODULES[place])
-        return int(linear.in_features), int(linear.out_features)  # type: ignore[arg-type]
-    width = int(block.attn.qkv.in_features)  # type: ignore[union-attr]
-    return width, width
+        return linear.in_features, linear.out_features
+    return block.attn.qkv.in_features, block.attn.qkv.in_features
 
 
-def attach(block: nn.Module, place: str, delta: nn.Module, position: Literal["beside", "after"] = "beside") -> None:
+def attach(block: Any, place: str, delta: nn.Module, position: Literal["beside", "after"] = "beside") -> None:
     """Let a module act at a place of a timm block: ``beside`` adds its answer to what goes in, ``after`` its answer to what comes out.
 
     Places: the linears ``q k v qkv proj fc1 fc2``, the modules ``attn`` and ``mlp``, and the residual branches ``attn_branch`` and ``mlp_branch``,
@@ -94,16 +93,14 @@ def attach(block: nn.Module, place: str, delta: nn.Module, position: Literal["be
     """
     if "petl" not in block._modules:
         block.add_module("petl", nn.ModuleDict())
-    container = block.get_submodule("petl")
-    assert isinstance(container, nn.ModuleDict)
+    container: nn.ModuleDict = block.petl
     if place not in PLACES or place in container:
         raise ValueError(f"cannot attach at '{place}': {'taken already' if place in container else 'known places are ' + ', '.join(PLACES)}")
     container[place] = delta
     if place in _BRANCHES:
         _attach_to_branch(block, place, delta, position)
     elif place in _ROWS:
-        linear = block.get_submodule("attn.qkv")
-        linear.register_forward_hook(partial(_add_to_rows, delta, _ROWS[place], position))
+        block.attn.qkv.register_forward_hook(partial(_add_to_rows, delta, _ROWS[place], position))
     else:
         block.get_submodule(_MODULES[place]).register_forward_hook(partial(_add, delta, position))
 
@@ -120,7 +117,7 @@ def _add_to_rows(delta: nn.Module, third: int, position: str, _module: nn.Module
     return output
 
 
-def _attach_to_branch(block: nn.Module, place: str, delta: nn.Module, position: str) -> None:
+def _attach_to_branch(block: Any, place: str, delta: nn.Module, position: str) -> None:
     norm, exit_ = (block.get_submodule(name) for name in _BRANCHES[place])
     if position == "after":
         exit_.register_forward_hook(partial(_add, delta, position))

@@ -45,11 +45,10 @@ def initial_bound(patch_size: int, prompt_width: int) -> float:
     return math.sqrt(6.0 / (3 * patch_size**2 + prompt_width))
 
 
-def insert(vit: nn.Module, prompts: Prompts) -> None:
+def insert(vit: Any, prompts: Prompts) -> None:
     """Put prompts between the prefix tokens and the patches of a timm ViT: inserted before block 0, overwritten before each later one when deep."""
     vit.add_module("prompts", prompts)
-    prefix = int(vit.num_prefix_tokens)  # type: ignore[arg-type]
-    blocks = list(vit.blocks)  # type: ignore[arg-type]
+    prefix, blocks = vit.num_prefix_tokens, list(vit.blocks)
     for index, block in enumerate(blocks if prompts.prompt_deep is not None else blocks[:1]):
         block.register_forward_pre_hook(partial(_place, prompts, index, prefix))
 

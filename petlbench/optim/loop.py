@@ -53,7 +53,8 @@ class TensorBatches:
 
 def parameter_groups(model: nn.Module, weight_decay: float, decays: Callable[[str, nn.Parameter], bool]) -> list[dict[str, object]]:
     """The trainable parameters in two groups, with and without weight decay."""
-    with_decay, without = [], []
+    with_decay: list[nn.Parameter] = []
+    without: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (with_decay if decays(name, parameter) else without).append(parameter)
