@@ -17,6 +17,7 @@ from petlbench.records.store import RecordStore
 from petlbench.records.validate import problems_of
 from petlbench.report.leaderboard import leaderboard_table, write_leaderboard
 
+WIDTH = 120  # columns
 OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder.")
 
 
@@ -65,6 +66,8 @@ def write_and_show(out: Path, quiet: bool = False) -> list[str]:
     written = write_leaderboard(out, suites)
     if not quiet:
         console = Console()
+        if not console.is_terminal:  # a log file or a pipe has no width of its own
+            console.width = WIDTH
         console.print(leaderboard_table(leaderboard_frame(RecordStore(out).read(), suites)))
         for path in written:
             click.echo(str(path))

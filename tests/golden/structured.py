@@ -13,7 +13,7 @@ from petlbench.learners import AdaptedModel
 from petlbench.method import GradientMethod
 from petlbench.methods.adapter import Adapter, AdapterConfig
 from petlbench.methods.lora import LoRA, LoRAConfig
-from tests.golden.cases import Case
+from tests.golden.case import Case
 
 _NAME = re.compile(r"vit\.blocks\.(\d+)\.petl\.(\w+)\.(.+)")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.golden import structured, vpt
-from tests.golden.cases import Case, all_cases
+from tests.golden.case import Case, all_cases
 
 CHECKS: dict[str, Callable[[Case], None]] = {
     "vpt_": vpt.check,

@@ -12,7 +12,7 @@ from petlbench.nn.prompts import initial_bound
 from petlbench.optim.loop import build_optimizer, parameter_groups
 from petlbench.optim.schedule import factor
 from petlbench.settings import Train
-from tests.golden.cases import Case
+from tests.golden.case import Case
 
 
 def check(case: Case) -> None:
