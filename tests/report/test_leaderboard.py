@@ -1,0 +1,183 @@
+"""The leaderboard's files and its table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from petlbench.errors import RecordError
+from petlbench.records.aggregate import leaderboard
+from petlbench.records.schema import Record
+from petlbench.records.store import RecordStore
+from petlbench.report import plots
+from petlbench.report.leaderboard import leaderboard_table, write_leaderboard
+from tests.record_factory import PROTOCOL, SUITES, TASKS, make_grid, make_record
+
+A, B = TASKS[:2]
+PAIR = {"mini": (A, B)}
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take most of the time and have tests of their own."""
+    monkeypatch.setattr("petlbench.report.leaderboard.write_plots", lambda *_: [])
+
+
+def stored(results: Path, records: Iterable[Record]) -> Path:
+    store = RecordStore(results)
+    for record in records:
+        store.write(record)
+    return results
+
+
+def markdown(results: Path, records: Iterable[Record], suites: dict[str, tuple[str, ...]] = PAIR) -> str:
+    write_leaderboard(stored(results, records), suites)
+    return (results / "leaderboard.md").read_text()
+
+
+def rendered(records: Iterable[Record], suites: dict[str, tuple[str, ...]], width: int = 120) -> list[str]:
+    console = Console(width=width, file=StringIO(), force_terminal=False)
+    console.print(leaderboard_table(leaderboard(list(records), suites)))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_csv_keeps_full_floats_and_empty_cells(tmp_path: Path) -> None:
+    records = [make_record(task=A, accuracy=100 / 3), make_record("full", A, accuracy=1 / 7), make_record("full", B, accuracy=2 / 7)]
+    paths = write_leaderboard(stored(tmp_path, records), PAIR)
+    assert paths == [tmp_path / "leaderboard.csv", tmp_path / "leaderboard.md"]
+    frame = pd.read_csv(paths[0])
+    expected = leaderboard(records, PAIR)
+    assert list(frame.columns) == list(expected.columns)
+    assert list(frame[A]) == list(expected[A]) == [1 / 7, 100 / 3]
+    assert frame["mean"].isna().tolist() == [False, True]
+
+
+def test_suites_without_a_run_make_no_columns(tmp_path: Path) -> None:
+    write_leaderboard(stored(tmp_path, [make_record()]), {**PAIR, "vtab": ("vtab/dtd",)})
+    assert "vtab" not in (tmp_path / "leaderboard.csv").read_text()
+
+
+def test_markdown_states_where_its_numbers_come_from(tmp_path: Path) -> None:
+    text = markdown(tmp_path, make_grid(("lora",), (A, B), (0, 1)))
+    for fact in ("suite mini", f"protocol {PROTOCOL}", "backbone mini_clip", "seeds 0,1 ·", "selection last", "petlbench 0.1.0 (0123456)"):
+        assert fact in text
+
+
+def test_markdown_says_when_seeds_differ_and_when_the_code_was_modified(tmp_path: Path) -> None:
+    record = make_record(task=B)
+    edited = record.model_copy(update={"code": record.code.model_copy(update={"is_dirty": True})})
+    text = markdown(tmp_path, [make_record(task=A), make_record(task=A, seed=1), edited])
+    assert "seeds 0,1 (fewer for some results)" in text
+    assert "petlbench 0.1.0 (0123456), 0.1.0 (0123456, modified)" in text
+
+
+def test_best_cells_are_bold_and_missing_ones_a_dash(tmp_path: Path) -> None:
+    records = [make_record("lora", A, accuracy=80.04), make_record("full", A, accuracy=79.96), make_record("full", B, accuracy=50)]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown(tmp_path, records).splitlines() if line.startswith("|")]
+    by_method = {row[1]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
+    shown = ("#", "access", "mean", "digits", "shapes")
+    assert [by_method["full"][head] for head in shown] == [
+        "1",
+        "white box",
+        "**65.0**",
+        "**80.0**",
+        "**50.0**",
+    ]  # what looks equal is equal
+    assert [by_method["lora"][head] for head in shown] == ["–", "white box", "–", "**80.0**", "–"]
+    assert by_method["lora"]["trainable"] == "147k"
+
+
+def test_protocols_and_suites_are_tables_of_their_own(tmp_path: Path) -> None:
+    records = [make_record(), make_record(protocol="p-2"), make_record(task="zoo/cats")]
+    text = markdown(tmp_path, records, {**PAIR, "zoo": ("zoo/cats",)})
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == [
+        f"## {suite} on mini_clip, protocol {id_}" for suite, id_ in (("mini", PROTOCOL), ("mini", "p-2"), ("zoo", PROTOCOL))
+    ]
+
+
+def test_what_the_tables_leave_out_is_named(tmp_path: Path) -> None:
+    records = [make_record(), make_record("bar", B, seed=3, status="diverged"), make_record(task="zoo/cats")]
+    records += [make_record("full", seed=seed, status="failed") for seed in range(30)]
+    text = markdown(tmp_path, records)
+    assert "* bar on mini/shapes, mini_clip, seed 3: diverged: the loss is no longer finite" in text
+    assert "* 11 more unfinished runs" in text
+    assert "* zoo/cats: no suite lists this task" in text
+    assert "Not in the tables" not in markdown(tmp_path / "other", [make_record()])
+
+
+def test_a_broken_record_is_an_error_and_leaves_the_old_leaderboard(tmp_path: Path) -> None:
+    before = markdown(tmp_path, [make_record()])
+    (tmp_path / "records" / "broken.json").write_text("{")
+    with pytest.raises(RecordError, match=r"broken\.json"):
+        write_leaderboard(tmp_path, PAIR)
+    assert (tmp_path / "leaderboard.md").read_text() == before
+
+
+def test_no_finished_run_makes_files_that_say_so(tmp_path: Path) -> None:
+    assert "No finished run yet." in markdown(tmp_path, [])
+    assert "bar on mini/digits" in markdown(tmp_path, [make_record("bar", status="failed")])
+
+
+def test_pictures_are_written_and_linked_for_every_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petlbench.report.leaderboard.write_plots", plots.write_plots)
+    records = [*make_grid(("lora", "bar"), (A, B), (0,)), make_record(protocol="p/2")]
+    paths = write_leaderboard(stored(tmp_path, records), PAIR)
+    names = {f"{kind}-{part}" for kind in ("accuracy_vs_parameters", "tasks", "seeds") for part in ("mini", "mini-mini_clip-p_2")}
+    assert {path.relative_to(tmp_path / "plots").stem for path in paths[2:]} == names
+    assert all(path.exists() for path in paths)
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert all(f"(plots/{name}.svg)" in text for name in names)
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_the_terminal_table_of_14_methods_and_6_tasks_fits_120_columns() -> None:
+    lines = [line.rstrip() for line in rendered(make_grid(), SUITES)]
+    assert len(lines) == 1 + 1 + 14  # title, headings, one line per method: nothing wrapped
+    assert max(map(len, lines)) <= 120
+    assert "…" not in "".join(lines)
+    assert lines[1].split() == [
+        "#",
+        "method",
+        "access",
+        "mean",
+        *(t.split("/")[1] for t in TASKS),
+        "trainable",
+        "train",
+        "s",
+        "queries",
+        "seeds",
+    ]
+
+
+def test_the_terminal_shows_settings_in_brackets() -> None:
+    records = [make_record(seed=seed, settings={"rank": 8}) for seed in (0, 1)] + [make_record(settings={"rank": 4})]
+    assert any("lora [rank=4] " in line for line in rendered(records, PAIR))
+
+
+def test_the_terminal_makes_the_best_bold() -> None:
+    records = [make_record("lora", A, accuracy=81), make_record("full", A, accuracy=79)]
+    console = Console(width=120, file=StringIO(), force_terminal=True, color_system="standard")
+    console.print(leaderboard_table(leaderboard(records, {"mini": (A,)})))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.count("\x1b[1m") for line in lines if "lora" in line or "full" in line] == [2, 0]
+
+
+def test_the_terminal_shows_long_suites_by_their_mean() -> None:
+    tasks = tuple(f"vtab/task{i}" for i in range(19))
+    lines = rendered([make_record(task=task) for task in tasks], {"vtab": tasks})
+    assert lines[1].split()[:5] == ["#", "method", "access", "mean", "trainable"]
+    assert "mean test accuracy of 19 tasks" in lines[0]
+
+
+def test_the_terminal_stacks_what_may_not_be_compared() -> None:
+    lines = rendered([make_record(), make_record(protocol="p-2")], PAIR)
+    assert [line.strip() for line in lines if "protocol" in line] == [
+        f"mini on mini_clip, protocol {protocol}: test accuracy, %" for protocol in (PROTOCOL, "p-2")
+    ]
+    assert not "".join(rendered([], PAIR)).strip()
