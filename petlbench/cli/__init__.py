@@ -71,7 +71,7 @@ def main() -> None:
         click.echo(f"petlbench: {error}", err=True)
         code = 2
     except click.ClickException as error:
-        error.show()
+        click.echo(f"petlbench: {error.format_message()} (petlbench --help)", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("petlbench: interrupted; what was computed is on disk, the same command continues", err=True)

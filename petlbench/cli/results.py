@@ -32,12 +32,13 @@ def leaderboard(out: Path) -> None:
 
 @click.command()
 @click.argument("record", type=click.Path(path_type=Path))
-def show(record: Path) -> None:
-    """Show one record: a path, or the beginning of a run id below results/."""
+@OUT
+def show(record: Path, out: Path) -> None:
+    """Show one record: a path, or the beginning of a run id in the results folder."""
     if not record.exists():
-        found = [path for path in RecordStore(Path("results")).paths() if path.stem.rpartition("-")[2].startswith(str(record))]
+        found = [path for path in RecordStore(out).paths() if path.stem.rpartition("-")[2].startswith(str(record))]
         if len(found) != 1:
-            raise RecordError(f"{record}: no such file, and {len(found)} records below results/ have a run id that starts so")
+            raise RecordError(f"{record}: no such file, and {len(found)} records in {out} have a run id that starts so")
         record = found[0]
     Console().print_json(read_record(record).model_dump_json())
 

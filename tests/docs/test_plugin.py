@@ -1,0 +1,61 @@
+"""The commands of docs/plugin.md, typed out in a copy of the checkout."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the sources that an interpreter with this PYTHONPATH uses instead of the installed ones."""
+    for name in ("petlbench", "methods", "datasets", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("methods", "datasets", "configs"):  # what package-dir does in an installation
+        (tmp_path / "petlbench" / name).symlink_to(tmp_path / name)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / ".venv" / ".ready").touch()
+    return tmp_path
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_plugin_page_work_and_edit_no_other_file(checkout: Path) -> None:
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file() and ".venv" not in path.parts}
+    environment = os.environ | {"PYTHONPATH": str(checkout), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    typed = commands(ROOT / "docs" / "plugin.md")
+    assert len(typed) == 4
+    for command in typed:
+        reply = subprocess.run(command, shell=True, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+        assert reply.returncode == 0, f"{command}\n{reply.stdout}\n{reply.stderr}"
+    listed = subprocess.run(["petlbench", "methods", "--json"], cwd=checkout, env=environment, capture_output=True, text=True, check=True)
+    assert '"channel_scale"' in listed.stdout
+    assert "channel_scale" in (checkout / "results" / "leaderboard.csv").read_text()
+    changed = {path for path, content in before.items() if path.read_bytes() != content}
+    assert not changed
+    added = {path.relative_to(checkout) for path in checkout.rglob("*") if path.is_file() and path not in before}
+    sources = {path for path in added if not {"results", ".venv", "__pycache__", ".hypothesis", ".pytest_cache"} & set(path.parts)}
+    assert sources == {Path("methods/channel_scale.py"), Path("configs/methods/channel_scale.yaml")}
+
+
+def test_new_method_refuses_bad_names_and_existing_files(checkout: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    for name, expected in (("Lo-RA", "cannot name a method"), ("lora", "exists already")):
+        command = [sys.executable, "-m", "petlbench", "new-method", name]
+        reply = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+        assert reply.returncode == 2 and expected in reply.stderr
