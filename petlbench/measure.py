@@ -72,9 +72,11 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 1024
 
 
-@torch.no_grad()
 def flops_per_image(model: nn.Module, image: Tensor) -> float:
-    """Floating-point operations of one forward pass of (1, 3, S, S), a multiplication and an addition counted as two."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations of one forward pass of (1, 3, S, S), a multiplication and an addition counted as two.
+
+    With gradients enabled: torch's counter fails on views of parameters without.
+    """
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         model(image)
     return float(counter.get_total_flops())
