@@ -88,7 +88,7 @@ def state_of(config: RunConfig) -> State:
     record = RecordStore(Path(config.execution.out)).find(record_path(config))
     if record is None or record.status == "cancelled":
         return "missing"
-    return "done" if record.status in ("ok", "budget") else "failed"
+    return "done" if record.has_result else "failed"
 
 
 def seconds_per_run(results: Path) -> dict[str, float]:
@@ -96,6 +96,6 @@ def seconds_per_run(results: Path) -> dict[str, float]:
     seconds: dict[str, list[float]] = {}
     for path in RecordStore(results).paths():
         record = RecordStore(results).find(path)
-        if record is not None and record.status in ("ok", "budget"):
+        if record is not None and record.has_result:
             seconds.setdefault(record.method.name, []).append(record.cost.total_seconds)
     return {method: statistics.median(values) for method, values in seconds.items()}

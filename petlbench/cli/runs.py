@@ -41,7 +41,7 @@ def run(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
     else:
         click.echo(_sentence(record))
         click.echo(f"record: {path}")
-    if record.status not in ("ok", "budget"):
+    if not record.has_result:
         sys.exit(1)
 
 
@@ -62,7 +62,7 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, retry_faile
     from petlbench.cli.results import write_and_show
 
     written = write_and_show(out, quiet=as_json)
-    failures = [(cell, record) for cell, record, _ in outcomes if record.status not in ("ok", "budget")]
+    failures = [(cell, record) for cell, record, _ in outcomes if not record.has_result]
     for cell, record in failures:
         console.print(f"{record.status}: {cell.label}: {record.error}", style="red", highlight=False, markup=False)
     left = before["failed"] if not retry_failed else 0

@@ -37,7 +37,7 @@ def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
     not the newest one (``native-1a2b3c4d (data r1)``). Accuracy and its standard error are percent; ``queries`` are images of all phases,
     NaN unless the model was a black box.
     """
-    finished = _latest_of_each_run(record for record in records if record.status == "ok")
+    finished = _latest_of_each_run(record for record in records if record.has_result)
     backbones, protocols = _backbone_labels(finished), _protocol_labels(finished)
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for i, record in enumerate(finished):

@@ -129,6 +129,11 @@ class Record(_Part):
     predictions: Predictions | None = None
     checkpoint: str | None = None
 
+    @property
+    def has_result(self) -> bool:
+        """Whether it counts in tables: it ended as planned, or with what it had learned when its budget was spent."""
+        return self.status in ("ok", "budget")
+
 
 def parse_record(text: str, origin: str) -> Record:
     """Read a record from JSON. RecordError names the file and the field that is wrong, or the schema when it is newer than this code."""
@@ -155,4 +160,6 @@ def read_record(path: Path) -> Record:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RecordError(f"{path}: not a text file; delete it and run again") from None
     return parse_record(text, str(path))

@@ -164,12 +164,12 @@ def _plot_name(part: pd.DataFrame, taken: set[str]) -> str:
 def _left_out(records: Sequence[Record], suites: Mapping[str, Sequence[str]]) -> list[str]:
     """What a reader of the tables should know is missing from them."""
     lines = []
-    unfinished = sorted((r for r in records if r.status != "ok"), key=lambda r: (r.method.name, r.task, r.seed, r.run_id))
+    unfinished = sorted((r for r in records if not r.has_result), key=lambda r: (r.method.name, r.task, r.seed, r.run_id))
     for record in unfinished[:_LISTED_RUNS]:
         reason = f": {record.error.splitlines()[0]}" if record.error else ""
         lines.append(f"{record.method.name} on {record.task}, {record.backbone.name}, seed {record.seed}: {record.status}{reason}")
     if len(unfinished) > _LISTED_RUNS:
         lines.append(f"{len(unfinished) - _LISTED_RUNS} more unfinished runs")
     listed = {task for tasks in suites.values() for task in tasks}
-    unlisted = sorted({record.task for record in records if record.status == "ok"} - listed)
+    unlisted = sorted({record.task for record in records if record.has_result} - listed)
     return [*lines, *(f"{task}: no suite lists this task" for task in unlisted)]
