@@ -65,7 +65,7 @@ def make_record(
         "seed": seed,
         "precision": "auto",
     }
-    is_finished = status == "ok"
+    is_finished = status in ("ok", "budget")
     phases = {"train": schema.QueryCount(calls=8, images=queries - 200), "test": schema.QueryCount(calls=2, images=200)}
     return Record(
         run_id=run_id(config),

@@ -30,7 +30,7 @@ _ABSENT = "absent"  # the value of a setting that a record's code did not have y
 
 
 def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per run with status ok, in an order that does not depend on the order of the records; columns as in ``RUN_COLUMNS``.
+    """One row per run with a result, in an order that does not depend on the order of the records; columns as in ``RUN_COLUMNS``.
 
     ``method``, ``backbone`` and ``protocol`` are told apart here wherever averaging would mix what is not the same: a method by the
     settings that vary (``lora [rank=4]``), a backbone by its weights (``vit@1a2b3c4d``), a protocol by the revision of the data when it is
@@ -193,7 +193,7 @@ def _short_names(keys: Sequence[str]) -> list[str]:
 def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str, Any]:
     if record.metrics is None:
         run = f"run {record.run_id} ({record.method.name} on {record.task})"
-        raise RecordError(f"{run}: status ok without metrics; delete its record and run again")
+        raise RecordError(f"{run}: status {record.status} without metrics; delete its record and run again")
     parameters, cost, code = record.parameters, record.cost, record.code
     is_black_box = BOXES.get(record.method.access) == "black box"
     commit = f" ({code.commit[:7]}{', modified' if code.is_dirty else ''})" if code.commit else ""

@@ -61,9 +61,9 @@ def test_only_a_black_box_has_queries() -> None:
     assert row_of(frame, "craft")["queries"] == 1200
 
 
-def test_only_finished_runs_count() -> None:
+def test_only_runs_with_a_result_count() -> None:
     records = [make_record(accuracy=80), make_record(seed=1, status="diverged"), make_record(seed=2, status="budget")]
-    assert list(runs_frame(records)["seed"]) == [0]
+    assert list(runs_frame(records)["seed"]) == [0, 2]
 
 
 def test_a_finished_run_without_metrics_is_named() -> None:
