@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import warnings
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from petlbench.errors import ConfigError, did_you_mean
+from petlbench.errors import ConfigError, PetlbenchError, did_you_mean
 
 T = TypeVar("T")
 
@@ -16,8 +17,8 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Maps names to targets of one kind. A target registers itself when its module is imported; modules are imported when a name needs them.
 
-    ``package``: a folder of plugins; ``folder.NAME`` is where NAME is looked for first, so a broken plugin does not disturb the others.
-    Entry points of installed packages in the group ``petlbench.KINDs`` are found too: ``NAME = "module:attribute"``.
+    ``package``: a folder of plugins; ``folder.NAME`` is where NAME and NAME/... are looked for first. Entry points of installed packages in
+    the group ``petlbench.KINDs`` are found too: ``NAME = "module:attribute"``. A broken plugin is named and does not disturb the others.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -25,6 +26,7 @@ class Registry(Generic[T]):
         self._package = package
         self._targets: dict[str, T] = {}
         self._origins: dict[str, str] = {}
+        self._broken: dict[str, str] = {}  # module -> what is wrong with it
         self._is_complete = False
 
     def register(self, name: str, target: T, origin: str) -> T:
@@ -37,18 +39,23 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """The target of that name. ConfigError with the nearest name when there is none."""
-        if name not in self._targets:
-            self._import_folder_module(name)
-        if name not in self._targets:
-            self._import_everything()
-        if name not in self._targets:
+        if name not in self:
             hint = did_you_mean(name, self._targets)
-            raise ConfigError(f"no {self.kind} '{name}'.{hint} (petlbench {self.kind}s lists all)")
+            broken = "".join(f"; {problem}" for problem in self._broken.values())
+            raise ConfigError(f"no {self.kind} '{name}'.{hint} (petlbench {self.kind}s lists all){broken}")
         return self._targets[name]
 
+    def __contains__(self, name: str) -> bool:
+        for look in (self._import_folder_module, self._import_entry_points, lambda _: self._import_everything()):
+            if name not in self._targets:
+                look(name)
+        return name in self._targets
+
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """All names, sorted. A plugin that cannot be imported is left out with a warning."""
         self._import_everything()
+        for problem in self._broken.values():
+            warnings.warn(problem, stacklevel=2)
         return sorted(self._targets)
 
     def origin(self, name: str) -> str:
@@ -57,26 +64,37 @@ class Registry(Generic[T]):
         return self._origins[name]
 
     def _import_folder_module(self, name: str) -> None:
-        module = f"{self._package}.{name}"
-        if name.isidentifier() and importlib.util.find_spec(module) is not None:
-            _import(module)
+        stem = name.partition("/")[0]
+        module = f"{self._package}.{stem}"
+        if stem.isidentifier() and importlib.util.find_spec(module) is not None and (problem := self._import(module)):
+            raise ConfigError(problem)
+
+    def _import_entry_points(self, name: str | None = None) -> None:
+        """Those of one name, or all."""
+        for entry in entry_points(group=f"petlbench.{self.kind}s"):
+            if name in (None, entry.name):
+                problem = self._import(entry.module)
+                if entry.name not in self._targets:
+                    self._broken[entry.module] = (
+                        problem or f"{entry.module} announces a {self.kind} '{entry.name}' but does not register it"
+                    )
 
     def _import_everything(self) -> None:
-        if self._is_complete:
-            return
-        for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
-            if not module.name.startswith("_"):
-                _import(f"{self._package}.{module.name}")
-        for entry in entry_points(group=f"petlbench.{self.kind}s"):
-            _import(entry.module)
-            if entry.name not in self._targets:
-                raise ConfigError(f"the package {entry.module} announces a {self.kind} '{entry.name}' but does not register it")
-        self._is_complete = True
+        if not self._is_complete:
+            for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
+                if not module.name.startswith("_"):
+                    self._import(f"{self._package}.{module.name}")
+            self._import_entry_points()
+            self._is_complete = True
 
-
-def _import(module: str) -> None:
-    """Import a plugin's module; a broken one is named rather than half hidden in a traceback."""
-    try:
-        importlib.import_module(module)
-    except (ImportError, SyntaxError) as error:
-        raise ConfigError(f"the plugin module {module} cannot be imported: {type(error).__name__}: {error}") from error
+    def _import(self, module: str) -> str | None:
+        """Import a plugin's module. What is wrong with a broken one, of which nothing stays registered; two plugins of one name are an error."""
+        try:
+            importlib.import_module(module)
+        except PetlbenchError:
+            raise
+        except Exception as error:
+            self._broken[module] = f"the plugin module {module} cannot be imported: {type(error).__name__}: {error}"
+            for name in [name for name, origin in self._origins.items() if origin == module]:
+                del self._targets[name], self._origins[name]
+        return self._broken.get(module)
