@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from petlbench.errors import ConfigError, did_you_mean
@@ -80,7 +81,7 @@ class Suite:
 
 def suite_of(task: str) -> str:
     """The suite or family that a task's name starts with."""
-    return task.partition(":")[0] if ":" in task else task.split("/")[0]
+    return task.partition(":" if ":" in task else "/")[0]
 
 
 def names(folder: str) -> list[str]:
@@ -124,7 +125,7 @@ def load_method(name: str) -> tuple[type[Method], dict[str, Any]]:
     if name in names("methods"):
         values = load_yaml("methods", name)
         return METHODS.get(values.pop("plugin", name)), values
-    if name not in METHODS.names():
+    if name not in METHODS:
         raise ConfigError(f"no method '{name}'.{did_you_mean(name, method_names())} (petlbench methods lists all)")
     return METHODS.get(name), {}
 
@@ -148,10 +149,11 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 def resolve(arguments: Sequence[str]) -> RunConfig:
     """The run that a list of ``key=value`` words describes. ConfigError names the key or value that is wrong and where it was set."""
     overrides = parse_overrides(arguments)
-    for required in ("method", "task"):
-        if required not in overrides:
+    name, task = overrides.get("method", {}).pop("name", None), overrides.pop("task", None)
+    for required, given in (("method", name), ("task", task)):
+        if given is None or isinstance(given, (dict, list)):
             raise ConfigError(f"{required}=NAME is missing (petlbench {required}s lists all)")
-    name, task = str(overrides["method"].pop("name", "")), str(overrides.pop("task"))
+    name, task = str(name), str(task)
     plugin, recipe = load_method(name)
     task_layers = recipe.pop("tasks", {}) or {}
     suite_layers = recipe.pop("suites", {}) or {}
@@ -186,28 +188,49 @@ def resolve(arguments: Sequence[str]) -> RunConfig:
     )
 
 
-def _merge(schema: DictConfig, layer: dict[str, Any], where: str) -> DictConfig:
-    """Merge one layer into the schema, strictly; errors name the key as a user types it."""
-    for key in layer:
+def _merge(schema: DictConfig, layer: dict[str, Any], where: str, prefix: str = "") -> DictConfig:
+    """Merge one layer into the schema, strictly and key by key; errors name the key as a user types it."""
+    merged = schema.copy()
+    for key, value in layer.items():
+        name = f"{prefix}{key}"
         if key not in schema:
-            known = [*schema, "task", *_EXECUTION]
-            raise ConfigError(f"unknown key '{key}'.{did_you_mean(str(key), known)} ({where})")
-    try:
-        merged = OmegaConf.merge(schema, layer)
-    except ConfigKeyError as error:
-        node = OmegaConf.select(schema, str(error.full_key).rpartition(".")[0]) or schema
-        hint = did_you_mean(str(error.key), map(str, node))
-        raise ConfigError(f"unknown key '{_typed(error.full_key)}'.{hint} Known: {', '.join(map(str, node))} ({where})") from None
-    except (OmegaConfBaseException, TypeError) as error:
-        key = _typed(getattr(error, "full_key", None) or next(iter(layer), ""))
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]} ({where})") from None
-    assert isinstance(merged, DictConfig)
+            known = [str(field) for field in schema] + ([] if prefix else ["task", *_EXECUTION])
+            listed = f" Known: {', '.join(known)}" if prefix else ""
+            raise ConfigError(f"unknown key '{name}'.{did_you_mean(str(key), known)}{listed} ({where})")
+        if not OmegaConf.is_missing(schema, key) and dataclasses.is_dataclass(OmegaConf.get_type(schema, key)):
+            if not isinstance(value, dict):
+                example = f"{name}.{next(iter(schema[key]), 'KEY')}"
+                raise ConfigError(f"{name} is a section; set what is in it, such as {example}=…, got {value!r} ({where})")
+            merged[key] = _merge(schema[key], value, where, f"{name}.")
+        elif expected := _assign(merged, key, value):
+            raise ConfigError(f"{_typed(name)} must be {expected}, got {value!r} ({where})")
     return merged
 
 
-def _typed(key: Any) -> str:
+def _assign(section: DictConfig, key: str, value: Any) -> str | None:
+    """Set a field. What its value must be, when this one does not fit."""
+    try:
+        OmegaConf.update(section, key, value)
+    except (OmegaConfBaseException, TypeError, ValueError):
+        return _described(get_type_hints(OmegaConf.get_type(section))[key])
+    return "a finite number" if isinstance(section[key], float) and not math.isfinite(section[key]) else None
+
+
+def _described(hint: Any) -> str:
+    """A field's type as an error message names it."""
+    parts, origin = get_args(hint), get_origin(hint)
+    if type(None) in parts:
+        return " or ".join([*(_described(part) for part in parts if part is not type(None)), "null"])
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin in (tuple, list):
+        return "a list such as [a,b]"
+    return {int: "an int", float: "a number", bool: "true or false", str: "text"}.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _typed(key: str) -> str:
     """The key as a user types it: execution settings stand at the top level."""
-    return str(key).removeprefix("execution.")
+    return key.removeprefix("execution.")
 
 
 def _build(schema: DictConfig, section: str) -> Any:
@@ -215,7 +238,9 @@ def _build(schema: DictConfig, section: str) -> Any:
     try:
         return OmegaConf.to_object(schema[section])
     except (ValueError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{section}: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        starts_with_field = reason.split(" ")[0] in schema[section]
+        raise ConfigError(_typed(f"{section}.{reason}") if starts_with_field else f"{section}: {reason}") from None
 
 
 def _checked_seed(value: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
@@ -50,7 +51,4 @@ def as_words(identity: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _as_yaml(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(_as_yaml(item) for item in value) + "]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
+    return json.dumps(value, ensure_ascii=False)  # JSON is YAML, and quotes the text 'null' or '[a]'

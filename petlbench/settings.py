@@ -19,11 +19,13 @@ class Protocol:
     shots: int | None = None  # training images per class, drawn as CoOp draws them; null: all
     split_seed: int = 1  # of the few-shot draw
     train_on: Literal["train", "trainval"] = "train"
-    selection: Literal["last", "best_val", "oracle_test"] = "last"  # which epoch is reported; oracle_test only to compare with papers that did
+    selection: Literal["last", "best_val", "oracle_test"] = (
+        "last"  # which epoch is reported; oracle_test only to compare with papers that did
+    )
 
     def __post_init__(self) -> None:
-        if self.shots is not None and self.shots < 1:
-            raise ValueError(f"shots must be an int >= 1 or null, got {self.shots}")
+        for name in ("resize", "shots"):
+            _check_at_least(1, name, getattr(self, name))
         if self.train_on == "trainval" and self.selection == "best_val":
             raise ValueError("selection=best_val needs a validation split that is not trained on; set protocol.train_on=train")
 
@@ -53,6 +55,13 @@ class Train:
                 raise ValueError(f"{name} must be an int >= 1, got {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        for name in ("weight_decay", "momentum", "label_smoothing"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.label_smoothing >= 1:
+            raise ValueError(f"label_smoothing must be < 1, got {self.label_smoothing}")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"clip_norm must be > 0 or null, got {self.clip_norm}")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs must lie in [0, epochs), got {self.warmup_epochs} of {self.epochs} epochs")
 
@@ -74,6 +83,10 @@ class Budget:
     contexts: int | None = None
     texts: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, limit in vars(self).items():
+            _check_at_least(0, name, limit)
+
 
 @dataclass
 class Execution:
@@ -84,3 +97,11 @@ class Execution:
     threads: int | None = None  # of torch on a CPU; null: all cores
     save: bool = False  # keep what was learned, as safetensors
     data_root: str | None = None  # where datasets lie; null: the environment variable PETLBENCH_DATA
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, "threads", self.threads)
+
+
+def _check_at_least(least: int, name: str, value: int | None) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"{name} must be an int >= {least} or null, got {value}")
