@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from petlbench.errors import AccessError, BudgetExceeded
+from petlbench.optim.precision import autocast
 from petlbench.settings import Budget
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class _Endpoint:
     meter: Meter
     text_features: Tensor | None  # (C, E), L2-normalised; None without class names or a text tower
     device: torch.device
+    number_format: str
 
 
 _endpoints: dict[int, _Endpoint] = {}
@@ -99,16 +101,17 @@ class QueryModel:
             raise AccessError(f"{endpoint.backbone.name} has no text tower, so it cannot score classes; choose a vision-language backbone")
         endpoint.meter.charge(calls=1, images=len(images))
         with torch.inference_mode():
-            embeddings = endpoint.backbone.embed_images(images.to(endpoint.device))
-            scores = endpoint.backbone.logit_scale * embeddings @ endpoint.text_features.T
+            with autocast(endpoint.number_format, endpoint.device):
+                embeddings = endpoint.backbone.embed_images(images.to(endpoint.device))
+            scores = endpoint.backbone.logit_scale * embeddings.float() @ endpoint.text_features.T
         return scores.clone()
 
     def features(self, images: Tensor) -> Tensor:
         """Embeddings (B, D) of normalised images (B, 3, S, S): the pooled output of the vision tower, before any joint-space projection."""
         endpoint = self._endpoint("features", Access.FEATURES)
         endpoint.meter.charge(calls=1, images=len(images))
-        with torch.inference_mode():
-            features = endpoint.backbone.vit(images.to(endpoint.device))
+        with torch.inference_mode(), autocast(endpoint.number_format, endpoint.device):
+            features = endpoint.backbone.vit(images.to(endpoint.device)).float()
         return features.clone()
 
     def _endpoint(self, verb: str, *rungs: Access) -> _Endpoint:
@@ -123,7 +126,13 @@ class QueryModel:
 
 @contextmanager
 def grant(
-    access: Access, backbone: Backbone, class_names: tuple[str, ...], prompts: list[list[str]], meter: Meter, device: torch.device
+    access: Access,
+    backbone: Backbone,
+    class_names: tuple[str, ...],
+    prompts: list[list[str]],
+    meter: Meter,
+    device: torch.device,
+    number_format: str = "fp32",
 ) -> Iterator[QueryModel]:
     """Hand out a model for one run. Class texts are sent once, here; the handle is dead after the block."""
     if access > Access.FEATURES:
@@ -133,7 +142,7 @@ def grant(
         meter.charge(texts=sum(len(captions) for captions in prompts))
         text_features = backbone.embed_classes(prompts).to(device)
     ticket = next(_tickets)
-    _endpoints[ticket] = _Endpoint(backbone, access, meter, text_features, device)
+    _endpoints[ticket] = _Endpoint(backbone, access, meter, text_features, device, number_format)
     try:
         yield QueryModel(ticket, backbone, class_names)
     finally:

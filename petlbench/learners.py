@@ -69,6 +69,7 @@ class GradientLearner:
         self.model = AdaptedModel(vit, head).to(device).eval()
         self.precision = number_format
         self._input_size = backbone.card.input_size
+        self._frozen = {f"vit.{name}" for name in backbone.vit.state_dict()}
         self._counter = ImageCounter(vit)
 
     def fit(self, data: TrainingData) -> None:
@@ -76,8 +77,7 @@ class GradientLearner:
 
     @torch.inference_mode()
     def predict(self, batches: Batches) -> Tensor:
-        self.model.eval()
-        with precision.autocast(self.precision, self.device):
+        with _evaluating(self.model), precision.autocast(self.precision, self.device):
             return torch.cat([self.model(images).float() for images, _ in batches.in_order()]).cpu()
 
     def state(self) -> dict[str, Tensor]:
@@ -99,13 +99,14 @@ class GradientLearner:
         return flops
 
     def _learned(self) -> dict[str, Tensor]:
-        """Trainable parameters, and the buffers of modules that have some (a batch norm's statistics)."""
-        learned: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        for prefix, module in self.model.named_modules():
-            if any(p.requires_grad for p in module.parameters(recurse=False)):
-                for name, buffer in module.named_buffers(recurse=False):
-                    learned[f"{prefix}.{name}"] = buffer
-        return learned
+        """Trainable parameters, and the buffers that the method brought (a batch norm's statistics)."""
+        tensors = self.model.state_dict(keep_vars=True)
+        parameters = dict(self.model.named_parameters())
+        return {
+            name: tensor
+            for name, tensor in tensors.items()
+            if tensor.requires_grad or (name not in parameters and name not in self._frozen)
+        }
 
 
 @dataclass
@@ -116,24 +117,25 @@ class QueryLearner:
     backbone: Backbone
     spec: TaskSpec
     device: torch.device
+    number_format: str
     meter: Meter
+    _counter: ImageCounter = field(init=False)
     _handle: QueryModel | None = field(default=None, init=False)
-    _forwarded: int = field(default=0, init=False)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Grant the model for the duration of a run."""
-        counter = ImageCounter(self.backbone.vit)
+        self._counter = ImageCounter(self.backbone.vit)
+        known = (self.spec.class_names, self.spec.prompts())
         try:
-            with grant(self.method.access, self.backbone, self.spec.class_names, self.spec.prompts(), self.meter, self.device) as handle:
+            with grant(self.method.access, self.backbone, *known, self.meter, self.device, self.number_format) as handle:
                 self._handle = handle
                 self.method.build(handle)
                 self.method.to(self.device)
                 yield
         finally:
             self._handle = None
-            self._forwarded += counter.images
-            counter.remove()
+            self._counter.remove()
 
     def fit(self, data: TrainingData) -> None:
         self.method.train()
@@ -142,8 +144,8 @@ class QueryLearner:
 
     @torch.no_grad()
     def predict(self, batches: Batches) -> Tensor:
-        self.method.eval()
-        return torch.cat([self.method.predict(self._model(), images).float() for images, _ in batches.in_order()]).cpu()
+        with _evaluating(self.method):
+            return torch.cat([self.method.predict(self._model(), images).float() for images, _ in batches.in_order()]).cpu()
 
     def state(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.method.state_dict().items()}
@@ -156,7 +158,7 @@ class QueryLearner:
         return sum(p.numel() for p in self.method.parameters()) - head, head
 
     def images_forwarded(self) -> int:
-        return self._forwarded
+        return self._counter.images
 
     def flops_per_image(self) -> None:
         return None  # behind an interface that only answers, nobody can count
@@ -174,11 +176,24 @@ def open_learner(
     if isinstance(method, GradientMethod) and method.access is Access.WEIGHTS:
         yield GradientLearner(method, backbone, spec, device, number_format)
     elif isinstance(method, QueryMethod) and method.access <= Access.FEATURES:
-        learner = QueryLearner(method, backbone, spec, device, meter)
+        learner = QueryLearner(method, backbone, spec, device, number_format, meter)
         with learner.opened():
             yield learner
     else:
-        raise AccessError(f"{type(method).__name__} declares access {method.access.name}, which {type(method).__mro__[1].__name__} does not have")
+        raise AccessError(
+            f"{type(method).__name__} declares access {method.access.name}, which {type(method).__mro__[1].__name__} does not have"
+        )
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: a method that is asked in the middle of its training goes on training."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
 
 
 def load_into(target: dict[str, Tensor], state: dict[str, Tensor]) -> None:

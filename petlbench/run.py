@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from petlbench import measure, provenance
 from petlbench.access import Meter
-from petlbench.backbones.backbone import Backbone, load_backbone
+from petlbench.backbones.backbone import BACKBONES, Backbone, load_backbone
 from petlbench.checkpoint import save_checkpoint, save_predictions
 from petlbench.config import RunConfig, load_method, suite_of
 from petlbench.data.batches import Batches, TrainingData
@@ -92,7 +93,17 @@ def open_task(config: RunConfig, backbone: Backbone) -> Task:
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
     """Percent of rows of (N, C) scores whose largest entry is the label."""
-    return 100.0 * (scores.argmax(dim=1).cpu() == labels.cpu()).float().mean().item()
+    correct = scores.argmax(dim=1).cpu() == labels.cpu()
+    return 100.0 * int(correct.sum()) / len(correct)
+
+
+_running: dict[int, _Run] = {}
+_tickets = itertools.count(1)
+
+
+def _report(ticket: int, epoch: schema.Epoch) -> None:
+    """What a method calls after an epoch. It holds a number and not the run, from which test images and the backbone could be reached."""
+    _running[ticket].note(epoch)
 
 
 class _Run:
@@ -111,10 +122,13 @@ class _Run:
         self.counted: dict[str, Any] = {}  # fields of Cost
         self.status = "ok"
         self._best: tuple[float, dict[str, Tensor]] | None = None
+        self._select: Callable[[schema.Epoch], schema.Epoch] = lambda epoch: epoch  # under the rule ``last`` there is nothing to look at
 
     @staticmethod
     def check(config: RunConfig) -> None:
-        """Refuse before anything is computed when the results could not be written."""
+        """Refuse before anything is computed or recorded: an unknown task or backbone, a folder that could not be written to."""
+        find_task(config.task)
+        BACKBONES.get(config.backbone.name.partition(":")[0])
         out = Path(config.execution.out)
         parent = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -123,7 +137,6 @@ class _Run:
     def carry_out(self) -> None:
         config = self.config
         torch.set_num_threads(config.execution.threads or os.cpu_count() or 1)
-        torch.manual_seed(config.seed)
         measure.reset_peak_memory(self.device)
         with self.clock.measure("total"):
             backbone, checksum = shared_backbone(config.backbone.name, config.backbone.checkpoint, self.device)
@@ -131,6 +144,7 @@ class _Run:
             self.precision = choose(config.precision, self.device, backbone.parameter_count)
             task = open_task(config, backbone)
             self._describe(task)
+            torch.manual_seed(config.seed)  # not earlier: loading the backbone draws random numbers, in a process's first run only
             with open_learner(self.method, backbone, task.spec, self.device, self.precision, self.meter) as learner:
                 try:
                     self._fit(learner, task)
@@ -139,35 +153,43 @@ class _Run:
                     self.counted["images_forwarded"] = learner.images_forwarded()
         if backbone.checksum() != checksum:
             shared_backbone.cache_clear()
-            raise RuntimeError(f"method {self.method.name} changed the shared backbone; its numbers and those of later runs cannot be trusted")
+            raise RuntimeError(
+                f"method {self.method.name} changed the shared backbone; its numbers and those of later runs cannot be trusted"
+            )
 
     def _describe(self, task: Task) -> None:
         self.facts.update(task_revision=task.spec.revision, class_count=len(task.spec.class_names), split_hashes=task.split_hashes)
         self.counted["images_decoded"] = task.images_decoded
 
     def _fit(self, learner: Learner, task: Task) -> None:
-        recipe, selection = self.config.train, self.config.protocol.selection
+        recipe, ticket = self.config.train, next(_tickets)
         generator = torch.Generator().manual_seed(self.config.seed)
         train = Batches(task.train, task.transform, recipe.batch_size, self.device, generator)
         val = Batches(task.val, task.transform, EVAL_BATCH, self.device)
-        watched = {"best_val": val, "oracle_test": Batches(task.test, task.transform, EVAL_BATCH, self.device)}.get(selection)
-
-        def report(epoch: schema.Epoch) -> None:
-            if watched is not None:
-                epoch = self._select(learner, watched, epoch)
-            self.history.append(epoch)
-            self.progress(epoch.epoch + 1, recipe.epochs)
-
+        oracle = Batches(task.test, task.transform, EVAL_BATCH, self.device)
+        watched = {"best_val": val, "oracle_test": oracle}.get(self.config.protocol.selection)
+        if watched is not None:
+            self._select = partial(self._keep_best, learner, watched)
         self.meter.phase = "train"
+        _running[ticket] = self
         with self.clock.measure("train"):
             try:
-                learner.fit(TrainingData(train, val, recipe, task.spec.class_names, report))
+                learner.fit(TrainingData(train, val, recipe, task.spec.class_names, partial(_report, ticket)))
             except BudgetExceeded as reason:
                 self.status, self.facts["error"] = "budget", str(reason)
+            finally:
+                del _running[ticket]
             if self._best is not None:
                 learner.load_state(self._best[1])
 
-    def _select(self, learner: Learner, watched: Batches, epoch: schema.Epoch) -> schema.Epoch:
+    def note(self, epoch: schema.Epoch) -> None:
+        """Take down an epoch that has ended."""
+        if not math.isfinite(epoch.loss):
+            raise Diverged(f"the training loss is {epoch.loss} in epoch {epoch.epoch}")
+        self.history.append(self._select(epoch))
+        self.progress(epoch.epoch + 1, self.config.train.epochs)
+
+    def _keep_best(self, learner: Learner, watched: Batches, epoch: schema.Epoch) -> schema.Epoch:
         """Note the accuracy that the selection rule looks at and keep the first best state."""
         is_oracle = self.config.protocol.selection == "oracle_test"
         self.meter.phase = "test" if is_oracle else "val"
@@ -237,6 +259,6 @@ class _Run:
             "history": self.history,
         }
         record = schema.Record(**(fields | self.facts | ({"error": error} if error else {})))
-        if record.status not in ("ok", "budget"):
+        if not record.has_result:
             record = record.model_copy(update={"metrics": None, "predictions": None, "checkpoint": None})
         return record, RecordStore(Path(config.execution.out)).write(record)
