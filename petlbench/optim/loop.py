@@ -88,19 +88,19 @@ def train(
     for epoch in range(recipe.epochs):
         model.train()
         total, seen, rate = torch.zeros((), device=examples.device), 0, 0.0
+        pending = 0  # images since the last optimiser step
         for step, (inputs, labels) in enumerate(examples):
             position = epoch if recipe.schedule_step == "epoch" else epoch + step / steps
             rate = _set_rate(optimizer, factor(position, recipe.warmup_epochs, recipe.epochs, recipe.schedule))
             with autocast(precision, examples.device):
                 loss = F.cross_entropy(run(inputs), labels, label_smoothing=recipe.label_smoothing)
-            (loss / recipe.accumulate).backward()
+            pending += len(labels)
+            (loss * len(labels) if recipe.accumulate > 1 else loss).backward()
             if epoch == step == 0:
                 _check_all_reached(model)
             if (step + 1) % recipe.accumulate == 0 or step + 1 == steps:
-                if recipe.clip_norm is not None:
-                    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.clip_norm)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+                _update(optimizer, recipe, pending)
+                pending = 0
             total += loss.detach() * len(labels)
             seen += len(labels)
             if (step + 1) % CHECK_EVERY == 0:
@@ -108,6 +108,19 @@ def train(
         _check_finite(total, epoch, steps - 1)
         after_epoch(Epoch(epoch=epoch, loss=total.item() / seen, learning_rate=rate))
     model.eval()
+
+
+def _update(optimizer: torch.optim.Optimizer, recipe: Train, images: int) -> None:
+    """One step. Accumulated gradients are sums over images: divided here, a short last batch counts for what it holds."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if recipe.accumulate > 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(images)
+    if recipe.clip_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, multiplier: float) -> float:
@@ -118,11 +131,15 @@ def _set_rate(optimizer: torch.optim.Optimizer, multiplier: float) -> float:
 
 def _check_finite(total: Tensor, epoch: int, step: int) -> None:
     if not torch.isfinite(total):
-        raise Diverged(f"the training loss is {total.item()} in epoch {epoch}, step {step}; lower train.learning_rate or set train.clip_norm")
+        raise Diverged(
+            f"the training loss is {total.item()} in epoch {epoch}, step {step}; lower train.learning_rate or set train.clip_norm"
+        )
 
 
 def _check_all_reached(model: nn.Module) -> None:
     """A parameter that never enters the forward pass would be counted, stored and reported, and do nothing."""
     lost = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
     if lost:
-        raise ConfigError(f"no gradient reaches {', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}: the module is not part of the forward pass")
+        raise ConfigError(
+            f"no gradient reaches {', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}: the module is not part of the forward pass"
+        )
