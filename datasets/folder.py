@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from petlbench.data.images import SUFFIXES, decode_file
 from petlbench.data.task import SPLITS, ImageSource, TaskSpec, register_task_family
 from petlbench.errors import DataError
@@ -38,7 +39,10 @@ def folder_task(location: str) -> TaskSpec:
     files = {split: _list(root / split, classes) for split in SPLITS if (root / split).is_dir()}
     if "val" not in files:
         files["val"] = [pair for label in range(len(classes)) for pair in _of_class(files["train"], label)[VAL_EVERY - 1 :: VAL_EVERY]]
-        files["train"] = [pair for pair in files["train"] if pair not in set(files["val"])]
+        if not files["val"]:
+            raise DataError(f"{root} has no val folder, and no class has the {VAL_EVERY} training images of which one could validate")
+        held_out = set(files["val"])
+        files["train"] = [pair for pair in files["train"] if pair not in held_out]
 
     def source(split: str) -> ImageSource:
         return FileSource([path for path, _ in files[split]], [label for _, label in files[split]])
@@ -59,7 +63,9 @@ def _list(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
     for label, name in enumerate(classes):
         images = sorted(path for path in (folder / name).glob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
         if not images:
-            raise DataError(f"class folder {folder / name} has no images ({', '.join(sorted(SUFFIXES))}); fill it or remove the class everywhere")
+            raise DataError(
+                f"class folder {folder / name} has no images ({', '.join(sorted(SUFFIXES))}); fill it or remove the class everywhere"
+            )
         pairs += [(path, label) for path in images]
     unknown = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")} - set(classes)
     if unknown:

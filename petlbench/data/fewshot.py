@@ -20,10 +20,9 @@ def draw(
     Classes come in the order of their first image. DataError when a class has too few training images; a short val class is kept whole.
     """
     generator = random.Random(seed)
-    classes, counts = np.unique(train, return_counts=True)
-    for label, count in zip(classes, counts, strict=True):
+    for name, count in zip(names, np.bincount(train, minlength=len(names)), strict=True):
         if count < shots:
-            raise DataError(f"class '{names[label]}' has {count} training images, fewer than protocol.shots={shots}; lower the shots")
+            raise DataError(f"class '{name}' has {count} training images, fewer than protocol.shots={shots}; lower the shots")
     return _draw(generator, train, shots), _draw(generator, val, min(shots, MAX_VAL_SHOTS))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from petlbench.errors import DataError
 
@@ -18,5 +18,5 @@ def decode_file(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except Exception as error:  # broken bytes make Pillow raise errors of many kinds
         raise DataError(f"{path}: not a readable image ({error}); replace or remove it") from None

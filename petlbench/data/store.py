@@ -59,22 +59,23 @@ def open_store(spec: TaskSpec, size: int, mode: str, interpolation: str) -> tupl
     decoded = 0
     if not (folder / "meta.json").exists():
         decoded = _build(spec, folder, lambda image: resized(image, size, mode, interpolation))
-    digests = json.loads((folder / "meta.json").read_text())["digests"]
-    splits = {
-        split: Split(np.load(folder / f"{split}.npy", mmap_mode="r"), np.load(folder / f"labels-{split}.npy"), digests[split])
-        for split in SPLITS
-    }
+    try:
+        digests = json.loads((folder / "meta.json").read_text())["digests"]
+        splits = {
+            split: Split(np.load(folder / f"{split}.npy", mmap_mode="r"), np.load(folder / f"labels-{split}.npy"), digests[split])
+            for split in SPLITS
+        }
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"the image cache {folder} is damaged ({error}); delete that folder and run again") from None
     return splits, decoded
 
 
 def resized(image: NDArray[np.uint8], size: int, mode: str, interpolation: str) -> NDArray[np.uint8]:
     """(H, W, 3) to (size, size, 3) with Pillow's antialiased filters, as torchvision's transforms do on Pillow images."""
     height, width = image.shape[:2]
-    if mode == "squash":
-        target = (size, size)
-    else:
-        scale = size / min(height, width)
-        target = (size, int(height * scale)) if width <= height else (int(width * scale), size)
+    target = (size, size)
+    if mode == "short":
+        target = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
     if target != (width, height):
         image = np.asarray(Image.fromarray(image).resize(target, _INTERPOLATIONS[interpolation]))
     top, left = round((image.shape[0] - size) / 2), round((image.shape[1] - size) / 2)
@@ -87,7 +88,9 @@ def _build(spec: TaskSpec, folder: Path, resize: Callable[[NDArray[np.uint8]], N
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
     except OSError as error:
-        raise DataError(f"cannot write the image cache {folder.parent}: {error.strerror}; set PETLBENCH_CACHE to a writable folder") from None
+        raise DataError(
+            f"cannot write the image cache {folder.parent}: {error.strerror}; set PETLBENCH_CACHE to a writable folder"
+        ) from None
     try:
         digests, decoded = {}, 0
         for split in SPLITS:
@@ -99,7 +102,9 @@ def _build(spec: TaskSpec, folder: Path, resize: Callable[[NDArray[np.uint8]], N
             work.rename(folder)
     except OSError as error:
         if not (folder / "meta.json").exists():  # else another process was faster, and its store is as good
-            raise DataError(f"cannot write the image cache {folder.parent}: {error.strerror}; set PETLBENCH_CACHE to a writable folder") from None
+            raise DataError(
+                f"cannot write the image cache {folder.parent}: {error.strerror}; set PETLBENCH_CACHE to a writable folder"
+            ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return decoded
@@ -115,19 +120,21 @@ def _checked(spec: TaskSpec, split: str) -> ImageSource:
         raise DataError(f"{spec.name}: the {split} split is empty")
     low, high = int(source.labels.min()), int(source.labels.max())
     if low < 0 or high >= len(spec.class_names):
-        raise DataError(f"{spec.name}: {split} label {low if low < 0 else high} has no class; there are {len(spec.class_names)} class names")
+        raise DataError(
+            f"{spec.name}: {split} label {low if low < 0 else high} has no class; there are {len(spec.class_names)} class names"
+        )
     return source
 
 
 def _write_split(work: Path, split: str, source: ImageSource, resize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> str:
     count = len(source.labels)
     first = resize(source.decode(0))
-    store = np.lib.format.open_memmap(work / f"{split}.npy", mode="w+", dtype=np.uint8, shape=(count, *first.shape))
     digest = hashlib.sha256(np.ascontiguousarray(source.labels, dtype="<i8").tobytes())
-    for index in range(count):
-        image = first if index == 0 else resize(source.decode(index))
-        store[index] = image
-        digest.update(np.ascontiguousarray(image).tobytes())
-    store.flush()
+    with (work / f"{split}.npy").open("wb") as file:  # written, not mapped: on a full disk a map kills the process
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, *first.shape)})
+        for index in range(count):
+            pixels = np.ascontiguousarray(first if index == 0 else resize(source.decode(index))).tobytes()
+            file.write(pixels)
+            digest.update(pixels)
     np.save(work / f"labels-{split}.npy", source.labels)
     return digest.hexdigest()
