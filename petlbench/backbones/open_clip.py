@@ -30,7 +30,9 @@ def load(name: str, checkpoint: str | None) -> Backbone:
         raise ConfigError(f"open_clip has no model '{architecture}'.{did_you_mean(architecture, open_clip.list_models())}")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if checkpoint is None and tag not in tags:
-        raise ConfigError(f"open_clip:{architecture} has the weights {', '.join(tags)}; name one as open_clip:{architecture}/TAG, got '{tag}'")
+        raise ConfigError(
+            f"open_clip:{architecture} has the weights {', '.join(tags)}; name one as open_clip:{architecture}/TAG, got '{tag}'"
+        )
     try:
         # OpenAI's weights were trained with the quick GELU, whatever the architecture's file says
         model = open_clip.create_model(architecture, pretrained=None if checkpoint else tag, force_quick_gelu=tag == "openai")
@@ -80,8 +82,12 @@ def convert_tower(model: Any) -> tuple[VisionTransformer, nn.Linear]:
 
 
 def _fill(model: nn.Module, path: Path) -> None:
-    missing, unexpected = model.load_state_dict(read_state(path), strict=False)
-    unexpected = [name for name in unexpected if name not in ("input_resolution", "context_length", "vocab_size")]  # facts in OpenAI's files
+    try:
+        missing, unexpected = model.load_state_dict(read_state(path), strict=False)
+    except RuntimeError as error:  # shapes
+        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
+    facts = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's files
+    unexpected = [name for name in unexpected if name not in facts]
     if missing or unexpected:
         raise CheckpointError(f"{path}: {'lacks' if missing else 'has unexpected'} {', '.join((missing or unexpected)[:5])}")
 

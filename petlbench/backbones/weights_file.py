@@ -6,6 +6,7 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -43,10 +44,18 @@ def load_vit(vit: VisionTransformer, path: Path) -> None:
     if path.suffix == ".npz":
         try:
             vit.load_pretrained(str(path))
+            deeper = [name for name in np.load(path).files if f"encoderblock_{len(vit.blocks)}/" in name]
         except (KeyError, ValueError, AssertionError, OSError, RuntimeError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{path}: not in Google's ViT layout for this model ({str(error).splitlines()[0]})") from None
+        if deeper:
+            raise CheckpointError(f"{path}: has unexpected {deeper[0]}: this model has {len(vit.blocks)} blocks")
         return
-    load_state(vit, checkpoint_filter_fn(read_state(path), vit), str(path))
+    state = read_state(path)
+    try:
+        renamed = checkpoint_filter_fn(state, vit)
+    except (KeyError, RuntimeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: does not fit this model ({str(error).splitlines()[0]})") from None
+    load_state(vit, renamed, str(path))
 
 
 def load_state(vit: VisionTransformer, state: dict[str, Tensor], origin: str) -> None:
