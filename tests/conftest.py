@@ -1,0 +1,71 @@
+"""One thread, an image cache of the session's own, no network beyond this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+from petlbench.torchvision_ops import define_missing_schemas
+
+define_missing_schemas()  # before a test module imports torchvision, timm or open_clip
+settings.register_profile("petlbench", deadline=None, derandomize=True, database=None)
+settings.load_profile("petlbench")
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)
+    config.stash[_KEPT] = {"cache": tempfile.mkdtemp(prefix="petlbench-tests-"), "connect": socket.socket.connect}
+    os.environ |= {"PETLBENCH_CACHE": config.stash[_KEPT]["cache"], "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    socket.socket.connect = _guarded(socket.socket.connect)  # type: ignore[method-assign]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    socket.socket.connect = config.stash[_KEPT]["connect"]  # type: ignore[method-assign]
+    shutil.rmtree(config.stash[_KEPT]["cache"], ignore_errors=True)
+
+
+_KEPT = pytest.StashKey[dict[str, Any]]()
+
+
+def _guarded(connect: Callable[..., None]) -> Callable[..., None]:
+    def guarded(self: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple) and not str(address[0]).startswith(LOOPBACK):
+            raise OSError(f"tests do not use the network, and this one wants {address[0]}")
+        connect(self, address)
+
+    return guarded
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty image cache."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("PETLBENCH_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def plugin() -> Iterator[Callable[..., type]]:
+    """Registers a method for the duration of a test: ``plugin("name", cls)`` or ``plugin("name", cls, Config)``."""
+    from petlbench.method import METHODS, NoConfig, register_method
+
+    names = []
+
+    def register(name: str, method: type, config: type = NoConfig) -> type:
+        names.append(name)
+        return register_method(name, config)(method)
+
+    yield register
+    for name in names:
+        del METHODS._targets[name], METHODS._origins[name]

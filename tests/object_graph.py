@@ -1,0 +1,40 @@
+"""What an object leads to."""
+
+from __future__ import annotations
+
+import gc
+import types
+from collections.abc import Iterator
+
+_STOP = (type, types.ModuleType)
+
+
+def reachable(root: object) -> Iterator[object]:
+    """Everything that code holding ``root`` can get at through attributes, containers, closures, defaults and bound methods.
+
+    Modules, classes and the globals of functions are not followed: behind those lies all of Python.
+    """
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen or isinstance(found, _STOP):
+            continue
+        seen.add(id(found))
+        yield found
+        waiting += _following(found)
+
+
+def _following(found: object) -> list[object]:
+    if isinstance(found, types.FunctionType):
+        cells = [cell.cell_contents for cell in found.__closure__ or () if _is_filled(cell)]
+        return [*cells, *(found.__defaults__ or ()), *(found.__kwdefaults__ or {}).values(), found.__dict__]
+    return gc.get_referents(found)
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True

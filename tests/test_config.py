@@ -1,0 +1,205 @@
+"""From defaults, YAML and words to one strict configuration with an identity."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from petlbench.config import RunConfig, load_method, method_names, resolve
+from petlbench.errors import ConfigError, PetlbenchError
+from petlbench.evaluate import as_words
+from petlbench.records.store import run_id
+from petlbench.settings import BackboneChoice, Budget, Execution, Protocol, Train
+
+RUN = ("method=lora", "task=mini/digits")
+
+
+def configured(*words: str) -> RunConfig:
+    return resolve([*RUN, *words])
+
+
+def message(*words: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        resolve(words)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty configs/ folder in place of the shipped one."""
+    for folder in ("methods", "suites", "backbones"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr("petlbench.config.files", lambda package: tmp_path / package.rpartition(".")[2])
+    return tmp_path
+
+
+@pytest.mark.parametrize("layers", range(6))
+def test_a_later_layer_wins(configs: Path, layers: int) -> None:
+    """Defaults < suite < method < the method's part for the suite < for the task < command line."""
+    texts = [
+        "train: {epochs: 21}",
+        "train: {epochs: 22}",
+        "suites: {mini: {train: {epochs: 23}}}",
+        "tasks: {mini/digits: {train: {epochs: 24}}}",
+    ]
+    (configs / "suites" / "mini.yaml").write_text("tasks: [mini/digits]\n" + "\n".join(texts[:1][:layers]))
+    (configs / "methods" / "lora.yaml").write_text("\n".join(texts[1:layers] or ["{}"]))
+    words = ["train.epochs=25"] if layers == 5 else []
+    assert configured(*words).train.epochs == (20 + layers if layers else Train.epochs)
+
+
+@pytest.mark.parametrize(("task", "expected"), [("mini/digits", "task mini/digits"), ("mini/count", "suite mini"), ("vtab/dtd", "default")])
+def test_the_configuration_says_which_layer_its_hyperparameters_come_from(configs: Path, task: str, expected: str) -> None:
+    (configs / "methods" / "lora.yaml").write_text("suites: {mini: {}}\ntasks: {mini/digits: {}}")
+    assert resolve(["method=lora", f"task={task}"]).hyperparameters == expected
+
+
+def test_a_preset_is_its_plugin_under_a_name_of_its_own() -> None:
+    config = resolve(["method=vpt_shallow", "task=mini/digits"])
+    assert (config.method, config.plugin, config.method_config.deep) == ("vpt_shallow", "vpt", False)
+
+
+def test_a_plugin_without_a_file_in_configs_runs_on_its_defaults(configs: Path) -> None:
+    assert configured().method_config == load_method("lora")[0].Config()
+
+
+def test_a_broken_file_in_configs_is_named(configs: Path) -> None:
+    (configs / "methods" / "lora.yaml").write_text("train: {epochs: [")
+    assert "configs/methods/lora.yaml" in message(*RUN)
+
+
+def test_a_wrong_key_in_a_file_is_reported_with_the_file(configs: Path) -> None:
+    (configs / "methods" / "lora.yaml").write_text("train: {epoch: 3}")
+    assert message(*RUN).endswith("(configs/methods/lora.yaml)")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("method=lroa", "task=mini/digits"), "no method 'lroa'. Did you mean 'lora'? (petlbench methods lists all)"),
+        ((*RUN, "trian.epochs=3"), "unknown key 'trian'. Did you mean 'train'? (command line)"),
+        ((*RUN, "sed=3"), "unknown key 'sed'. Did you mean 'seed'? (command line)"),
+        ((*RUN, "thread=3"), "unknown key 'thread'. Did you mean 'threads'? (command line)"),
+        ((*RUN, "method.rnk=3"), "unknown key 'method.rnk'. Did you mean 'rank'? Known: rank, scale, targets, dropout (command line)"),
+        ((*RUN, "method.rank=eight"), "method.rank must be an int, got 'eight' (command line)"),
+        ((*RUN, "method.rank=4.7"), "method.rank must be an int, got 4.7 (command line)"),
+        ((*RUN, "method.rank=true"), "method.rank must be an int, got True (command line)"),
+        ((*RUN, "method.rank=0"), "method.rank must be an int >= 1, got 0"),
+        ((*RUN, "method.targets=q"), "method.targets must be a list such as [a,b], got 'q' (command line)"),
+        ((*RUN, "method.targets={a: 1}"), "method.targets must be a list such as [a,b], got {'a': 1} (command line)"),
+        ((*RUN, "train.epochs=null"), "train.epochs must be an int, got None (command line)"),
+        ((*RUN, "train.learning_rate=fast"), "train.learning_rate must be a number, got 'fast' (command line)"),
+        ((*RUN, "train.learning_rate=nan"), "train.learning_rate must be a finite number, got 'nan' (command line)"),
+        ((*RUN, "train.learning_rate=-1"), "train.learning_rate must be > 0, got -1.0"),
+        ((*RUN, "train.label_smoothing=1"), "train.label_smoothing must be < 1, got 1.0"),
+        ((*RUN, "train.compile=maybe"), "train.compile must be true or false, got 'maybe' (command line)"),
+        ((*RUN, "train.optimizer=adam"), "train.optimizer must be one of adamw, sgd, got 'adam' (command line)"),
+        ((*RUN, "protocol.shots=few"), "protocol.shots must be an int or null, got 'few' (command line)"),
+        ((*RUN, "protocol.shots=0"), "protocol.shots must be an int >= 1 or null, got 0"),
+        ((*RUN, "budget.images=-1"), "budget.images must be an int >= 0 or null, got -1"),
+        ((*RUN, "threads=two"), "threads must be an int or null, got 'two' (command line)"),
+        ((*RUN, "threads=0"), "threads must be an int >= 1 or null, got 0"),
+        ((*RUN, "train=5"), "train is a section; set what is in it, such as train.epochs=…, got 5 (command line)"),
+        ((*RUN, "seed=-1"), "seed must be an int in [0, 2**32), got -1"),
+        ((*RUN, "precision=fp16"), "precision must be one of auto, fp32, bf16, got 'fp16'"),
+        (("task=mini/digits", "method.rank=3"), "method=NAME is missing (petlbench methods lists all)"),
+        (("method=lora",), "task=NAME is missing (petlbench tasks lists all)"),
+        ((*RUN, "epochs"), "'epochs' is not of the form key=value, such as method=lora or train.epochs=20"),
+        ((*RUN, "--seed=3"), "'--seed=3' is not of the form key=value, such as method=lora or train.epochs=20"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key_and_the_remedy(words: tuple[str, ...], expected: str) -> None:
+    assert message(*words) == expected
+
+
+KEYS = st.sampled_from(
+    ["method", "task", "train", "train.epochs", "method.rank", "method.targets", "seed", "threads", "protocol.resize", "x", "backbone"]
+)
+VALUES = st.one_of(
+    st.text(max_size=8), st.sampled_from(["null", "[]", "{}", "[1,2]", "{a: 1}", "${seed}", "1e400", "-1", "true", ".nan", "~"])
+)
+
+
+@given(st.lists(st.one_of(st.text(max_size=12), st.builds("{}={}".format, KEYS, VALUES)), max_size=3))
+def test_any_words_give_a_configuration_or_an_error_for_the_user(words: list[str]) -> None:
+    try:
+        run_id(configured(*words).identity)
+    except PetlbenchError as error:
+        assert str(error)
+
+
+def shuffled(value: Any, order: random.Random) -> Any:
+    if isinstance(value, dict):
+        items = list(value.items())
+        order.shuffle(items)
+        return {key: shuffled(item, order) for key, item in items}
+    return value
+
+
+@given(st.randoms(use_true_random=False))
+def test_the_run_id_does_not_depend_on_the_order_of_keys(order: random.Random) -> None:
+    identity = configured().identity
+    assert run_id(shuffled(identity, order)) == run_id(identity)
+
+
+CHANGES = {
+    "task": "mini/count", "method": "bitfit", "seed": 1, "precision": "bf16",
+    "method.rank": 4, "method.scale": 0.5, "method.targets": "[k]", "method.dropout": 0.1,
+    "backbone.name": "other", "backbone.checkpoint": "weights.pth",
+    "protocol.name": "other", "protocol.resize": 40, "protocol.resize_mode": "short", "protocol.interpolation": "nearest",
+    "protocol.normalise": "half", "protocol.augment": "flip", "protocol.shots": 2, "protocol.split_seed": 2,
+    "protocol.train_on": "trainval", "protocol.selection": "best_val",
+    "train.epochs": 7, "train.batch_size": 8, "train.optimizer": "sgd", "train.learning_rate": 0.5, "train.scale_learning_rate": True,
+    "train.weight_decay": 0.5, "train.momentum": 0.5, "train.schedule": "constant", "train.schedule_step": "epoch",
+    "train.warmup_epochs": 2, "train.label_smoothing": 0.1, "train.accumulate": 2, "train.clip_norm": 1, "train.compile": True,
+    "budget.calls": 1, "budget.images": 1, "budget.contexts": 1, "budget.texts": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_every_setting_that_a_result_may_depend_on_changes_the_run_id(key: str) -> None:
+    assert run_id(configured(f"{key}={CHANGES[key]}").identity) != run_id(configured().identity)
+
+
+def test_no_setting_was_forgotten_above() -> None:
+    sections = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "budget": Budget, "method": load_method("lora")[0].Config}
+    fields = {f"{name}.{field.name}" for name, section in sections.items() for field in dataclasses.fields(section)}
+    assert fields == {key for key in CHANGES if "." in key}
+
+
+@pytest.mark.parametrize("word", ["out=elsewhere", "device=cpu", "threads=2", "save=true", "data_root=elsewhere"])
+def test_where_and_how_a_run_is_carried_out_is_not_part_of_its_id(word: str) -> None:
+    assert word.partition("=")[0] in {field.name for field in dataclasses.fields(Execution)}
+    assert run_id(configured(word).identity) == run_id(configured().identity)
+
+
+def test_the_protocol_id_follows_the_protocol_and_nothing_else() -> None:
+    assert configured("train.epochs=7", "seed=1").protocol_id == configured().protocol_id
+    assert configured("protocol.shots=2").protocol_id != configured().protocol_id
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_configuration_written_as_words_resolves_to_itself(name: str) -> None:
+    config = resolve([f"method={name}", "task=mini/digits", "seed=3", "train.learning_rate=1e-05", "protocol.shots=2"])
+    assert resolve(as_words(config.identity)).identity == config.identity
+
+
+@given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs"), exclude_characters="$"), min_size=1))
+def test_any_text_survives_being_written_as_words(text: str) -> None:
+    identity = configured().identity
+    identity["protocol"]["name"] = text
+    assert resolve(as_words(identity)).protocol.name == text
+
+
+@pytest.mark.parametrize("text", ["null", "true", "1e3", "[a]", "a: b", "a # b", "007"])
+def test_text_that_looks_like_another_type_stays_text(text: str) -> None:
+    identity = configured().identity
+    identity["backbone"]["checkpoint"] = text
+    assert resolve(as_words(identity)).backbone.checkpoint == text
