@@ -43,7 +43,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
     if metadata.get("format") != "petlbench-1":
         raise CheckpointError(f"{path}: a safetensors file, but not a petlbench checkpoint; make one with petlbench run … save=true")
-    return Checkpoint(state, json.loads(metadata["config"]), metadata["backbone_sha256"])
+    try:
+        return Checkpoint(state, json.loads(metadata["config"]), metadata["backbone_sha256"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: its configuration cannot be read ({error}); make the checkpoint again") from None
 
 
 def save_predictions(path: Path, predicted: Tensor, labels: Tensor) -> Predictions:

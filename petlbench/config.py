@@ -173,8 +173,9 @@ def resolve(arguments: Sequence[str]) -> RunConfig:
     schema.method = OmegaConf.structured(plugin.Config)
     OmegaConf.set_struct(schema, True)
     for where, layer in layers:
-        schema = _merge(schema, layer, where)
-    placed = _merge(OmegaConf.create({"execution": OmegaConf.structured(Execution)}), {"execution": execution}, "command line")
+        _merge(schema, layer, where)
+    placed = OmegaConf.create({"execution": OmegaConf.structured(Execution)})
+    _merge(placed, {"execution": execution}, "command line")
     return RunConfig(
         task=task,
         method=name,
@@ -188,9 +189,8 @@ def resolve(arguments: Sequence[str]) -> RunConfig:
     )
 
 
-def _merge(schema: DictConfig, layer: dict[str, Any], where: str, prefix: str = "") -> DictConfig:
+def _merge(schema: DictConfig, layer: dict[str, Any], where: str, prefix: str = "") -> None:
     """Merge one layer into the schema, strictly and key by key; errors name the key as a user types it."""
-    merged = schema.copy()
     for key, value in layer.items():
         name = f"{prefix}{key}"
         if key not in schema:
@@ -201,10 +201,9 @@ def _merge(schema: DictConfig, layer: dict[str, Any], where: str, prefix: str = 
             if not isinstance(value, dict):
                 example = f"{name}.{next(iter(schema[key]), 'KEY')}"
                 raise ConfigError(f"{name} is a section; set what is in it, such as {example}=…, got {value!r} ({where})")
-            merged[key] = _merge(schema[key], value, where, f"{name}.")
-        elif expected := _assign(merged, key, value):
+            _merge(schema[key], value, where, f"{name}.")
+        elif expected := _assign(schema, key, value):
             raise ConfigError(f"{_typed(name)} must be {expected}, got {value!r} ({where})")
-    return merged
 
 
 def _assign(section: DictConfig, key: str, value: Any) -> str | None:
