@@ -1,0 +1,165 @@
+"""A folder of the user's own images as a task, with everything that can be wrong with one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from petlbench.config import resolve
+from petlbench.data.images import decode_file
+from petlbench.data.load import find_task, load_task
+from petlbench.data.store import open_store
+from petlbench.data.task import TaskSpec
+from petlbench.errors import ConfigError, DataError
+from petlbench.settings import Protocol
+
+
+def paint(path: Path, seed: int = 0, size: tuple[int, int] = (6, 5)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, cache: Path) -> Path:
+    """Two classes: 6 training images each and 2 test images each, no validation folder."""
+    seed = 0
+    for split, count in (("train", 6), ("test", 2)):
+        for name in ("cat", "dog"):
+            for index in range(count):
+                paint(tmp_path / "pets" / split / name / f"{index}.png", seed := seed + 1)
+    return tmp_path / "pets"
+
+
+def task(root: Path) -> TaskSpec:
+    spec = find_task(f"folder:{root}")
+    assert isinstance(spec, TaskSpec)
+    return spec
+
+
+def refusal(root: Path) -> str:
+    """The error of opening the task, in one line."""
+    with pytest.raises(DataError) as caught:
+        open_store(task(root), 4, "squash", "bicubic")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_classes_are_the_sorted_folder_names(root: Path) -> None:
+    assert task(root).class_names == ("cat", "dog")
+
+
+def test_images_carry_the_label_of_their_folder(root: Path) -> None:
+    source = task(root).source("test")
+    assert source.labels.tolist() == [0, 0, 1, 1]
+    assert np.array_equal(source.decode(2), decode_file(root / "test" / "dog" / "0.png"))
+
+
+def test_without_a_validation_folder_every_fifth_training_image_of_a_class_validates(root: Path) -> None:
+    spec = task(root)
+    paths = {split: spec.source(split).paths for split in ("train", "val")}  # type: ignore[attr-defined]
+    assert [path.relative_to(root / "train").as_posix() for path in paths["val"]] == ["cat/4.png", "dog/4.png"]
+    assert not set(paths["train"]) & set(paths["val"])
+    assert len(paths["train"]) == 10
+
+
+def test_a_validation_folder_is_used_and_training_images_are_then_all_trained_on(root: Path) -> None:
+    shutil.copytree(root / "test", root / "val")
+    assert task(root).sizes == {"train": 12, "val": 4, "test": 4}
+
+
+def test_too_few_images_to_carve_a_validation_split_are_reported(root: Path) -> None:
+    for path in root.glob("train/*/[2-5].png"):
+        path.unlink()
+    assert "has no val folder" in refusal(root)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_split_is_named(root: Path, split: str) -> None:
+    shutil.rmtree(root / split)
+    assert refusal(root).startswith(f"{root / split} is not a folder")
+
+
+@pytest.mark.parametrize("folder", ["train/cat", "test/dog"])
+def test_an_empty_class_folder_is_named(root: Path, folder: str) -> None:
+    for path in (root / folder).iterdir():
+        path.unlink()
+    assert refusal(root).startswith(f"class folder {root / folder} has no images")
+
+
+def test_a_class_that_only_the_test_split_has_is_named(root: Path) -> None:
+    paint(root / "test" / "newt" / "0.png")
+    assert refusal(root) == f"{root / 'test'} has classes that train lacks: newt"
+
+
+def test_a_single_class_is_not_a_task(root: Path) -> None:
+    shutil.rmtree(root / "train" / "dog")
+    assert "has 1 class folders, at least 2 are needed" in refusal(root)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None], ids=["empty", "text", "truncated"])
+def test_a_broken_image_is_named(root: Path, content: bytes | None) -> None:
+    broken = root / "test" / "dog" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60] if content is None else content)
+    assert refusal(root).startswith(f"{broken}: not a readable image")
+
+
+@given(st.binary(max_size=40), st.integers(0, 120), st.sampled_from(["png", "jpg", "bmp", "webp"]))
+def test_any_damage_to_a_file_gives_an_image_or_an_error_that_names_it(
+    tmp_path_factory: pytest.TempPathFactory, junk: bytes, place: int, kind: str
+) -> None:
+    path = paint(tmp_path_factory.mktemp("damaged") / f"image.{kind}", size=(9, 9))
+    content = path.read_bytes()
+    path.write_bytes(content[:place] + junk + content[place + len(junk) :])
+    try:
+        assert decode_file(path).ndim == 3
+    except DataError as error:
+        assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "LA"])
+def test_images_of_any_mode_become_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "image.tif"
+    Image.new(mode, (4, 3)).save(path)
+    assert decode_file(path).shape == (3, 4, 3)
+
+
+def test_other_files_and_hidden_ones_are_passed_over(root: Path) -> None:
+    (root / "train" / "cat" / "notes.txt").write_text("")
+    (root / "train" / "cat" / ".0.png").write_text("")
+    (root / "train" / ".cache").mkdir()
+    assert task(root).sizes["train"] == 10
+
+
+def test_a_rewritten_image_changes_the_revision(root: Path) -> None:
+    before = task(root).revision
+    path = paint(root / "test" / "dog" / "1.png", seed=99)
+    os.utime(path, ns=(1, 1))
+    assert task(root).revision != before
+
+
+def test_a_class_with_fewer_images_than_shots_is_named(root: Path) -> None:
+    with pytest.raises(DataError, match=r"class 'cat' has 5 training images, fewer than protocol\.shots=6"):
+        load_task(task(root), Protocol(shots=6), 4, (0.0,) * 3, (1.0,) * 3)
+
+
+def test_an_unknown_task_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no task 'mini/digit'\. Did you mean 'mini/digits'\? \(petlbench tasks lists all\)"):
+        find_task("mini/digit")
+
+
+def test_a_single_task_takes_nothing_after_a_colon() -> None:
+    with pytest.raises(ConfigError, match="takes nothing after a colon"):
+        find_task("mini/digits:x")
+
+
+def test_a_path_is_taken_from_the_words_as_it_is(root: Path) -> None:
+    assert resolve(["method=linear", f"task=folder:{root}"]).task == f"folder:{root}"
