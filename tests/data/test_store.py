@@ -123,7 +123,7 @@ def test_a_full_disk_is_one_clear_error(cache: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(DataError, match="cannot write the image cache .*: No space left on device; set PETLBENCH_CACHE"):
+    with pytest.raises(DataError, match=r"cannot write the image cache .*: No space left on device; set PETLBENCH_CACHE"):
         opened(Renderer().spec())
     monkeypatch.undo()
     assert not list(cache.rglob("*.npy"))

@@ -1,0 +1,139 @@
+"""An open_clip model whose image tower was moved into timm's class answers as it did before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from petlbench.backbones.backbone import load_backbone
+from petlbench.backbones.open_clip import convert
+from petlbench.errors import CheckpointError, ConfigError
+from petlbench.nn.deltas import QuickGELU
+
+CAPTIONS = ["a photo of a cat.", "a photo of a dog.", "stripes"]
+TINY = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 128, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[str]:
+    """An architecture that open_clip builds in milliseconds, added to its list."""
+    before = open_clip.factory._MODEL_CONFIGS.copy()
+    path = tmp_path / "tiny-vit.json"
+    path.write_text(json.dumps(TINY))
+    open_clip.add_model_config(path)
+    yield "tiny-vit"
+    open_clip.factory._MODEL_CONFIGS.clear()
+    open_clip.factory._MODEL_CONFIGS.update(before)
+
+
+def built(architecture: str, **options: Any) -> Any:
+    """Random weights, disturbed where the initial values (ones, zeros) would hide a mistake."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = open_clip.create_model(architecture, pretrained=None, **options).eval()
+        with torch.no_grad():
+            for name, parameter in model.visual.named_parameters():
+                if parameter.ndim < 2 or "positional" in name or name == "proj":
+                    parameter += 0.2 * torch.randn_like(parameter)
+    return model
+
+
+def answers(model: Any, images: torch.Tensor) -> torch.Tensor:
+    """open_clip's own logits (B, T)."""
+    tokens = open_clip.get_tokenizer("ViT-B-16")(CAPTIONS)
+    with torch.no_grad():
+        return model.get_logits(images, tokens)[0]
+
+
+def assert_same_answers(architecture: str, activation: type, **options: Any) -> None:
+    model = built(architecture, **options)
+    images = torch.randn(2, 3, *model.visual.image_size, generator=torch.Generator().manual_seed(1))
+    expected = answers(model, images)
+    backbone = convert(model, "open_clip:test", "ViT-B-16", source="test")
+    with torch.no_grad():
+        found = backbone.logit_scale * backbone.embed_images(images) @ backbone.embed_classes([[caption] for caption in CAPTIONS]).T
+    assert isinstance(backbone.vit, VisionTransformer)
+    assert isinstance(backbone.vit.blocks[0].mlp.act, activation)
+    assert (expected - expected.mean()).abs().max() > 0.01, "the answers are all the same: nothing was compared"
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("architecture", "activation"), [("ViT-B-16", torch.nn.GELU), ("ViT-B-32-quickgelu", QuickGELU)])
+def test_the_converted_tower_of_a_real_architecture_gives_open_clips_logits(architecture: str, activation: type) -> None:
+    """The text tower, which is not converted, is cut to one layer to save time."""
+    text = open_clip.get_model_config(architecture)["text_cfg"] | {"layers": 1}
+    assert_same_answers(architecture, activation, text_cfg=text)
+
+
+@pytest.mark.parametrize(("quick", "activation"), [(False, torch.nn.GELU), (True, QuickGELU)])
+def test_the_activation_follows_the_model(tiny: str, quick: bool, activation: type) -> None:
+    assert_same_answers(tiny, activation, force_quick_gelu=quick)
+
+
+def test_a_wrong_activation_would_be_noticed(tiny: str) -> None:
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert (answers(built(tiny), images) - answers(built(tiny, force_quick_gelu=True), images)).abs().max() > 1e-3
+
+
+def test_the_card_has_the_models_size_and_constants(tiny: str) -> None:
+    card = convert(built(tiny), "open_clip:test", "ViT-B-16", source="test").card
+    assert (card.input_size, card.mean) == (32, open_clip.OPENAI_DATASET_MEAN)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "attention pooling", "average pooling"])
+def test_a_tower_of_another_kind_is_refused(tiny: str, kind: str) -> None:
+    if kind == "resnet":
+        vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
+    else:
+        vision = TINY["vision_cfg"] | ({"attentional_pool": True} if kind == "attention pooling" else {"pool_type": "avg"})  # type: ignore[operator]
+    with pytest.raises(ConfigError, match="not a plain ViT with a class token; choose another architecture"):
+        convert(built(tiny, vision_cfg=vision), "open_clip:test", "ViT-B-16", source="test")
+
+
+def test_a_local_checkpoint_is_loaded(tiny: str, tmp_path: Path) -> None:
+    model = built(tiny)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    backbone = load_backbone("open_clip:tiny-vit", str(tmp_path / "weights.pth"))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.embed_images(images), model.encode_image(images, normalize=True), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda state: state.pop("visual.proj"), r"weights\.pth: lacks visual\.proj"),
+        (lambda state: state.update(extra=torch.zeros(1)), r"weights\.pth: has unexpected extra"),
+        (lambda state: state.update({"visual.proj": torch.zeros(3)}), r"weights\.pth: .*visual\.proj"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_by_name(tiny: str, tmp_path: Path, change: Any, expected: str) -> None:
+    state = built(tiny).state_dict()
+    change(state)
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=expected) as caught:
+        load_backbone("open_clip:tiny-vit", str(tmp_path / "weights.pth"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_architecture_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"open_clip has no model 'ViT-B-61'\. Did you mean 'ViT-B-16'\?"):
+        load_backbone("open_clip:ViT-B-61/openai")
+
+
+def test_an_unknown_tag_lists_those_that_there_are() -> None:
+    with pytest.raises(
+        ConfigError, match=r"open_clip:ViT-B-16 has the weights openai, .*; name one as open_clip:ViT-B-16/TAG, got 'opanai'"
+    ):
+        load_backbone("open_clip:ViT-B-16/opanai")

@@ -1,0 +1,74 @@
+"""Any vision transformer of timm, by name and local file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from petlbench.backbones.backbone import load_backbone
+from petlbench.errors import CheckpointError, ConfigError
+
+NAME = "test_vit"  # timm's own test model: 160 pixels, 6 blocks of width 64
+MODEL = f"timm:{NAME}"
+
+
+def write_weights(path: Path, classes: int = 7) -> timm.models.VisionTransformer:
+    torch.manual_seed(0)
+    model = timm.create_model(NAME, pretrained=False, num_classes=classes)
+    torch.save(model.state_dict(), path)
+    return model.eval()
+
+
+def test_weights_of_a_local_file_give_that_models_features(tmp_path: Path) -> None:
+    source = write_weights(tmp_path / "weights.pth")
+    backbone = load_backbone(MODEL, str(tmp_path / "weights.pth"))
+    images = torch.randn(2, 3, backbone.card.input_size, backbone.card.input_size)
+    with torch.no_grad():
+        expected = source.forward_head(source.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(backbone.vit(images), expected)
+    assert backbone.feature_width == expected.shape[1]
+
+
+def test_the_card_has_timms_size_and_constants_and_the_files_path(tmp_path: Path) -> None:
+    write_weights(tmp_path / "weights.pth")
+    card = load_backbone(MODEL, str(tmp_path / "weights.pth")).card
+    settings = timm.data.resolve_model_data_config(timm.create_model(NAME))
+    assert (card.name, card.input_size, card.mean, card.std) == (MODEL, settings["input_size"][1], settings["mean"], settings["std"])
+    assert card.source == str(tmp_path / "weights.pth")
+
+
+def test_a_supervised_backbone_has_no_text_tower(tmp_path: Path) -> None:
+    write_weights(tmp_path / "weights.pth")
+    backbone = load_backbone(MODEL, str(tmp_path / "weights.pth"))
+    assert backbone.text is None and backbone.projection is None
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_vit2").state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"weights\.pth: lacks cls_token, norm\.bias, norm\.weight"):
+        load_backbone(MODEL, str(tmp_path / "weights.pth"))
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"absent\.pth: no such file"):
+        load_backbone(MODEL, str(tmp_path / "absent.pth"))
+
+
+def test_an_unknown_model_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"timm has no model 'vit_base_patch16_225'\. Did you mean 'vit_base_patch16_224"):
+        load_backbone("timm:vit_base_patch16_225")
+
+
+def test_a_model_that_is_no_plain_vit_is_refused(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "weights.pth")
+    with pytest.raises(ConfigError, match=r"timm:test_resnet is a ResNet, not a plain VisionTransformer"):
+        load_backbone("timm:test_resnet", str(tmp_path / "weights.pth"))
+
+
+def test_weights_that_cannot_be_fetched_are_one_line_with_the_way_out() -> None:
+    with pytest.raises(CheckpointError, match=r"could not be fetched .*; give a local file with backbone\.checkpoint=PATH") as caught:
+        load_backbone("timm:test_vit.r160_in1k")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,77 @@
+"""What was learned and predicted, on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from petlbench.checkpoint import Checkpoint, read_checkpoint, save_checkpoint, save_predictions
+from petlbench.config import resolve
+from petlbench.errors import CheckpointError
+from petlbench.evaluate import evaluate_checkpoint
+
+CONFIG = resolve(["method=linear", "task=mini/digits"]).identity
+STATE = {"head.weight": torch.arange(6.0).view(2, 3).T, "head.bias": torch.zeros(3, dtype=torch.bfloat16), "steps": torch.tensor(4)}
+
+
+def test_tensors_configuration_and_the_backbones_checksum_survive(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "new" / "a.safetensors", STATE, CONFIG, "abc")
+    found = read_checkpoint(tmp_path / "new" / "a.safetensors")
+    assert found.config == CONFIG and found.backbone_sha256 == "abc"
+    assert all(torch.equal(found.state[name], tensor) and found.state[name].dtype == tensor.dtype for name, tensor in STATE.items())
+    assert found.state.keys() == STATE.keys()
+
+
+def test_saving_leaves_no_temporary_file(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.safetensors", STATE, CONFIG, "abc")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04cos\nsystem\n(S'exit'\ntR."])
+def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"^{path}: not a readable safetensors file"):
+        read_checkpoint(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"absent\.safetensors: not a readable"):
+        read_checkpoint(tmp_path / "absent.safetensors")
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, STATE, CONFIG, "abc")
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: not a readable"):
+        read_checkpoint(path)
+
+
+def test_tensors_of_another_program_are_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
+    save_file({"w": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=r"not a petlbench checkpoint; make one with petlbench run … save=true"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("metadata", [{}, {"config": "{", "backbone_sha256": "abc"}])
+def test_a_checkpoint_without_a_readable_configuration_is_named(tmp_path: Path, metadata: dict[str, str]) -> None:
+    save_file({"w": torch.zeros(1)}, tmp_path / "a.safetensors", {"format": "petlbench-1"} | metadata)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: its configuration cannot be read"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_a_checkpoint_learned_on_other_weights_is_refused_before_anything_is_computed() -> None:
+    with pytest.raises(CheckpointError, match=r"it was learned on mini_clip weights 0000.*…, these are [0-9a-f]{12}…"):
+        evaluate_checkpoint(Checkpoint({}, CONFIG, "0" * 64), ["threads=1"])
+
+
+def test_predictions_are_stored_with_their_labels_and_their_hash(tmp_path: Path) -> None:
+    path = tmp_path / "run.predictions.safetensors"
+    stored = save_predictions(path, torch.tensor([1, 2, 0]), torch.tensor([1, 1, 0]))
+    assert (stored.file, stored.sha256) == (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert {name: tensor.tolist() for name, tensor in load_file(path).items()} == {"predicted": [1, 2, 0], "labels": [1, 1, 0]}
