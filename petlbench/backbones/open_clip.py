@@ -51,7 +51,7 @@ def convert(model: Any, name: str, architecture: str, source: str) -> Backbone:
     visual = model.visual
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
     card = Card(name, size, tuple(visual.image_mean), tuple(visual.image_std), source=source)
-    scale = float(model.logit_scale.exp())
+    scale = model.logit_scale.detach().exp().item()
     return Backbone(card, vit, projection, _Text(model, architecture), scale)
 
 
