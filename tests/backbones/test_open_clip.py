@@ -45,7 +45,7 @@ def built(architecture: str, **options: Any) -> Any:
         with torch.no_grad():
             for name, parameter in model.visual.named_parameters():
                 if parameter.ndim < 2 or "positional" in name or name == "proj":
-                    parameter += 0.2 * torch.randn_like(parameter)
+                    parameter.add_(torch.randn_like(parameter), alpha=0.2)
     return model
 
 

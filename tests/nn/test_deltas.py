@@ -1,0 +1,231 @@
+"""LoRA and adapters: the forms of the papers, written out by hand, and their parameter counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from petlbench.backbones.backbone import share
+from petlbench.config import load_method
+from petlbench.nn import LINEARS, PLACES, Delta, attach, widths
+from petlbench.testing.mocks import tiny_backbone
+
+D, S = 32, 0.7
+TOKENS = torch.randn(2, 5, D, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def fresh_vit() -> Any:
+    return share(tiny_backbone().vit).eval()
+
+
+def adapted(method: str, **settings: Any) -> Any:
+    plugin, _ = load_method(method)
+    vit = fresh_vit()
+    plugin(plugin.Config(**settings)).adapt(vit)  # type: ignore[attr-defined]
+    return vit
+
+
+def filled(delta: Delta, seed: int = 2) -> Delta:
+    """With random weights everywhere, also where training starts from zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in delta.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+    return delta
+
+
+def by_hand(delta: Delta, z: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """s * (U act(V z + c1) + c2)."""
+    hidden = activation(z @ delta.down.weight.T + delta.down.bias)
+    return delta.scale * (hidden @ delta.up.weight.T + delta.up.bias)
+
+
+def quick_gelu(z: Tensor) -> Tensor:
+    return z / (1 + torch.exp(-1.702 * z))
+
+
+def adapter(activation: str = "gelu", scale: float = S) -> Delta:
+    return filled(Delta(D, D, 4, activation=activation, bias=True, scale=scale))
+
+
+@pytest.mark.parametrize(("name", "function"), [("gelu", F.gelu), ("quick_gelu", quick_gelu), ("relu", F.relu)])
+def test_an_adapter_computes_its_formula(name: str, function: Callable[[Tensor], Tensor]) -> None:
+    delta = adapter(name)
+    torch.testing.assert_close(delta(TOKENS), by_hand(delta, TOKENS, function))
+
+
+def test_pfeiffers_adapter_stands_behind_the_mlp_inside_the_residual() -> None:
+    block, delta = fresh_vit().blocks[0], adapter("quick_gelu")
+    attach(block, "mlp_branch", delta, "after")
+    t = TOKENS + block.attn(block.norm1(TOKENS))
+    branch = block.mlp(block.norm2(t))
+    torch.testing.assert_close(block(TOKENS), t + branch + by_hand(delta, branch, quick_gelu))
+
+
+def test_houlsbys_adapters_stand_behind_both_modules_before_the_residual() -> None:
+    block, first, second = fresh_vit().blocks[0], adapter(), filled(adapter(), seed=3)
+    attention, mlp = block.attn(block.norm1(TOKENS)), lambda t: share(block.mlp)(block.norm2(t))  # the frozen parts, without hooks
+    t = TOKENS + attention + by_hand(first, attention, F.gelu)
+    expected = t + mlp(t) + by_hand(second, mlp(t), F.gelu)
+    attach(block, "attn", first, "after")
+    attach(block, "mlp", second, "after")
+    torch.testing.assert_close(block(TOKENS), expected)
+
+
+def test_adaptformer_reads_the_blocks_state_before_the_norm() -> None:
+    block, delta = fresh_vit().blocks[0], adapter("relu")
+    attach(block, "mlp_branch", delta, "beside")
+    t = TOKENS + block.attn(block.norm1(TOKENS))
+    torch.testing.assert_close(block(TOKENS), t + block.mlp(block.norm2(t)) + by_hand(delta, t, F.relu))
+
+
+def test_an_adapter_beside_the_attention_branch_reads_the_blocks_input() -> None:
+    block, delta = fresh_vit().blocks[0], adapter("relu")
+    attach(block, "attn_branch", delta, "beside")
+    t = TOKENS + block.attn(block.norm1(TOKENS)) + by_hand(delta, TOKENS, F.relu)
+    torch.testing.assert_close(block(TOKENS), t + block.mlp(block.norm2(t)))
+
+
+@pytest.mark.parametrize("place", ["proj", "fc1", "fc2"])
+@pytest.mark.parametrize("position", ["beside", "after"])
+def test_a_delta_at_a_linear_reads_its_input_or_its_output(place: str, position: Any) -> None:
+    block = fresh_vit().blocks[0]
+    linear = block.attn.proj if place == "proj" else getattr(block.mlp, place)
+    width_in, width_out = widths(block, place)
+    x = torch.randn(2, 5, width_in)
+    y = F.linear(x, linear.weight, linear.bias)
+    delta = filled(Delta(width_in if position == "beside" else width_out, width_out, 4))
+    attach(block, place, delta, position)
+    torch.testing.assert_close(linear(x), y + delta(x if position == "beside" else y))
+
+
+@pytest.mark.parametrize(("place", "third"), [("q", 0), ("k", 1), ("v", 2)])
+@pytest.mark.parametrize("position", ["beside", "after"])
+def test_a_delta_at_q_k_or_v_changes_its_third_of_the_fused_output_only(place: str, third: int, position: Any) -> None:
+    block = fresh_vit().blocks[0]
+    thirds = list(F.linear(TOKENS, block.attn.qkv.weight, block.attn.qkv.bias).split(D, dim=-1))
+    delta = filled(Delta(D, D, 4))
+    attach(block, place, delta, position)
+    thirds[third] = thirds[third] + delta(TOKENS if position == "beside" else thirds[third])
+    torch.testing.assert_close(block.attn.qkv(TOKENS), torch.cat(thirds, dim=-1))
+
+
+@pytest.mark.parametrize("scale", [1.0, S])
+@pytest.mark.parametrize("place", LINEARS)
+def test_merging_a_delta_into_its_weight_gives_the_same_answer(place: str, scale: float) -> None:
+    vit, plain = fresh_vit(), fresh_vit()
+    for block, target in zip(vit.blocks, plain.blocks, strict=True):
+        delta = filled(Delta(*widths(block, place), 4, scale=scale))
+        attach(block, place, delta)
+        linear = target.attn.qkv if place in "qkv" else target.attn.proj if place == "proj" else getattr(target.mlp, place)
+        rows = slice("qkv".index(place) * D, ("qkv".index(place) + 1) * D) if len(place) == 1 else slice(None)
+        weight = linear.weight.data.clone()
+        weight[rows] += delta.merged()
+        linear.weight.data = weight
+    torch.testing.assert_close(vit(IMAGES), plain(IMAGES), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"activation": "gelu"}, {"bias": True}])
+def test_what_is_not_linear_cannot_be_merged(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="cannot be merged"):
+        Delta(D, D, 4, **options).merged()
+
+
+METHODS = [("lora", {}), ("lora", {"targets": LINEARS}), ("adapter", {}), ("adapter", {"after": ("attn", "mlp"), "train_norms": True})]
+METHODS += [("adapter", {"after": (), "beside": ("mlp_branch",), "scale": 0.1}), ("adapter", {"after": ("q", "fc1"), "beside": ("proj",)})]
+
+
+@pytest.mark.parametrize(("method", "settings"), METHODS)
+def test_training_starts_from_the_frozen_model(method: str, settings: dict[str, Any]) -> None:
+    assert torch.equal(adapted(method, **settings)(IMAGES), tiny_backbone().vit(IMAGES))
+
+
+@pytest.mark.parametrize(("method", "settings"), METHODS)
+def test_up_moves_in_the_first_step_and_down_in_the_second(method: str, settings: dict[str, Any]) -> None:
+    """With both projections at zero, as in one released baseline, nothing but a bias would ever learn."""
+    vit = adapted(method, **settings).double()  # the first moves of a query adapter are too small for fp32
+    trained = [parameter for parameter in vit.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.1)
+    deltas = [module for module in vit.modules() if isinstance(module, Delta)]
+    starts = [(delta.down.weight.clone(), delta.up.weight.clone()) for delta in deltas]
+    moved, direction = [], torch.randn(2, D, generator=torch.Generator().manual_seed(3))
+    for _ in range(2):
+        optimizer.zero_grad()
+        (vit(IMAGES.double()) * direction).sum().backward()
+        assert all(parameter.grad is not None for parameter in trained)
+        optimizer.step()
+        moved.append(
+            [(not torch.equal(d.down.weight, a), not torch.equal(d.up.weight, b)) for d, (a, b) in zip(deltas, starts, strict=True)]
+        )
+    assert set(moved[0]) == {(False, True)}
+    assert set(moved[1]) == {(True, True)}
+
+
+def test_down_starts_kaiming_uniform() -> None:
+    weight = Delta(1000, 10, 8).down.weight
+    assert 0.95 / math.sqrt(1000) < weight.abs().max() <= 1 / math.sqrt(1000)
+
+
+@pytest.mark.parametrize("which", ["input_dropout", "hidden_dropout"])
+def test_dropout_acts_where_it_is_asked_for_and_in_training_only(which: str) -> None:
+    delta = filled(Delta(6, 7, 5, **{which: 0.5}))
+    nn.init.eye_(delta.down.weight)
+    seen: list[Tensor] = []
+    (delta.up if which == "hidden_dropout" else delta.down).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    for mode in (True, False):
+        delta.train(mode)
+        delta(torch.ones(50, 6))
+    assert set(seen[0].unique().tolist()) == {0.0, 2.0}
+    assert seen[1].unique().tolist() == [1.0]
+
+
+def test_a_place_that_is_taken_or_unknown_is_refused() -> None:
+    block = fresh_vit().blocks[0]
+    attach(block, "q", Delta(D, D, 4))
+    with pytest.raises(ValueError, match="taken already"):
+        attach(block, "q", Delta(D, D, 4))
+    with pytest.raises(ValueError, match="known places are " + ", ".join(PLACES)):
+        attach(block, "out_proj", Delta(D, D, 4))
+
+
+def trainable(method: str, **settings: Any) -> int:
+    """Of ViT-B/16, without allocating it."""
+    plugin, _ = load_method(method)
+    with torch.device("meta"):
+        vit = VisionTransformer(img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12, num_classes=0).requires_grad_(False)
+        plugin(plugin.Config(**settings)).adapt(vit)  # type: ignore[attr-defined]
+    return sum(parameter.numel() for parameter in vit.parameters() if parameter.requires_grad)
+
+
+NORMS_OF_VIT_B = 38_400
+PRESETS = [
+    (147_456, "lora", {"rank": 4, "targets": ("q", "v")}),
+    (294_912, "lora", {"rank": 8, "targets": ("q", "v")}),
+    (589_824, "lora", {"rank": 16, "targets": ("q", "v")}),
+    (294_912, "lora", {"rank": 8, "targets": ("qkv",)}),
+    (36_864, "lora", {"rank": 1, "targets": ("qkv",)}),
+    (1_327_104, "lora", {"rank": 8, "targets": ("q", "k", "v", "proj", "fc1", "fc2")}),
+    (1_179_648, "lora", {"rank": 8, "targets": ("qkv", "proj", "fc1", "fc2")}),
+    *((count, "adapter", {"bottleneck": h}) for h, count in ((8, 156_768), (32, 599_424), (64, 1_189_632), (96, 1_779_840))),
+    (313_536, "adapter", {"bottleneck": 8, "after": ("attn", "mlp")}),
+    (1_198_848, "adapter", {"bottleneck": 32, "after": ("attn", "mlp")}),
+    (313_536 + NORMS_OF_VIT_B, "adapter", {"bottleneck": 8, "after": ("attn", "mlp"), "train_norms": True}),
+    (156_768, "adapter", {"bottleneck": 8, "after": (), "beside": ("mlp_branch",)}),
+    (1_189_632, "adapter", {"bottleneck": 64, "after": (), "beside": ("mlp_branch",)}),
+    (589_824, "adapter", {"bottleneck": 32, "after": (), "beside": ("mlp_branch",), "bias": False}),
+    (1_410_624, "adapter", {"bottleneck": 8, "after": ("q", "k", "v", "fc1", "fc2"), "beside": ("proj",)}),
+    (102_912, "bitfit", {}),
+    (85_798_656, "full", {}),
+]
+
+
+@pytest.mark.parametrize(("expected", "method", "settings"), PRESETS)
+def test_the_published_parameter_counts_of_vit_b_are_met(expected: int, method: str, settings: dict[str, Any]) -> None:
+    assert trainable(method, **settings) == expected
