@@ -1,0 +1,115 @@
+"""Records on disk: where they lie, and that no fault leaves half of one."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from petlbench.errors import RecordError
+from petlbench.records.store import RecordStore, run_id, write_atomically
+from tests.record_factory import make_record
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists)
+
+
+@settings(max_examples=30)
+@given(st.dictionaries(st.text(), JSON))
+def test_a_run_id_is_sixteen_digits_whatever_the_order_of_keys(config: dict[str, Any]) -> None:
+    assert run_id(config) == run_id(dict(reversed(config.items())))
+    assert len(run_id(config)) == 16 and int(run_id(config), 16) >= 0
+
+
+def test_a_run_id_tells_types_apart() -> None:
+    assert len({run_id({"x": value}) for value in (1, "1", True, None, [1], 1.5)}) == 6
+
+
+def test_a_configuration_without_a_canonical_form_has_no_run_id() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        run_id({"x": float("nan")})
+
+
+def test_a_record_is_found_again(tmp_path: Path) -> None:
+    store, record = RecordStore(tmp_path), make_record()
+    path = store.write(record)
+    assert store.find(path) == record and list(store.read()) == [record] and store.paths() == [path]
+
+
+def test_a_record_lies_under_suite_and_task_with_a_telling_name(tmp_path: Path) -> None:
+    record = make_record("lora", "mini/digits", 3, backbone="timm:vit_base_patch16_224.augreg_in21k")
+    path = RecordStore(tmp_path).path_of(record)
+    expected = f"records/mini/digits/lora-timm_vit_base_patch16_224.augreg_in21k-s3-{record.run_id}.json"
+    assert path.relative_to(tmp_path).as_posix() == expected
+
+
+@pytest.mark.parametrize("task", ["folder:/etc/passwd", "folder:../../up", "..", "a/../../b", "folder:C:\\x", "folder:a b\nc"])
+def test_no_name_leads_out_of_the_results_folder(tmp_path: Path, task: str) -> None:
+    path = RecordStore(tmp_path).path(task, "../lora", "../x", 0, "0" * 16)
+    assert path.resolve().is_relative_to(tmp_path.resolve() / "records")
+    assert "\n" not in str(path)
+
+
+def test_settings_that_differ_do_not_share_a_file(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    assert store.path_of(make_record(settings={"rank": 4})) != store.path_of(make_record(settings={"rank": 8}))
+
+
+def test_a_table_refuses_a_broken_record_and_a_resumed_bench_overwrites_it(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    path = store.write(make_record())
+    path.write_bytes(path.read_bytes()[:50] + b"\xff")
+    assert store.find(path) is None
+    with pytest.raises(RecordError, match=path.name):
+        list(store.read())
+
+
+def test_predictions_and_temporary_files_are_not_taken_for_records(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    path = store.write(make_record())
+    path.with_name(".tmp-1-x.json").write_text("{")
+    path.with_suffix(".predictions.safetensors").write_bytes(b"")
+    assert store.paths() == [path]
+
+
+def test_without_a_results_folder_there_are_no_records(tmp_path: Path) -> None:
+    assert RecordStore(tmp_path / "absent").paths() == []
+
+
+@pytest.mark.parametrize("step", ["open", "replace", "mkdir"])
+@pytest.mark.parametrize(("code", "reason"), [(errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system")])
+def test_a_refused_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int, reason: str
+) -> None:
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+        raise OSError(code, reason)
+
+    write_atomically(tmp_path / "a.json", b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, step, refuse)
+        with pytest.raises(RecordError, match=rf"cannot write {tmp_path / 'a.json'}: {reason}; free space or choose another folder"):
+            write_atomically(tmp_path / "a.json", b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.json", b"old")]
+
+
+def test_an_interrupted_write_leaves_the_old_file_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    write_atomically(tmp_path / "a.json", b"old")
+    monkeypatch.setattr("petlbench.records.store.os.fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a.json", b"new")
+    assert (tmp_path / "a.json").read_bytes() == b"old"
+
+
+def test_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    real = Path.replace
+    monkeypatch.setattr("petlbench.records.store.os.fsync", lambda descriptor: steps.append("fsync"))
+    monkeypatch.setattr(Path, "replace", lambda self, target: (steps.append("rename"), real(self, target))[1])
+    write_atomically(tmp_path / "a.json", b"new")
+    assert steps == ["fsync", "rename"]
