@@ -51,7 +51,7 @@ class RunConfig:
     @property
     def identity(self) -> dict[str, Any]:
         """Plain JSON values; its hash is the run id."""
-        return {
+        identity = {
             "task": self.task,
             "method": {"name": self.method, "plugin": self.plugin, **dataclasses.asdict(self.method_config)},
             "backbone": dataclasses.asdict(self.backbone),
@@ -61,6 +61,7 @@ class RunConfig:
             "seed": self.seed,
             "precision": self.precision,
         }
+        return dict(json.loads(json.dumps(identity)))  # a tuple becomes the list that a record is read back with
 
     @property
     def protocol_id(self) -> str:

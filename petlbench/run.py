@@ -241,7 +241,7 @@ class _Run:
                 name=config.method,
                 plugin=config.plugin,
                 access=self.method.access.name,
-                config=dataclasses.asdict(config.method_config),
+                config={key: value for key, value in config.identity["method"].items() if key not in ("name", "plugin")},
                 cite=self.method.cite,
             ),
             "seed": config.seed,
