@@ -207,10 +207,9 @@ def test_resizing_gives_the_bytes_that_torchvision_gives(height: int, width: int
     assert np.array_equal(resized(image, size, mode, interpolation), expected)
 
 
-@given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([224, 256, 384]))
-def test_the_shorter_side_decides_the_size_as_in_torchvision(height: int, width: int, size: int) -> None:
-    from torchvision.transforms.functional import _compute_resized_output_size
-
-    new_height, new_width = _compute_resized_output_size((height, width), [size])
-    expected = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
-    assert (new_width, new_height) == expected
+@pytest.mark.parametrize(("height", "width"), [(45, 20), (20, 45), (321, 214), (214, 321), (330, 220), (220, 330)])
+def test_the_longer_side_is_rounded_as_torchvision_rounds_it(height: int, width: int) -> None:
+    """Sides where long * (size / short) in floating point falls just short of the whole number size * long / short."""
+    size, image = 224, np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = np.asarray(Compose([Resize(size, InterpolationMode.BICUBIC), CenterCrop(size)])(Image.fromarray(image)))
+    assert np.array_equal(resized(image, size, "short", "bicubic"), expected)
