@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from petlbench.config import RunConfig, load_suite, method_names, names, parse_overrides, resolve
+from petlbench.data.load import find_task
 from petlbench.data.task import TASKS
 from petlbench.errors import ConfigError, did_you_mean
 from petlbench.method import METHODS
@@ -38,7 +39,11 @@ def plan(arguments: Sequence[str]) -> list[PlannedRun]:
     """
     words = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
     parse_overrides(arguments)  # refuses malformed words
-    selected = {"method": words.get("method", "all"), "task": words.get("task", "mini"), "seeds": words.get("seeds", words.get("seed", "0"))}
+    selected = {
+        "method": words.get("method", "all"),
+        "task": words.get("task", "mini"),
+        "seeds": words.get("seeds", words.get("seed", "0")),
+    }
     common = [argument for argument in arguments if argument.partition("=")[0] not in ("method", "task", "seeds", "seed")]
     grid = []
     for method in selected_methods(selected["method"]):
@@ -67,8 +72,8 @@ def selected_tasks(text: str) -> list[str]:
     for name in text.split(","):
         if name in suites:
             tasks += list(load_suite(name).tasks)
-        elif name in TASKS.names() or name.partition(":")[0] in TASKS.names():
-            tasks.append(name)
+        elif name.partition(":")[0] in TASKS.names():
+            tasks.append(find_task(name).name)  # a folder that is not a task is refused here, not in the middle of a bench
         else:
             known = [*suites, *TASKS.names()]
             raise ConfigError(f"no suite or task '{name}'.{did_you_mean(name, known)} (petlbench suites and petlbench tasks list all)")

@@ -103,7 +103,9 @@ class Backbone:
         for part in (self.vit, self.projection):
             for name, tensor in part.state_dict().items() if part is not None else ():
                 digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
+                digest.update(
+                    tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode()
+                )
         return digest.hexdigest()
 
 

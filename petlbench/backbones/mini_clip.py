@@ -16,13 +16,14 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
 from petlbench.backbones.backbone import Backbone, Card, register_backbone
-from petlbench.errors import ConfigError
+from petlbench.backbones.weights_file import read_state
+from petlbench.errors import CheckpointError, ConfigError
 
 WEIGHTS = Path(__file__).with_name("weights") / "mini_clip.safetensors"
 INPUT_SIZE = 32
@@ -120,10 +121,14 @@ def build(token_ids: list[int] | None = None) -> MiniClip:
 
 
 def load(path: Path | str | None = None) -> MiniClip:
-    """The trained model in float32 and in evaluation mode."""
-    state = load_file(WEIGHTS if path is None else path)
-    model = MiniClip(state["token_ids"].tolist())
-    model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+    """The trained model in float32 and in evaluation mode. CheckpointError when the file is not one of this model."""
+    source = WEIGHTS if path is None else Path(path)
+    state = read_state(source)
+    try:
+        model = MiniClip(state["token_ids"].tolist())
+        model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{source}: not weights of mini_clip ({' '.join(str(error).split())})") from None
     return model.eval()
 
 
@@ -161,7 +166,7 @@ class _Text:
 
 @register_backbone("mini_clip")
 def mini_clip(variant: str, checkpoint: str | None) -> Backbone:
-    """The embedded default, or weights of the same recipe from ``backbone.checkpoint``."""
+    """The embedded default: a small CLIP; backbone.checkpoint takes other weights of the same recipe."""
     if variant:
         raise ConfigError(f"backbone 'mini_clip' takes nothing after a colon, got '{variant}'")
     model = load(checkpoint)

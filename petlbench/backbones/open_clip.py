@@ -24,7 +24,7 @@ TEXT_BATCH = 64  # captions per forward pass of the text tower
 
 @register_backbone("open_clip")
 def load(name: str, checkpoint: str | None) -> Backbone:
-    """``ARCHITECTURE/TAG``: weights are downloaded once by open_clip, or read from a local file of its state dict."""
+    """A CLIP of open_clip, such as open_clip:ViT-B-16/openai: weights downloaded once by open_clip, or a local file of its state dict."""
     architecture, _, tag = name.partition("/")
     if architecture not in open_clip.list_models():
         raise ConfigError(f"open_clip has no model '{architecture}'.{did_you_mean(architecture, open_clip.list_models())}")

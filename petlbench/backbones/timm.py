@@ -15,7 +15,7 @@ from petlbench.errors import CheckpointError, ConfigError, did_you_mean
 
 @register_backbone("timm")
 def load(name: str, checkpoint: str | None) -> Backbone:
-    """A timm model with its published weights, downloaded once by timm, or with those of a local file."""
+    """A vision transformer of timm, such as timm:vit_base_patch16_224.augreg_in21k: weights downloaded once by timm, or a local file."""
     if not timm.is_model(name):
         hint = did_you_mean(name, timm.list_models("vit*", pretrained=True))
         raise ConfigError(f"timm has no model '{name}'.{hint} (petlbench backbones shows examples)")
@@ -23,7 +23,9 @@ def load(name: str, checkpoint: str | None) -> Backbone:
         vit = timm.create_model(name, pretrained=checkpoint is None, num_classes=0)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"the weights of timm:{name} could not be fetched ({reason}); give a local file with backbone.checkpoint=PATH") from None
+        raise CheckpointError(
+            f"the weights of timm:{name} could not be fetched ({reason}); give a local file with backbone.checkpoint=PATH"
+        ) from None
     if not isinstance(vit, VisionTransformer):
         raise ConfigError(f"timm:{name} is a {type(vit).__name__}, not a plain VisionTransformer")
     if checkpoint is not None:

@@ -14,7 +14,9 @@ from petlbench.errors import ConfigError
 
 @click.command("new-method")
 @click.argument("name")
-@click.option("--root", type=click.Path(path_type=Path), default=Path(), help="The checkout that has methods/ and configs/. Default: this folder.")
+@click.option(
+    "--root", type=click.Path(path_type=Path), default=Path(), help="The checkout that has methods/ and configs/. Default: this folder."
+)
 def new_method(name: str, root: Path) -> None:
     """Write methods/NAME.py and configs/methods/NAME.yaml: a working method to change into yours."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):

@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from petlbench.backbones.backbone import BACKBONES
-from petlbench.config import load_method, load_suite, method_names, names
+from petlbench.cli.console import table_console
+from petlbench.config import load_method, load_suite, load_yaml, method_names, names
 from petlbench.data.task import TASKS, TaskSpec
 
+_NO_FACTS = {"input": "", "parameters": "", "sha256": ""}
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
 
 
@@ -63,17 +64,14 @@ def backbones(as_json: bool) -> None:
     for name in BACKBONES.names():
         summary = (BACKBONES.get(name).__doc__ or "").strip().splitlines()[0]
         is_family = name not in names("backbones")
-        card = "" if is_family else json.dumps(_facts(name))
-        rows.append({"backbone": f"{name}:…" if is_family else name, "summary": summary, "facts": card})
+        rows.append({"backbone": f"{name}:…" if is_family else name, "summary": summary, **(_NO_FACTS if is_family else _facts(name))})
     _show(rows, as_json)
 
 
 def _facts(name: str) -> dict[str, Any]:
     """The lines of a card that a person looks for first."""
-    from petlbench.config import load_yaml
-
     card = load_yaml("backbones", name)
-    return {key: card[key] for key in ("input_size", "parameters", "metrics") if key in card}
+    return {"input": card["input_size"], "parameters": card["parameters"], "sha256": card["sha256"][:12]}
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -85,4 +83,4 @@ def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
+    table_console().print(table)

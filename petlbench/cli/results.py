@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from petlbench.cli.console import table_console
 from petlbench.config import load_suite, names
 from petlbench.errors import RecordError
 from petlbench.records.aggregate import leaderboard as leaderboard_frame
@@ -17,7 +18,6 @@ from petlbench.records.store import RecordStore
 from petlbench.records.validate import problems_of
 from petlbench.report.leaderboard import leaderboard_table, write_leaderboard
 
-WIDTH = 120  # columns
 OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder.")
 
 
@@ -66,10 +66,7 @@ def write_and_show(out: Path, quiet: bool = False) -> list[str]:
     suites = {name: load_suite(name).tasks for name in names("suites")}
     written = write_leaderboard(out, suites)
     if not quiet:
-        console = Console()
-        if not console.is_terminal:  # a log file or a pipe has no width of its own
-            console.width = WIDTH
-        console.print(leaderboard_table(leaderboard_frame(RecordStore(out).read(), suites)))
+        table_console().print(leaderboard_table(leaderboard_frame(RecordStore(out).read(), suites)))
         for path in written:
             click.echo(str(path))
     return [str(path) for path in written]

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from petlbench import bench as grid
 from petlbench.checkpoint import read_checkpoint
+from petlbench.cli.console import table_console
 from petlbench.config import parse_overrides, resolve
 from petlbench.errors import CheckpointError, ConfigError
 from petlbench.executors.local import carry_out
@@ -38,10 +39,11 @@ def run(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
         record, path = execute(config, lambda done, total: bars.update(bar, completed=done, total=total), reraise=ctx.obj["debug"])
     if as_json:
         click.echo(json.dumps(_summary(record, path)))
-    else:
+    elif record.has_result:
         click.echo(_sentence(record))
         click.echo(f"record: {path}")
     if not record.has_result:
+        click.echo(f"petlbench: {_sentence(record)} (record: {path})", err=True)
         sys.exit(1)
 
 
@@ -96,7 +98,7 @@ def plan(words: tuple[str, ...], as_json: bool) -> None:
         states = Counter(cell.state for cell in runs if cell.config.method == method)
         per_run = f"{estimates[method]:.1f}" if method in estimates else "–"
         table.add_row(method, str(states["done"]), str(states["failed"]), str(states["missing"]), per_run)
-    Console().print(table)
+    table_console().print(table)
     guess = "unknown: no method here has run before" if seconds is None else f"about {seconds / 60:.1f} minutes"
     click.echo(f"{len(missing)} of {len(runs)} runs missing; time {guess if missing else 'none'}")
 
@@ -113,12 +115,16 @@ def evaluate(checkpoint: Path, words: tuple[str, ...], as_json: bool) -> None:
     overrides = parse_overrides(words)
     allowed = {"task", "device", "threads", "data_root"}
     if not_allowed := set(overrides) - allowed:
-        raise ConfigError(f"evaluate takes {', '.join(sorted(allowed))}, got {', '.join(sorted(not_allowed))}; the rest is in the checkpoint")
+        raise ConfigError(
+            f"evaluate takes {', '.join(sorted(allowed))}, got {', '.join(sorted(not_allowed))}; the rest is in the checkpoint"
+        )
     try:
         result = evaluate_checkpoint(saved, list(words))
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from None
-    click.echo(json.dumps(result) if as_json else f"accuracy {result['accuracy']:.2f} % of {result['samples']} test images of {result['task']}")
+    click.echo(
+        json.dumps(result) if as_json else f"accuracy {result['accuracy']:.2f} % of {result['samples']} test images of {result['task']}"
+    )
 
 
 def _carry_out_with_bars(todo: list[grid.PlannedRun], jobs: int, reraise: bool) -> list[tuple[grid.PlannedRun, Record, Path]]:
@@ -146,7 +152,7 @@ def _bars() -> Progress:
 def _sentence(record: Record) -> str:
     name = f"{record.method.name} on {record.task}, seed {record.seed}"
     if record.metrics is None:
-        return f"{name}: {record.status}: {record.error}"
+        return f"{name}: {record.status}: {(record.error or '').partition(chr(10))[0]}"
     metrics = record.metrics
     note = " (budget reached)" if record.status == "budget" else ""
     return f"{name}: accuracy {metrics.accuracy:.2f} % ± {metrics.standard_error:.2f} in {record.cost.total_seconds:.1f} s{note}"

@@ -6,10 +6,12 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from petlbench.bench import PlannedRun
 from petlbench.config import resolve
+from petlbench.errors import PetlbenchError
 from petlbench.records.schema import Record, read_record
 from petlbench.run import Progress, execute
 
@@ -28,11 +30,15 @@ def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: 
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")  # a forked torch may hang
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = {pool.submit(_carry_out_words, (*_with_threads(run.arguments, threads),)): run for run in runs}
+        futures = {pool.submit(_carry_out_words, _with_threads(run.arguments, threads)): run for run in runs}
         try:
             for future in as_completed(futures):
                 path = Path(future.result())
                 yield futures[future], read_record(path), path
+        except BrokenProcessPool:
+            raise PetlbenchError(
+                "a worker process was killed, perhaps for memory; the same command continues, --jobs 1 needs least"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -43,6 +49,6 @@ def _with_threads(arguments: Iterable[str], threads: int) -> list[str]:
     return words if any(word.startswith("threads=") for word in words) else [*words, f"threads={threads}"]
 
 
-def _carry_out_words(arguments: tuple[str, ...]) -> str:
+def _carry_out_words(arguments: list[str]) -> str:
     _, path = execute(resolve(arguments))
     return str(path)

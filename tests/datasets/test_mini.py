@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-from petlbench.datasets import _digits, _shapes, mini
 
 from petlbench.data.task import SPLITS, TASKS, ImageSource
+from petlbench.datasets import _digits, _shapes, mini
 
 NAMES = ("biased_digits", "count", "digits", "loc_digits", "location", "textures")
 NATIVE = {"biased_digits": 28, "count": 64, "digits": 32, "loc_digits": 64, "location": 64, "textures": 64}

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
 from petlbench.datasets._raster import fill_disc, fill_polygon, reduce_by
 
 COORDINATE = st.floats(-5, 25, allow_nan=False)

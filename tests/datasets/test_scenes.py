@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from petlbench.datasets import _scenes
 from petlbench.datasets.mini import SCENES
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from petlbench.datasets import _shapes
 
 LATENT = st.tuples(*(st.integers(0, n - 1) for n in _shapes.LATENTS)).map(np.array)

@@ -63,7 +63,9 @@ class Case:
         """Compare with the expected tensor of that name."""
         expected = self.tensors[name]
         limits = limits or self.tolerance(name)
-        torch.testing.assert_close(value.reshape(expected.shape), expected, **limits, msg=lambda text: f"{self.folder.name}: {name}: {text}")
+        torch.testing.assert_close(
+            value.reshape(expected.shape), expected, **limits, msg=lambda text: f"{self.folder.name}: {name}: {text}"
+        )
 
 
 def all_cases() -> list[Case]:

@@ -1,4 +1,4 @@
-"""The mixture of image-caption pairs: half glyphs, a quarter coloured shapes, a quarter textures.
+"""The mixture of image-caption pairs: half glyphs, three tenths coloured shapes, a fifth textures.
 
 Image `index` of a seed depends on `numpy.random.default_rng([seed, index])` only, so a prefix of a larger set is a smaller set.
 """
@@ -37,17 +37,17 @@ def pair(seed: int, index: int) -> tuple[np.ndarray, str]:
     """One image, (32, 32, 3) uint8, and its caption."""
     rng = np.random.default_rng([seed, index])
     kind = rng.random()
-    if kind < 0.36:
+    if kind < 0.34:
         pixels, caption = _glyph(rng, letter=False)
-    elif kind < 0.42:
+    elif kind < 0.39:
         pixels, caption = _two_glyphs(rng)
-    elif kind < 0.52:
+    elif kind < 0.49:
         pixels, caption = _glyph(rng, letter=True)
-    elif kind < 0.63:
+    elif kind < 0.62:
         pixels, caption = _count(rng)
-    elif kind < 0.70:
+    elif kind < 0.74:
         pixels, caption = _position(rng)
-    elif kind < 0.76:
+    elif kind < 0.80:
         pixels, caption = _shape(rng)
     else:
         pixels, caption = _texture(rng)
@@ -174,20 +174,21 @@ def _count(rng: np.random.Generator) -> tuple[np.ndarray, str]:
 
 
 def _position(rng: np.random.Generator) -> tuple[np.ndarray, str]:
-    """One coloured object and where it is, in per cent or in words."""
+    """One coloured object in the middle half of the picture and where it is: in per cent of that half, as mini/location counts, or in words."""
     colour, foreground, _, background = contrasting_pair(rng)
     scene = _backdrop(rng, background)
     radius = rng.uniform(2.5, 7)
-    x, y = rng.uniform(radius, SIZE - radius, 2)
+    across, down = rng.random(2)
+    x, y = SIZE * (0.25 + 0.5 * across), SIZE * (0.25 + 0.5 * down)
     shape = _pick(rng, shapes.SHAPES)
     scene.add(shape, (x, y), radius, rng.uniform(0, 2 * np.pi), foreground)
-    if rng.random() < 0.65:
-        axis, value = ("horizontal", x) if rng.random() < 0.6 else ("vertical", y)
-        step = 5 if rng.random() < 0.6 else 1
-        percent = round(100 * value / SIZE / step) * step
+    if rng.random() < 0.8:
+        axis, value = ("horizontal", across) if rng.random() < 0.7 else ("vertical", down)
+        step = 5 if rng.random() < 0.4 else 1
+        percent = round(100 * value / step) * step
         return scene.pixels(), _pick(rng, POSITION_TEMPLATES).format(percent, axis, name=shape)
-    column = ("left", "centre", "right")[int(3 * x / SIZE)]
-    row = ("top", "centre", "bottom")[int(3 * y / SIZE)]
+    column = ("left", "centre", "right")[int(3 * across)]
+    row = ("top", "centre", "bottom")[int(3 * down)]
     place = row if row == column else f"{row} {column}".replace("centre ", "").replace(" centre", "")
     return scene.pixels(), f"a {colour} {shape} at the {place}"
 

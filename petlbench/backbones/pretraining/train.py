@@ -25,7 +25,7 @@ from petlbench.backbones import mini_clip
 from petlbench.backbones.pretraining import captions
 from petlbench.backbones.pretraining.metrics import measure
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 CHUNK = 1000  # images per rendering job
 Progress = Callable[[str], None]
 
