@@ -95,7 +95,9 @@ def attach(block: Any, place: str, delta: nn.Module, position: Literal["beside",
         block.add_module("petl", nn.ModuleDict())
     container: nn.ModuleDict = block.petl
     if place not in PLACES or place in container:
-        raise ValueError(f"cannot attach at '{place}': {'taken already' if place in container else 'known places are ' + ', '.join(PLACES)}")
+        raise ValueError(
+            f"cannot attach at '{place}': {'taken already' if place in container else 'known places are ' + ', '.join(PLACES)}"
+        )
     container[place] = delta
     if place in _BRANCHES:
         _attach_to_branch(block, place, delta, position)

@@ -179,5 +179,3 @@ def _closure(found: object) -> list[object]:
     if not isinstance(found, type(_reachable)):
         return []
     return [*(cell.cell_contents for cell in found.__closure__ or ()), *(found.__defaults__ or ())]
-
-
