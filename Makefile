@@ -3,7 +3,7 @@ PYTHON ?= python3
 METHOD ?= all
 DATASET ?= mini
 SEEDS ?= 0
-JOBS ?= 1
+JOBS ?=
 ARGS ?=
 
 BIN := .venv/bin
@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 bench: $(READY) ## Run METHOD on DATASET with SEEDS, then write and show the leaderboard; continues where it stopped
-	@$(BIN)/petlbench bench method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS) --jobs $(JOBS)
+	@$(BIN)/petlbench bench method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS) $(if $(JOBS),--jobs $(JOBS))
 
 plan: $(READY) ## Show what bench would do
 	@$(BIN)/petlbench plan method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS)

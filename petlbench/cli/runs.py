@@ -18,7 +18,7 @@ from petlbench.checkpoint import read_checkpoint
 from petlbench.cli.console import table_console
 from petlbench.config import parse_overrides, resolve
 from petlbench.errors import CheckpointError, ConfigError
-from petlbench.executors.local import carry_out
+from petlbench.executors.local import carry_out, default_jobs
 from petlbench.records.schema import Record
 from petlbench.run import execute
 
@@ -51,15 +51,19 @@ def run(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
 @WORDS
 @AS_JSON
 @click.option("--retry-failed", is_flag=True, help="Run again what failed or diverged.")
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Worker processes; the cores are shared among them.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Worker processes. Default: one per core for a small backbone on a CPU, else one.",
+)
 @click.pass_context
-def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, retry_failed: bool, jobs: int) -> None:
+def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, retry_failed: bool, jobs: int | None) -> None:
     """Run a grid: petlbench bench method=all task=mini seeds=0,1,2. What is on disk already is not run again."""
     runs = grid.plan(words)
     todo = [cell for cell in runs if cell.state == "missing" or (retry_failed and cell.state == "failed")]
     before = Counter(cell.state for cell in runs)
     console.print(f"{len(runs)} runs: {before['done']} done, {before['failed']} failed, {before['missing']} missing; {len(todo)} to run")
-    outcomes = _carry_out_with_bars(todo, jobs, ctx.obj["debug"])
+    outcomes = _carry_out_with_bars(todo, jobs or default_jobs(runs[0].config, len(todo)), ctx.obj["debug"])
     out = Path(runs[0].config.execution.out)
     from petlbench.cli.results import write_and_show
 
