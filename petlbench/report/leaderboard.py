@@ -23,6 +23,7 @@ _LEGEND = (
     " the black box) are means per run."
 )
 _TERMINAL_TASKS = 8  # with more, the terminal shows means only: a row is one line of 120 columns
+_HEADING_WIDTH = 9
 _LISTED_RUNS = 20  # of the unfinished
 
 
@@ -82,11 +83,18 @@ def _terminal_table(part: pd.DataFrame, tasks: Sequence[str]) -> Table:
     columns = _columns(part, tasks, is_compact=True)
     for heading, _ in columns:
         is_name = heading in ("method", "access")
-        shortened = heading if len(heading) <= 9 else f"{heading[:8]}…"
-        table.add_column(Text(shortened), justify="left" if is_name else "right", no_wrap=heading != "method")
+        table.add_column(Text(_broken(heading)), justify="left" if is_name else "right", no_wrap=heading != "method")
     for row in zip(*(cells for _, cells in columns), strict=True):
         table.add_row(*row)
     return table
+
+
+def _broken(heading: str) -> str:
+    """A long heading on several lines of at most nine columns, broken at underscores."""
+    if len(heading) <= _HEADING_WIDTH:
+        return heading
+    lines = heading.replace("_", "_\n").split("\n")
+    return "\n".join(line if len(line) <= _HEADING_WIDTH else f"{line[: _HEADING_WIDTH - 1]}…" for line in lines)
 
 
 def _markdown_table(part: pd.DataFrame) -> str:
