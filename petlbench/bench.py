@@ -56,14 +56,13 @@ def plan(arguments: Sequence[str]) -> list[PlannedRun]:
 
 
 def selected_methods(text: str) -> list[str]:
-    """``all`` is every registered plugin; presets run when they are named."""
-    if text == "all":
-        return METHODS.names()
-    known = method_names()
+    """``all`` is every registered plugin; presets run when they are named, as in ``all,adaptformer``."""
+    known, selected = method_names(), []
     for name in text.split(","):
-        if name not in known:
+        if name != "all" and name not in known:
             raise ConfigError(f"no method '{name}'.{did_you_mean(name, known)} (petlbench methods lists all)")
-    return text.split(",")
+        selected += METHODS.names() if name == "all" else [name]
+    return list(dict.fromkeys(selected))
 
 
 def selected_tasks(text: str) -> list[str]:

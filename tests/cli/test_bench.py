@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from petlbench.cli import cli
+from petlbench.method import METHODS
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 
@@ -77,6 +78,12 @@ def test_a_failing_run_does_not_stop_the_others_and_is_run_again_on_request(tmp_
     assert not [run for run in again["runs"] if run["method"] == "lora"]
     retried = CliRunner().invoke(cli, ["bench", *words, *FAST, f"out={tmp_path}", "--json", "--retry-failed"])
     assert "lora" in [run["method"] for run in json.loads(retried.stdout)["runs"]]
+
+
+def test_all_can_be_joined_by_presets(tmp_path: Path) -> None:
+    words = ["plan", "method=all,adaptformer,lora", "task=mini/digits", f"out={tmp_path}", "--json"]
+    reply = json.loads(CliRunner().invoke(cli, words, catch_exceptions=False).stdout)
+    assert [run["method"] for run in reply["runs"]] == [*METHODS.names(), "adaptformer"]
 
 
 def test_plan_says_what_bench_would_do(tmp_path: Path) -> None:
