@@ -25,7 +25,6 @@ class Card:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     source: str  # where the weights come from
-    licence: str = ""
 
 
 class TextTower(Protocol):

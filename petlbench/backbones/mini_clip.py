@@ -172,5 +172,5 @@ def mini_clip(variant: str, checkpoint: str | None) -> Backbone:
     model = load(checkpoint)
     projection = model.visual.head
     model.visual.reset_classifier(0)
-    card = Card("mini_clip", INPUT_SIZE, MEAN, STD, source="petlbench pretrain mini-clip", licence="Apache-2.0")
+    card = Card("mini_clip", INPUT_SIZE, MEAN, STD, source="petlbench pretrain mini-clip")
     return Backbone(card, model.visual, projection, _Text(model), model.logit_scale.exp().item())

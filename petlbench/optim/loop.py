@@ -61,9 +61,9 @@ def parameter_groups(model: nn.Module, weight_decay: float, decays: Callable[[st
     return [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
 
 
-def build_optimizer(groups: list[dict[str, object]], recipe: Train, batch_size: int | None = None) -> torch.optim.Optimizer:
+def build_optimizer(groups: list[dict[str, object]], recipe: Train) -> torch.optim.Optimizer:
     """SGD adds L2 decay to the gradient, AdamW decouples it."""
-    rate = recipe.learning_rate * ((batch_size or recipe.batch_size) / 256 if recipe.scale_learning_rate else 1.0)
+    rate = recipe.learning_rate * (recipe.batch_size / 256 if recipe.scale_learning_rate else 1.0)
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum)
