@@ -10,10 +10,13 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 
+from petlbench.nn.linear import TunedLinear
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "gelu": nn.GELU, "relu": nn.ReLU}
-_ROWS = {"q": 0, "k": 1, "v": 2}  # thirds of timm's fused qkv output
+_FUSED = ("q", "k", "v")  # thirds of timm's fused qkv output
 _BRANCHES = {"attn_branch": ("norm1", "drop_path1"), "mlp_branch": ("norm2", "drop_path2")}
 _MODULES = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2", "attn": "attn", "mlp": "mlp"}
 LINEARS = ("q", "k", "v", "qkv", "proj", "fc1", "fc2")
@@ -31,7 +34,7 @@ ACTIVATIONS["quick_gelu"] = QuickGELU
 
 
 class Delta(nn.Module):
-    """scale * up(dropout(act(down(z)))): (..., in) -> (..., out).
+    """scale * up(dropout(act(down(dropout(z))))): (..., in) -> (..., out), dropped for whole images at a rate of ``drop_path``.
 
     LoRA is the case without activation and biases (arXiv 2106.09685, section 4.1), an adapter the case with both (arXiv 1902.00751, section 2.1).
     ``down`` starts Kaiming-uniform (a = sqrt 5) and ``up`` at zero, so training starts from the frozen model while gradients reach both within two steps.
@@ -48,6 +51,7 @@ class Delta(nn.Module):
         scale: float = 1.0,
         input_dropout: float = 0.0,
         hidden_dropout: float = 0.0,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.down = nn.Linear(width_in, bottleneck, bias=bias)
@@ -55,6 +59,7 @@ class Delta(nn.Module):
         self.activation = ACTIVATIONS[activation]()
         self.input_dropout = nn.Dropout(input_dropout)
         self.hidden_dropout = nn.Dropout(hidden_dropout)
+        self.drop_path = DropPath(drop_path)
         self.scale = scale
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
@@ -64,21 +69,29 @@ class Delta(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         z = self.up(self.hidden_dropout(self.activation(self.down(self.input_dropout(z)))))
-        return z if self.scale == 1.0 else self.scale * z
+        return self.drop_path(z if self.scale == 1.0 else self.scale * z)
 
-    @torch.no_grad()
-    def merged(self) -> Tensor:
-        """The (out, in) matrix that this module adds to the weight it stands beside. ValueError when it is not linear."""
-        if not isinstance(self.activation, nn.Identity) or self.up.bias is not None:
-            raise ValueError("a module with an activation or biases cannot be merged into a weight")
-        return self.scale * self.up.weight @ self.down.weight
+    @property
+    def is_linear(self) -> bool:
+        """Whether it only adds a low-rank matrix to the weight it stands beside: then it can be merged, and :class:`TunedLinear` computes it."""
+        return isinstance(self.activation, nn.Identity) and self.up.bias is None
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A: (r, in) and scale * B: (out, r)."""
+        return self.down.weight, self.up.weight if self.scale == 1.0 else self.scale * self.up.weight
+
+    def gate(self, batch: tuple[int, ...], like: Tensor) -> Tensor | None:
+        """Dropout between A and B and the dropped images as one factor of A x: (*batch, r) or smaller; None when nothing is dropped."""
+        if not self.training or self.hidden_dropout.p == self.drop_path.drop_prob == 0.0:
+            return None
+        shape = (*batch, self.down.out_features) if self.hidden_dropout.p else (batch[0], *(1 for _ in batch[1:]), 1)
+        return self.drop_path(self.hidden_dropout(like.new_ones(shape)))
 
 
 def widths(block: Any, place: str) -> tuple[int, int]:
     """Input and output width of a place in a timm block."""
-    if place in _ROWS or place == "qkv":
-        width = block.attn.qkv.in_features
-        return width, width if place in _ROWS else block.attn.qkv.out_features
+    if place in _FUSED:
+        return block.attn.qkv.in_features, block.attn.qkv.out_features // 3
     if place in LINEARS:
         linear = block.get_submodule(_MODULES[place])
         return linear.in_features, linear.out_features
@@ -101,22 +114,37 @@ def attach(block: Any, place: str, delta: nn.Module, position: Literal["beside",
     container[place] = delta
     if place in _BRANCHES:
         _attach_to_branch(block, place, delta, position)
-    elif place in _ROWS:
-        block.attn.qkv.register_forward_hook(partial(_add_to_rows, delta, _ROWS[place], position))
+    elif place in LINEARS:
+        tuned_linear(block, place).add_module_at(place if place in _FUSED else None, delta, position)
     else:
         block.get_submodule(_MODULES[place]).register_forward_hook(partial(_add, delta, position))
 
 
+def tuned_linear(block: Any, place: str) -> TunedLinear:
+    """The layer at one of the places ``q k v qkv proj fc1 fc2`` of a timm block; the first call puts it where the frozen one was."""
+    path = "attn.qkv" if place in _FUSED else _MODULES[place]
+    linear = block.get_submodule(path)
+    if not isinstance(linear, TunedLinear):
+        linear = TunedLinear(linear, _FUSED if path == "attn.qkv" else (place,))
+        block.set_submodule(path, linear)
+    return linear
+
+
+def merge(vit: Any) -> None:
+    """Fold what stands beside the linears of a timm ViT, and their trained entries and biases, into plain layers of the same outputs.
+
+    ValueError, with nothing changed, when a module there has an activation and cannot be folded.
+    """
+    tuned = [(name, module) for name, module in vit.named_modules() if isinstance(module, TunedLinear)]
+    for name, plain in [(name, module.merged()) for name, module in tuned]:
+        vit.set_submodule(name, plain)
+    for block in vit.blocks:
+        for place in set(getattr(block, "petl", ())) & set(LINEARS):
+            del block.petl[place]
+
+
 def _add(delta: nn.Module, position: str, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     return output + delta(inputs[0] if position == "beside" else output)
-
-
-def _add_to_rows(delta: nn.Module, third: int, position: str, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Add to the third of a fused (B, N, 3D) output that belongs to q, k or v. In place: the frozen linear does not need its output again."""
-    width = output.shape[-1] // 3
-    rows = output[..., third * width : (third + 1) * width]
-    rows += delta(inputs[0] if position == "beside" else rows.clone())
-    return output
 
 
 def _attach_to_branch(block: Any, place: str, delta: nn.Module, position: str) -> None:

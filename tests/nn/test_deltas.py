@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from petlbench.backbones.backbone import share
 from petlbench.config import load_method
-from petlbench.nn import LINEARS, PLACES, Delta, attach, widths
+from petlbench.nn import LINEARS, PLACES, Delta, TunedLinear, attach, merge, widths
 from petlbench.testing.mocks import tiny_backbone
 
 D, S = 32, 0.7
@@ -97,13 +97,14 @@ def test_an_adapter_beside_the_attention_branch_reads_the_blocks_input() -> None
 @pytest.mark.parametrize("position", ["beside", "after"])
 def test_a_delta_at_a_linear_reads_its_input_or_its_output(place: str, position: Any) -> None:
     block = fresh_vit().blocks[0]
-    linear = block.attn.proj if place == "proj" else getattr(block.mlp, place)
+    path = "attn.proj" if place == "proj" else f"mlp.{place}"
+    frozen = block.get_submodule(path)
     width_in, width_out = widths(block, place)
     x = torch.randn(2, 5, width_in)
-    y = F.linear(x, linear.weight, linear.bias)
+    y = F.linear(x, frozen.weight, frozen.bias)
     delta = filled(Delta(width_in if position == "beside" else width_out, width_out, 4))
     attach(block, place, delta, position)
-    torch.testing.assert_close(linear(x), y + delta(x if position == "beside" else y))
+    torch.testing.assert_close(block.get_submodule(path)(x), y + delta(x if position == "beside" else y))
 
 
 @pytest.mark.parametrize(("place", "third"), [("q", 0), ("k", 1), ("v", 2)])
@@ -119,23 +120,24 @@ def test_a_delta_at_q_k_or_v_changes_its_third_of_the_fused_output_only(place: s
 
 @pytest.mark.parametrize("scale", [1.0, S])
 @pytest.mark.parametrize("place", LINEARS)
-def test_merging_a_delta_into_its_weight_gives_the_same_answer(place: str, scale: float) -> None:
-    vit, plain = fresh_vit(), fresh_vit()
-    for block, target in zip(vit.blocks, plain.blocks, strict=True):
-        delta = filled(Delta(*widths(block, place), 4, scale=scale))
-        attach(block, place, delta)
-        linear = target.attn.qkv if place in "qkv" else target.attn.proj if place == "proj" else getattr(target.mlp, place)
-        rows = slice("qkv".index(place) * D, ("qkv".index(place) + 1) * D) if len(place) == 1 else slice(None)
-        weight = linear.weight.data.clone()
-        weight[rows] += delta.merged()
-        linear.weight.data = weight
-    torch.testing.assert_close(vit(IMAGES), plain(IMAGES), rtol=0, atol=1e-5)
+def test_a_merged_network_gives_the_same_answers_and_is_a_plain_one(place: str, scale: float) -> None:
+    vit = fresh_vit()
+    for block in vit.blocks:
+        attach(block, place, filled(Delta(*widths(block, place), 4, scale=scale)))
+    before = vit(IMAGES)
+    merge(vit)
+    torch.testing.assert_close(vit(IMAGES), before, rtol=0, atol=1e-5)
+    assert {type(module) for module in vit.modules()}.isdisjoint({TunedLinear, Delta})
+    assert not torch.equal(before, fresh_vit()(IMAGES))
 
 
 @pytest.mark.parametrize("options", [{"activation": "gelu"}, {"bias": True}])
 def test_what_is_not_linear_cannot_be_merged(options: dict[str, Any]) -> None:
+    vit = fresh_vit()
+    attach(vit.blocks[0], "fc1", Delta(D, 4 * D, 4, **options))
     with pytest.raises(ValueError, match="cannot be merged"):
-        Delta(D, D, 4, **options).merged()
+        merge(vit)
+    assert isinstance(vit.blocks[0].mlp.fc1, TunedLinear)
 
 
 METHODS = [("lora", {}), ("lora", {"targets": LINEARS}), ("adapter", {}), ("adapter", {"after": ("attn", "mlp"), "train_norms": True})]
