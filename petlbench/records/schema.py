@@ -67,6 +67,9 @@ class Parameters(_Part):
     head: int
     stored_bytes: int
     backbone: int
+    allocation: dict[str, int] = Field(
+        default_factory=dict
+    )  # place -> share of ``trainable`` (petlbench.nn.allocation); empty: not recorded
 
 
 class Cost(_Part):

@@ -90,3 +90,8 @@ def test_a_record_cannot_be_changed_in_memory() -> None:
 
 def test_every_field_has_a_place_in_the_file() -> None:
     assert set(json.loads(TEXT)) == set(Record.model_fields)
+
+
+def test_a_record_from_before_the_allocation_was_recorded_is_read() -> None:
+    record = parse_record(changed(lambda data: data["parameters"].pop("allocation")), "here")
+    assert record.parameters is not None and record.parameters.allocation == {}
