@@ -45,7 +45,9 @@ class Case:
     def backbone(self, sizes: dict[str, Any], norm_eps: float) -> tuple[VisionTransformer, dict[str, Tensor]]:
         """The frozen vision transformer of the case without its head, as a private tree, and the head's tensors."""
         keys = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias")
-        vit = VisionTransformer(**{key: sizes[key] for key in keys}, num_classes=0, norm_layer=partial(nn.LayerNorm, eps=norm_eps))
+        vit = VisionTransformer(
+            **{key: sizes[key] for key in keys if key in sizes}, num_classes=0, norm_layer=partial(nn.LayerNorm, eps=norm_eps)
+        )
         weights = self.below("backbone.")
         head = {name.removeprefix("head."): weights.pop(name) for name in list(weights) if name.startswith("head.")}
         vit.load_state_dict(weights)
