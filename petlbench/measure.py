@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
 
 _CLEAR_PEAK = Path("/proc/self/clear_refs")
 
@@ -35,17 +36,22 @@ class Stopwatch:
 
 
 class ImageCounter:
-    """Counts the images that enter a vision tower, by watching its patch embedding."""
+    """Counts the images that enter vision towers, by watching their patch embeddings."""
 
-    def __init__(self, vit: nn.Module) -> None:
+    def __init__(self) -> None:
         self.images = 0
-        self._handle = vit.patch_embed.register_forward_pre_hook(self._count)  # type: ignore[union-attr]
+        self._handles: list[RemovableHandle] = []
+
+    def watch(self, vit: nn.Module) -> None:
+        """Count what enters this tower from now on."""
+        self._handles.append(vit.patch_embed.register_forward_pre_hook(self._count))  # type: ignore[union-attr]
 
     def _count(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.images += len(inputs[0])
 
     def remove(self) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
 
 
 def reset_peak_memory(device: torch.device) -> None:

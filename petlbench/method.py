@@ -40,6 +40,13 @@ class GradientMethod(Method):
 
     access = Access.WEIGHTS
 
+    plan: dict[str, Tensor]  # what ``prepare`` returned, now or when the checkpoint was written
+
+    def prepare(self, vit: Any, head: nn.Module, data: TrainingData) -> dict[str, Tensor]:
+        """Look at the task before the network is changed. ``vit`` and ``head`` are frozen copies for looking only; the result is ``self.plan`` in
+        ``adapt`` and is stored with what is learned. Most methods have nothing to find out."""
+        return {}
+
     @abstractmethod
     def adapt(self, vit: Any) -> None:
         """Change a timm VisionTransformer, a private module tree over the shared frozen tensors: add modules or hooks, or call

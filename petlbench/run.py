@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import json
 import math
 import os
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task, find_task, load_task
 from petlbench.errors import BudgetExceeded, ConfigError, Diverged, PetlbenchError
 from petlbench.learners import Learner, open_learner
+from petlbench.memo import Memo
 from petlbench.method import Method
 from petlbench.optim.precision import choose
 from petlbench.records import schema
@@ -174,13 +177,19 @@ class _Run:
         _running[ticket] = self
         with self.clock.measure("train"):
             try:
-                learner.fit(TrainingData(train, val, recipe, task.spec.class_names, partial(_report, ticket)))
+                learner.fit(self._training_data(task, train, val, partial(_report, ticket)))
             except BudgetExceeded as reason:
                 self.status, self.facts["error"] = "budget", str(reason)
             finally:
                 del _running[ticket]
             if self._best is not None:
                 learner.load_state(self._best[1])
+
+    def _training_data(self, task: Task, train: Batches, val: Batches, report: Callable[[schema.Epoch], None]) -> TrainingData:
+        config = self.config
+        identity = [self.facts["backbone"].sha256, task.spec.revision, task.train.digest, dataclasses.asdict(config.protocol)]
+        memo = Memo(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
+        return TrainingData(train, val, config.train, task.spec.class_names, report, memo, config.execution.cache_mb)
 
     def note(self, epoch: schema.Epoch) -> None:
         """Take down an epoch that has ended."""
@@ -204,7 +213,11 @@ class _Run:
         state = learner.state()
         stored = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
         self.facts["parameters"] = schema.Parameters(
-            trainable=trainable, head=head, stored_bytes=stored, backbone=self.facts["backbone"].parameters
+            trainable=trainable,
+            head=head,
+            stored_bytes=stored,
+            backbone=self.facts["backbone"].parameters,
+            allocation=learner.allocation(),
         )
         test = Batches(task.test, task.transform, EVAL_BATCH, self.device)
         self.meter.phase = "test"

@@ -47,7 +47,9 @@ class Train:
     label_smoothing: float = 0.0
     accumulate: int = 1  # batches per optimiser step
     clip_norm: float | None = None  # gradient norm limit
-    compile: bool = False  # torch.compile the backbone
+    drop_path: float = 0.0  # stochastic depth of the backbone's blocks while training: from 0 in the first to this rate in the last
+    checkpoint_activations: bool = False  # recompute a block's activations in the backward pass instead of keeping them
+    compile: bool = False  # torch.compile every block
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
@@ -60,6 +62,8 @@ class Train:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if self.label_smoothing >= 1:
             raise ValueError(f"label_smoothing must be < 1, got {self.label_smoothing}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path must lie in [0, 1), got {self.drop_path}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"clip_norm must be > 0 or null, got {self.clip_norm}")
         if not 0 <= self.warmup_epochs < self.epochs:
@@ -96,10 +100,12 @@ class Execution:
     device: str = "auto"  # auto: the first GPU, else the CPU
     threads: int | None = None  # of torch on a CPU; null: all cores
     save: bool = False  # keep what was learned, as safetensors
+    cache_mb: int = 4096  # memory for activations that are computed once and reused; more go to a memory-mapped temporary file
     data_root: str | None = None  # where datasets lie; null: the environment variable PETLBENCH_DATA
 
     def __post_init__(self) -> None:
         _check_at_least(1, "threads", self.threads)
+        _check_at_least(0, "cache_mb", self.cache_mb)
 
 
 def _check_at_least(least: int, name: str, value: int | None) -> None:

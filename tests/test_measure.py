@@ -43,7 +43,8 @@ def test_a_part_that_fails_is_measured_too() -> None:
 
 def test_images_are_counted_per_image_and_not_per_call() -> None:
     vit = tiny_backbone().vit
-    counter = ImageCounter(vit)
+    counter = ImageCounter()
+    counter.watch(vit)
     for count in (3, 2):
         vit(torch.zeros(count, 3, 16, 16))
     assert counter.images == 5
@@ -51,7 +52,8 @@ def test_images_are_counted_per_image_and_not_per_call() -> None:
 
 def test_a_counter_that_was_removed_counts_no_more() -> None:
     vit = tiny_backbone().vit
-    counter = ImageCounter(vit)
+    counter = ImageCounter()
+    counter.watch(vit)
     counter.remove()
     vit(torch.zeros(1, 3, 16, 16))
     assert counter.images == 0

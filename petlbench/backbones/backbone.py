@@ -56,6 +56,7 @@ class Backbone:
         self.projection = None if projection is None else projection.eval().requires_grad_(False)  # (B, D) -> (B, E)
         self.text = text
         self.logit_scale = logit_scale
+        self._rounded: dict[int, Tensor] = {}
 
     @property
     def name(self) -> str:
@@ -73,6 +74,7 @@ class Backbone:
 
     def to(self, device: torch.device) -> Backbone:
         self.vit.to(device)
+        self._rounded.clear()
         if self.projection is not None:
             self.projection.to(device)
         if self.text is not None:
@@ -95,6 +97,13 @@ class Backbone:
     def shared_copy(self) -> nn.Module:
         """A new module tree over the same frozen tensors. A method may add modules and hooks to it or ask for gradients; this backbone does not notice."""
         return share(self.vit)
+
+    def rounded(self, frozen: Tensor) -> Tensor:
+        """A tensor of the vision tower in bf16; made once."""
+        key = frozen.data_ptr()
+        if key not in self._rounded:
+            self._rounded[key] = frozen.detach().to(torch.bfloat16)
+        return self._rounded[key]
 
     def checksum(self) -> str:
         """SHA-256 over names, shapes and bytes of all tensors of the vision tower and the projection."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from petlbench.data.store import Split
+from petlbench.memo import Memo
 from petlbench.records.schema import Epoch
 from petlbench.settings import Train
 
@@ -88,11 +89,15 @@ class Batches:
         for indices in torch.arange(self.image_count).split(self.batch_size):
             yield self.images(indices), self.labels[indices.to(self.device)]
 
+    def order(self) -> Iterator[Tensor]:
+        """The indices (B,) of the batches of a new pass."""
+        shuffled = self._generator is not None
+        yield from (torch.randperm(self.image_count, generator=self._generator) if shuffled else torch.arange(self.image_count)).split(
+            self.batch_size
+        )
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self._generator is None:
-            yield from self.in_order()
-            return
-        for indices in torch.randperm(self.image_count, generator=self._generator).split(self.batch_size):
+        for indices in self.order():
             yield self.transform(self._images[indices].to(self.device), self._generator), self.labels[indices.to(self.device)]
 
 
@@ -105,6 +110,8 @@ class TrainingData:
     recipe: Train
     class_names: tuple[str, ...]
     report: Callable[[Epoch], None]  # to be called after every pass or step worth showing: history, progress, model selection
+    memo: Memo = field(default_factory=Memo)  # what depends on the backbone, these images and the protocol only
+    cache_mb: int = 4096  # memory for activations that are computed once and reused
 
 
 def _as_tensor(images: np.ndarray) -> Tensor:

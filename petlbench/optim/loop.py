@@ -83,7 +83,6 @@ def train(
     optimizer = build_optimizer(parameter_groups(model, recipe.weight_decay, decays), recipe)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
-    run = torch.compile(model) if recipe.compile else model
     steps = len(examples)
     for epoch in range(recipe.epochs):
         model.train()
@@ -93,7 +92,7 @@ def train(
             position = epoch if recipe.schedule_step == "epoch" else epoch + step / steps
             rate = _set_rate(optimizer, factor(position, recipe.warmup_epochs, recipe.epochs, recipe.schedule))
             with autocast(precision, examples.device):
-                loss = F.cross_entropy(run(inputs), labels, label_smoothing=recipe.label_smoothing)
+                loss = F.cross_entropy(model(inputs), labels, label_smoothing=recipe.label_smoothing)
             pending += len(labels)
             (loss * len(labels) if recipe.accumulate > 1 else loss).backward()
             if epoch == step == 0:

@@ -19,7 +19,7 @@ from petlbench.checkpoint import read_checkpoint, save_checkpoint
 from petlbench.config import RunConfig, resolve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task
-from petlbench.learners import GradientLearner, Learner, open_learner
+from petlbench.learners import PLAN, GradientLearner, Learner, open_learner
 from petlbench.method import GradientMethod, Method, QueryMethod
 from petlbench.testing.mocks import mock_task, tiny_backbone
 
@@ -39,6 +39,7 @@ class MethodConformance:
         backbone, task = tiny_backbone(), mock_task()
         config = _configured(self)
         with _opened(config, backbone, task) as learner:
+            learner.prepare(_data(task, config))
             before = _everything(learner)
             learner.fit(_data(task, config))
             after = _everything(learner)
@@ -61,9 +62,11 @@ class MethodConformance:
 
     def test_trainable_count_equals_what_is_stored(self) -> None:
         backbone, task = tiny_backbone(), mock_task()
-        with _opened(_configured(self), backbone, task) as learner:
+        config = _configured(self)
+        with _opened(config, backbone, task) as learner:
+            learner.prepare(_data(task, config))
             buffers = _stored_buffers(learner)
-            stored = sum(tensor.numel() for name, tensor in learner.state().items() if name not in buffers)
+            stored = sum(t.numel() for name, t in learner.state().items() if name not in buffers and not name.startswith(PLAN))
             assert sum(learner.parameter_counts()) == stored
 
     def test_it_is_deterministic_under_a_seed(self) -> None:

@@ -1,0 +1,36 @@
+"""How the harness drives a method: one learner for methods that change the network, one for methods that ask a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from petlbench.access import Access, Meter
+from petlbench.backbones.backbone import Backbone
+from petlbench.data.task import TaskSpec
+from petlbench.errors import AccessError
+from petlbench.learners.base import Learner, load_into
+from petlbench.learners.gradient import PLAN, AdaptedModel, GradientLearner
+from petlbench.learners.query import QueryLearner
+from petlbench.method import GradientMethod, Method, QueryMethod
+
+__all__ = ["PLAN", "AdaptedModel", "GradientLearner", "Learner", "QueryLearner", "load_into", "open_learner"]
+
+
+@contextmanager
+def open_learner(
+    method: Method, backbone: Backbone, spec: TaskSpec, device: torch.device, number_format: str, meter: Meter
+) -> Iterator[GradientLearner | QueryLearner]:
+    """The learner that fits the method's rung, ready to fit or to load what was learned."""
+    if isinstance(method, GradientMethod) and method.access is Access.WEIGHTS:
+        yield GradientLearner(method, backbone, spec, device, number_format)
+    elif isinstance(method, QueryMethod) and method.access <= Access.FEATURES:
+        learner = QueryLearner(method, backbone, spec, device, number_format, meter)
+        with learner.opened():
+            yield learner
+    else:
+        raise AccessError(
+            f"{type(method).__name__} declares access {method.access.name}, which {type(method).__mro__[1].__name__} does not have"
+        )
