@@ -1,1 +1,106 @@
 """SPT: sensitivity-aware parameter-efficient fine-tuning (He et al. 2023, arXiv 2303.08566)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from petlbench import GradientMethod, TrainingData, register_method
+
+from . import release_file
+from .candidates import Candidate, candidates
+from .network import Modules, tune
+from .selection import Rule, Selection
+from .sensitivity import accumulate, ranking
+
+
+@dataclass
+class SPTConfig:
+    module: Literal["lora", "adapter"] = "lora"  # what a matrix with many sensitive weights gets
+    budget: float = 0.4  # trainable parameters without the head, in units: in millions
+    rank: int = 8  # of the modules
+    alpha: float = 10.0  # a matrix gets a module when cost / alpha of its weights are among the most sensitive
+    beta: float = 5.0  # a vector is trained whole when length / beta of its entries are
+    unit: float = (
+        1e6  # parameters in one unit of budget; the sweep keeps 0.02, 0.04, ... 1.58 units of weights; smaller for small backbones
+    )
+    structured_vectors: bool = True  # false: vectors are never trained whole
+    structured_only: bool = False  # true: no single entries
+    init: Literal["release", "zero_up"] = "release"  # release: up starts at N(0, 0.02), as the released code really does
+    train_norm_entries: bool = False  # true: also single entries of norms, which the released code counts but does not train
+    dropout: float = 0.1  # of a module's input
+    drop_path: float = 0.1  # of a module's output, per image
+    scored_images: int = 512  # training images, in file order, that the sensitivities come from
+    scored_batch: int = 32  # gradients are squared per batch, after its mean
+    deterministic: bool = True  # false: score with train.drop_path active, as the released code does
+    selection: str | None = None  # a selection file of the released code (param_req_*.pth) instead of scores
+
+    def __post_init__(self) -> None:
+        self.rule(class_token=0)
+        if self.budget <= 0:
+            raise ValueError(f"budget must be > 0, got {self.budget}")
+        for name in ("scored_images", "scored_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an int >= 1, got {getattr(self, name)}")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+
+    def rule(self, class_token: int) -> Rule:
+        """The rule of selection for a class token of some length."""
+        names = ("module", "rank", "alpha", "beta", "unit", "structured_vectors", "structured_only")
+        return Rule(class_token, **{name: getattr(self, name) for name in names})
+
+
+@register_method("spt", SPTConfig, cite="arXiv:2303.08566")
+class SPT(GradientMethod):
+    """Scores every weight by its squared gradient on a slice of the training set, keeps the highest-scored ones, and gives each matrix that holds
+    many of them a module, trains each such vector whole and the other kept weights one by one (section 3; details of the released code)."""
+
+    def prepare(self, vit: Any, head: nn.Module, data: TrainingData) -> dict[str, Tensor]:
+        """The selection. The ranking behind it is computed once for all budgets and both kinds of modules."""
+        config: SPTConfig = self.config
+        ranked, rule = candidates(vit), config.rule(vit.embed_dim)
+        if config.selection is not None:
+            return release_file.read(Path(config.selection), ranked, rule).state()
+        count = rule.kept(sum(candidate.size for candidate in ranked))[-1]
+        settings = {
+            "seed": self.seed,  # of the head
+            "classes": len(data.class_names),
+            "images": config.scored_images,
+            "batch": config.scored_batch,
+            "drop_path": 0.0 if config.deterministic else data.recipe.drop_path,
+            "count": count,
+        }
+        kept = data.memo.recall("spt-ranking", settings, lambda: {"ranking": self._ranking(vit, head, data, count)})
+        return Selection.for_budget(ranked, rule, kept["ranking"].long(), config.budget).state()
+
+    def _ranking(self, vit: Any, head: nn.Module, data: TrainingData, count: int) -> Tensor:
+        scores = accumulate(vit, head, self._scored(data), training=not self.config.deterministic)
+        best = ranking(scores, count)
+        return best.int() if len(scores) <= torch.iinfo(torch.int32).max else best
+
+    def _scored(self, data: TrainingData) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the first training images, not augmented."""
+        count = min(self.config.scored_images, data.train.image_count)
+        for indices in torch.arange(count).split(self.config.scored_batch):
+            yield data.train.images(indices), data.train.labels[indices.to(data.train.device)]
+
+    def adapt(self, vit: Any) -> None:
+        config: SPTConfig = self.config
+        modules = Modules(config.module, config.rank, config.init, config.dropout, config.drop_path)
+        tune(vit, self.selection(vit), modules, config.train_norm_entries)
+
+    def selection(self, vit: Any) -> Selection:
+        """What ``prepare`` found, for a frozen or an adapted tower."""
+        ranked: list[Candidate] = candidates(vit)
+        return Selection.from_state(ranked, self.config.rule(vit.embed_dim), self.plan)
+
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """Matrices of modules and of the head; no vector, no single entry, not the class token (released code)."""
+        return parameter.ndim > 1 and not name.endswith("cls_token")

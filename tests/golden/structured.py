@@ -47,7 +47,7 @@ def _check(case: Case, variant: str, method: GradientMethod) -> None:
     head.load_state_dict(head_weights)
     vit.cls_token.requires_grad_(True)  # trained in these cases, frozen in our presets
     model = AdaptedModel(vit, head).eval()
-    trainable = {_case_name(name): p for name, p in model.named_parameters() if p.requires_grad}
+    trainable = {case_name(name): p for name, p in model.named_parameters() if p.requires_grad}
     with torch.no_grad():
         for name, parameter in trainable.items():
             if not name.startswith("head."):
@@ -69,7 +69,7 @@ def _check(case: Case, variant: str, method: GradientMethod) -> None:
         case.check(f"{variant}.grad.{name}", parameter.grad, atol=atol, rtol=gradient_limits["rtol"])
 
 
-def _case_name(name: str) -> str:
+def case_name(name: str) -> str:
     """Our parameter names as the case writes them."""
     match = _NAME.fullmatch(name)
     if match is None:

@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.golden import spt_sensitivity, structured, vpt
+from tests.golden import spt_forward, spt_sensitivity, structured, vpt
 from tests.golden.case import Case, all_cases
 
 CHECKS: dict[str, Callable[[Case], None]] = {
     "vpt_": vpt.check,
     "lora_vit": structured.check_lora,
     "adapter_vit": structured.check_adapter,
+    "spt_forward": spt_forward.check,
     "spt_sensitivity": spt_sensitivity.check,
 }
 
