@@ -86,12 +86,12 @@ def sweep(candidates: Sequence[Candidate], rule: Rule, ranking: Tensor) -> list[
     sizes = rule.kept(sum(candidate.size for candidate in candidates))
     assert len(ranking) >= sizes[-1], f"the ranking has {len(ranking)} entries, the sweep needs {sizes[-1]}"
     owners = _owners(candidates, ranking[: sizes[-1]].cpu())
-    costs, is_matrix = _costs(candidates, rule), _is_matrix(candidates)
+    costs, thresholds, is_matrix = _costs(candidates, rule), _thresholds(candidates, rule), _is_matrix(candidates)
     counts = torch.zeros_like(costs)
     steps = []
     for start, stop in pairwise((0, *sizes)):
         counts += owners[start:stop].bincount(minlength=len(candidates))
-        whole = _whole(candidates, rule, counts)
+        whole = counts >= thresholds
         unstructured = 0 if rule.structured_only else int(counts[~whole].sum())
         structured = int(costs[whole].sum())
         matrices = int((whole & is_matrix).sum())
@@ -110,9 +110,10 @@ def match(steps: Sequence[Step], rule: Rule, budget: float) -> Step:
             nearest, chosen = abs(step.total - target), step
     if chosen is None:
         least = min(step.total for step in steps)
+        enough = math.ceil(least / 2 / rule.unit * 1e4) / 1e4
         raise ConfigError(
-            f"method.budget={budget:g} is {float(target):,.0f} parameters, and no selection is that small: the smallest has {least:,}, "
-            f"and more than twice the budget is not accepted; use a larger method.budget (at least {least / 2 / rule.unit:.3g}), "
+            f"method.budget={budget} is {float(target):,.0f} parameters, and no selection is that small: the smallest has {least:,}, "
+            f"and more than twice the budget is not accepted; use a larger method.budget (at least {enough}), "
             "or smaller modules with method.rank, or a finer sweep with a smaller method.unit (the budget counts in that unit)"
         )
     return chosen
@@ -132,7 +133,7 @@ class Selection:
         """From the flat positions of all kept weights, in any order."""
         kept = kept.cpu().sort().values
         owners = _owners(candidates, kept)
-        structured = _whole(candidates, rule, owners.bincount(minlength=len(candidates)))
+        structured = owners.bincount(minlength=len(candidates)) >= _thresholds(candidates, rule)
         return cls(tuple(candidates), rule, structured, kept[~structured[owners]] if not rule.structured_only else kept[:0])
 
     @classmethod
@@ -216,9 +217,8 @@ class Selection:
         return cls(tuple(candidates), rule, structured, positions)
 
 
-def _whole(candidates: Sequence[Candidate], rule: Rule, counts: Tensor) -> Tensor:
-    """(T,) bool: which tensors keep enough of their entries (T,) to be trained as a whole."""
-    return counts >= torch.tensor([rule.threshold(candidate) for candidate in candidates], dtype=torch.float64)
+def _thresholds(candidates: Sequence[Candidate], rule: Rule) -> Tensor:
+    return torch.tensor([rule.threshold(candidate) for candidate in candidates], dtype=torch.float64)
 
 
 def _costs(candidates: Sequence[Candidate], rule: Rule) -> Tensor:
