@@ -49,6 +49,7 @@ def make_record(
     revision: str = "r1",
     status: schema.Status = "ok",
     trainable: int | None = None,
+    allocation: Mapping[str, int] | None = None,
     created: str = "2026-01-01T00:00:00Z",
     queries: int = 1200,
 ) -> Record:
@@ -83,7 +84,9 @@ def make_record(
         config=config,
         code=schema.Code(version="0.1.0", commit="0123456789abcdef", is_dirty=False),
         environment=schema.Environment(python="3.11", platform="linux", device="cpu", threads=1, precision="fp32", packages={}),
-        parameters=schema.Parameters(trainable=size, head=1930, stored_bytes=4 * size + 7720, backbone=22_000_000),
+        parameters=schema.Parameters(
+            trainable=size, head=1930, stored_bytes=4 * size + 7720, backbone=22_000_000, allocation=dict(allocation or {})
+        ),
         cost=schema.Cost(
             train_seconds=12.5 + seed,
             peak_memory_mb=800.0 + seed,

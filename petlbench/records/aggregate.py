@@ -19,6 +19,7 @@ BOXES = {"SCORES": "black box", "CONTEXT": "black box", "FEATURES": "black box",
 RUN_COLUMNS = [
     *("run_id", "method", "access", "backbone", "task", "protocol", "selection", "seed", "accuracy", "standard_error"),
     *("params_trainable", "params_head", "stored_bytes", "train_seconds", "peak_memory_mb", "images_forwarded", "queries", "code"),
+    "allocation",
 ]
 ROW_COLUMNS = ["method", "access", "backbone", "suite", "protocol", "mean", "rank"]
 COST_COLUMNS = [
@@ -35,7 +36,7 @@ def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
     ``method``, ``backbone`` and ``protocol`` are told apart here wherever averaging would mix what is not the same: a method by the
     settings that vary (``lora [rank=4]``), a backbone by its weights (``vit@1a2b3c4d``), a protocol by the revision of the data when it is
     not the newest one (``native-1a2b3c4d (data r1)``). Accuracy and its standard error are percent; ``queries`` are images of all phases,
-    NaN unless the model was a black box.
+    NaN unless the model was a black box; ``allocation`` is the record's, place -> trainable parameters.
     """
     finished = _latest_of_each_run(record for record in records if record.has_result)
     backbones, protocols = _backbone_labels(finished), _protocol_labels(finished)
@@ -216,4 +217,5 @@ def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str,
         "images_forwarded": float(cost.images_forwarded),
         "queries": float(sum(count.images for count in cost.queries.values())) if is_black_box else math.nan,
         "code": code.version + commit,
+        "allocation": parameters.allocation if parameters else {},
     }

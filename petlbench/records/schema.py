@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, StringConstraints, ValidationError
 
 from petlbench.errors import RecordError
 
 SCHEMA_VERSION = 1
+Place = Annotated[str, StringConstraints(pattern=r"^(\d+\.)?[a-z]\w*$")]  # "3.q", "embed": see petlbench.nn.allocation
 Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
 
 
@@ -67,9 +68,7 @@ class Parameters(_Part):
     head: int
     stored_bytes: int
     backbone: int
-    allocation: dict[str, int] = Field(
-        default_factory=dict
-    )  # place -> share of ``trainable`` (petlbench.nn.allocation); empty: not recorded
+    allocation: dict[Place, NonNegativeInt] = Field(default_factory=dict)  # shares of ``trainable``; empty: not recorded
 
 
 class Cost(_Part):

@@ -14,6 +14,7 @@ from tabulate import tabulate
 from petlbench.records.aggregate import BOXES, comparable_parts, leaderboard, runs_behind, runs_frame, task_columns
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
+from petlbench.report.allocation import write_allocation_plots
 from petlbench.report.plots import human_count, task_labels, write_plots
 
 MISSING = "–"
@@ -46,7 +47,8 @@ def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> lis
         provenance = _provenance(part, runs)
         name = _plot_name(part, drawn)
         drawn.add(name)
-        plots = write_plots(part, runs, f"Source: {provenance}", results / "plots", name)
+        drawing = (part, runs, f"Source: {provenance}", results / "plots", name)
+        plots = [*write_plots(*drawing), *write_allocation_plots(*drawing)]
         pictures = [f"![{path.stem}](plots/{path.name})" for path in plots if path.suffix == ".svg"]
         sections += [f"## {_title(part)}", f"Source: {provenance}. {_LEGEND}", _markdown_table(part), "\n".join(pictures)]
         paths += plots

@@ -68,11 +68,17 @@ def task_labels(tasks: Sequence[str]) -> list[str]:
     return [name if short.count(name) == 1 else task for task, name in zip(tasks, short, strict=True)]
 
 
+def text_colour(red: float, green: float, blue: float) -> str:
+    """Black or white, whichever is read better on a colour."""
+    is_dark = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.18  # luminance of equal contrast to both
+    return "white" if is_dark else "black"
+
+
 def accuracy_vs_parameters(part: pd.DataFrame, source: str) -> Figure:
     """Mean accuracy (percent) against trainable parameters without the head: logarithmic, with a place for 0 left of a break."""
     shown = part[part["mean"].notna() & part["params_trainable"].notna()]
     sizes, accuracies = shown["params_trainable"].to_numpy(float), shown["mean"].to_numpy(float)
-    figure = _figure(8.4, 5.8, f"{_suite(part)}: accuracy against trainable parameters")
+    figure = empty_figure(8.4, 5.8, f"{suite_of(part)}: accuracy against trainable parameters")
     axes = figure.subplots()
     edge = 10.0 ** math.floor(math.log10(min(sizes[sizes > 0], default=1e3)))  # the axis is logarithmic from here on
     end = 4 * max([*sizes, 5 * edge])
@@ -96,7 +102,7 @@ def accuracy_vs_parameters(part: pd.DataFrame, source: str) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     _legend(figure, part)
     left_out = ", ".join(part["method"][~part.index.isin(shown.index)])
-    _footer(figure, source, f"Not drawn, because results of a task are missing: {left_out}." if left_out else "")
+    add_footer(figure, source, f"Not drawn, because results of a task are missing: {left_out}." if left_out else "")
     place_labels(axes, np.column_stack([sizes, accuracies]), [_wrapped(method) for method in shown["method"]])
     return figure
 
@@ -108,7 +114,7 @@ def task_heatmap(part: pd.DataFrame, source: str) -> Figure:
     rows, columns = values.shape
     below = np.max(np.nan_to_num(values, nan=-math.inf), axis=0) - values
     width = max(6.5, 1.4 + 0.66 * columns + _name_width(part))
-    figure = _figure(width, 3.0 + 0.29 * rows, f"{_suite(part)}: test accuracy per task (%)")
+    figure = empty_figure(width, 3.0 + 0.29 * rows, f"{suite_of(part)}: test accuracy per task (%)")
     axes = figure.subplots()
     axes.set_title("shaded by the distance to the best of each column, the best in bold", loc="left", fontsize=9)
     farthest = 10.0 * max(1, math.ceil(np.nanmax(below, initial=0) / 10))
@@ -121,8 +127,7 @@ def task_heatmap(part: pd.DataFrame, source: str) -> Figure:
             continue
         red, green, blue, _ = shades.to_rgba(below[i, j])
         axes.add_patch(Rectangle(corner, 1, 1, facecolor=(red, green, blue), edgecolor="white", linewidth=0.8))
-        is_dark = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.18  # luminance of equal contrast to black and white
-        colour, weight = "white" if is_dark else "black", "bold" if below[i, j] == 0 else "normal"
+        colour, weight = text_colour(red, green, blue), "bold" if below[i, j] == 0 else "normal"
         axes.text(x[j], i, f"{values[i, j]:.1f}", ha="center", va="center", fontsize=8.5, color=colour, weight=weight)
     axes.set_xlim(-0.5, x[-1] + 0.5)
     _method_axis(axes, part)
@@ -134,7 +139,7 @@ def task_heatmap(part: pd.DataFrame, source: str) -> Figure:
     scale.set_label("percentage points below the column's best (square-root scale)", fontsize=9)
     scale.set_ticks([tick for tick in (0, 1, 5, *range(10, 100, 10)) if tick <= farthest])
     _legend(figure, part)
-    _footer(figure, source, "Hatched: no result, and no mean over the tasks without it." if np.isnan(values).any() else "")
+    add_footer(figure, source, "Hatched: no result, and no mean over the tasks without it." if np.isnan(values).any() else "")
     return figure
 
 
@@ -147,7 +152,7 @@ def seed_spread(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figure:
     behind = runs_behind(part, runs).set_index(["method", "access"]).sort_index()
     is_repeated = behind["seed"].nunique() > 1
     width = _name_width(part) + (8.2 if is_repeated else 5.6)
-    figure = _figure(width, 2.3 + 0.29 * len(part), f"{_suite(part)}: spread over seeds")
+    figure = empty_figure(width, 2.3 + 0.29 * len(part), f"{suite_of(part)}: spread over seeds")
     panels = figure.subplots(1, 2 if is_repeated else 1, sharey=True, width_ratios=(3, 2) if is_repeated else None, squeeze=False)[0]
     with_interval: list[str] = []
     too_few: list[str] = []
@@ -184,7 +189,7 @@ def seed_spread(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figure:
         axes.spines[["top", "right", "left"]].set_visible(False)
     _legend(figure, part)
     notes = f"No interval, fewer than 3 seeds: {', '.join(too_few) if with_interval else 'all methods'}. " if too_few else ""
-    _footer(figure, source, notes + (f"No seed with results for all tasks: {', '.join(incomplete)}." if incomplete else ""))
+    add_footer(figure, source, notes + (f"No seed with results for all tasks: {', '.join(incomplete)}." if incomplete else ""))
     return figure
 
 
@@ -195,7 +200,7 @@ def _half_interval(values: NDArray[np.float64]) -> float:
     return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
-def _figure(width: float, height: float, title: str) -> Figure:
+def empty_figure(width: float, height: float, title: str) -> Figure:
     """An empty figure, inches, that draws itself without a window or global state."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1))
     FigureCanvasAgg(figure)
@@ -203,7 +208,7 @@ def _figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def _suite(part: pd.DataFrame) -> str:
+def suite_of(part: pd.DataFrame) -> str:
     return str(part["suite"].iloc[0])
 
 
@@ -226,7 +231,7 @@ def _legend(figure: Figure, part: pd.DataFrame) -> None:
     figure.legend(marks, kinds, loc="outside upper right", ncols=len(kinds), frameon=False, fontsize=9, **spacing)
 
 
-def _footer(figure: Figure, source: str, note: str) -> None:
+def add_footer(figure: Figure, source: str, note: str) -> None:
     """A note and the source below the axes; the source is broken between its items only."""
     width = int(figure.get_figwidth() * 18)  # characters of this size that fit
     unbroken = source.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}", "\N{NO-BREAK SPACE}· ")

@@ -75,8 +75,8 @@ def test_places_add_up_for_every_method_that_changes_the_network(method: str) ->
         lambda epoch: None,
     )
     with open_learner(plugin(plugin.Config()), tiny_backbone(), TASK.spec, CPU, "fp32", Meter()) as learner:
-        learner.fit(data)
         assert isinstance(learner, GradientLearner)
+        learner.prepare(data)
         assert sum(allocation(learner.model.vit).values()) == learner.parameter_counts()[0] > 0
 
 

@@ -63,6 +63,8 @@ def test_json_of_another_kind_is_not_a_record(text: str) -> None:
         (lambda data: data["method"].pop("plugin"), "method.plugin: Field required"),
         (lambda data: data.update(extra=1), "extra: Extra inputs are not permitted"),
         (lambda data: data["cost"].update(extra=1), "cost.extra: Extra inputs"),
+        (lambda data: data["parameters"].update(allocation={"x.q": 1}), "parameters.allocation.x.q"),
+        (lambda data: data["parameters"].update(allocation={"3.q": -1}), "parameters.allocation.3.q: "),
         (lambda data: data.update(status="fine"), "status: "),
         (lambda data: data.update(run_id="../../etc"), "run_id: "),
         (lambda data: data["metrics"].update(accuracy=None), "metrics.accuracy: "),

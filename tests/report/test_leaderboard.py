@@ -136,6 +136,13 @@ def test_pictures_are_written_and_linked_for_every_part(tmp_path: Path, monkeypa
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
+def test_the_picture_of_a_method_that_allocates_by_task_is_linked_in_its_part(tmp_path: Path) -> None:
+    records = [make_record("lora", task, allocation={"0.q": count}) for task, count in ((A, 5), (B, 6))]
+    paths = write_leaderboard(stored(tmp_path, records), PAIR)
+    assert [path.name for path in paths[2:]] == ["lora_allocation_mini.png", "lora_allocation_mini.svg"]
+    assert "(plots/lora_allocation_mini.svg)" in (tmp_path / "leaderboard.md").read_text()
+
+
 def test_the_terminal_table_of_14_methods_and_6_tasks_fits_120_columns() -> None:
     lines = [line.rstrip() for line in rendered(make_grid(), SUITES)]
     assert len(lines) == 1 + 1 + 14  # title, headings, one line per method: nothing wrapped
