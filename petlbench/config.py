@@ -1,6 +1,7 @@
 """From defaults, YAML and the command line to one strict, typed run configuration.
 
-Later layers win: the dataclasses' defaults, the suite's YAML, the method's YAML, that YAML's part for the suite and for the task, the command line.
+Later layers win: the dataclasses' defaults, the suite's YAML, the method's YAML, a recipe's YAML when one is asked for, the command line. What the
+YAML of a method or recipe has for a suite and for a task comes right behind the rest of that file.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class RunConfig:
     budget: Budget
     seed: int
     precision: str
-    hyperparameters: str  # which layer of the method's YAML applied: default, suite NAME or task NAME
+    recipe: str | None  # the name of the recipe that was asked for
+    hyperparameters: str  # where they come from: of the method's YAML the default, suite NAME or task NAME; or recipe NAME
     execution: Execution = field(compare=False)
 
     @property
@@ -60,6 +62,7 @@ class RunConfig:
             "budget": dataclasses.asdict(self.budget),
             "seed": self.seed,
             "precision": self.precision,
+            "recipe": self.recipe,
         }
         return dict(json.loads(json.dumps(identity)))  # a tuple becomes the list that a record is read back with
 
@@ -112,6 +115,15 @@ def load_suite(name: str) -> Suite:
     return Suite(name, title, tuple(tasks), tuple(seeds), values)
 
 
+def load_recipe(name: str) -> tuple[str, dict[str, Any]]:
+    """A recipe's title and its YAML. ConfigError with the nearest name when there is none."""
+    known = names("recipes")
+    if name not in known:
+        raise ConfigError(f"no recipe '{name}'.{did_you_mean(name, known)} (petlbench recipes lists all)")
+    values = load_yaml("recipes", name)
+    return values.pop("title", name), values
+
+
 def method_names() -> list[str]:
     """Every name that ``method=`` takes: the registered plugins and the presets of configs/methods."""
     from petlbench.method import METHODS
@@ -155,18 +167,17 @@ def resolve(arguments: Sequence[str]) -> RunConfig:
         if given is None or isinstance(given, (dict, list)):
             raise ConfigError(f"{required}=NAME is missing (petlbench {required}s lists all)")
     name, task = str(name), str(task)
-    plugin, recipe = load_method(name)
-    task_layers = recipe.pop("tasks", {}) or {}
-    suite_layers = recipe.pop("suites", {}) or {}
+    plugin, settings = load_method(name)
     suite = suite_of(task)
-    origin = f"configs/methods/{name}.yaml"
     layers = [(f"configs/suites/{suite}.yaml", dict(load_suite(suite).settings))] if suite in names("suites") else []
-    layers.append((origin, recipe))
-    hyperparameters = "default"
-    for label, key, part in (("suite", suite, suite_layers), ("task", task, task_layers)):
-        if key in part:
-            layers.append((f"{origin}, {label} {key}", part[key]))
-            hyperparameters = f"{label} {key}"
+    of_method = _layers(f"configs/methods/{name}.yaml", settings, task)
+    layers += of_method
+    hyperparameters = of_method[-1][0].partition(", ")[2] or "default"
+    recipe = overrides.pop("recipe", None)
+    if recipe is not None:
+        recipe = str(recipe)
+        layers += _layers(f"configs/recipes/{recipe}.yaml", load_recipe(recipe)[1], task)
+        hyperparameters = f"recipe {recipe}"
     execution = {key: overrides.pop(key) for key in list(overrides) if key in _EXECUTION}
     layers.append(("command line", overrides))
 
@@ -185,9 +196,16 @@ def resolve(arguments: Sequence[str]) -> RunConfig:
         **{key: _build(schema, key) for key in _SECTIONS},
         seed=_checked_seed(schema.seed),
         precision=_checked_precision(schema.precision),
+        recipe=recipe,
         hyperparameters=hyperparameters,
         execution=_build(placed, "execution"),
     )
+
+
+def _layers(origin: str, values: dict[str, Any], task: str) -> list[tuple[str, dict[str, Any]]]:
+    """A file's values without its parts for suites and tasks, then the parts that are for this task, each with where it stands."""
+    parts = [("suite", suite_of(task), values.pop("suites", {}) or {}), ("task", task, values.pop("tasks", {}) or {})]
+    return [(origin, values), *((f"{origin}, {label} {key}", of_all[key]) for label, key, of_all in parts if key in of_all)]
 
 
 def _merge(schema: DictConfig, layer: dict[str, Any], where: str, prefix: str = "") -> None:
@@ -195,7 +213,7 @@ def _merge(schema: DictConfig, layer: dict[str, Any], where: str, prefix: str = 
     for key, value in layer.items():
         name = f"{prefix}{key}"
         if key not in schema:
-            known = [str(field) for field in schema] + ([] if prefix else ["task", *_EXECUTION])
+            known = [str(field) for field in schema] + ([] if prefix else ["task", "recipe", *_EXECUTION])
             listed = f" Known: {', '.join(known)}" if prefix else ""
             raise ConfigError(f"unknown key '{name}'.{did_you_mean(str(key), known)}{listed} ({where})")
         if not OmegaConf.is_missing(schema, key) and dataclasses.is_dataclass(OmegaConf.get_type(schema, key)):

@@ -195,8 +195,13 @@ class _Run:
         """Take down an epoch that has ended."""
         if not math.isfinite(epoch.loss):
             raise Diverged(f"the training loss is {epoch.loss} in epoch {epoch.epoch}")
-        self.history.append(self._select(epoch))
+        self.history.append(self._select(epoch) if self._is_looked_at(epoch.epoch) else epoch)
         self.progress(epoch.epoch + 1, self.config.train.epochs)
+
+    def _is_looked_at(self, epoch: int) -> bool:
+        """Whether a selection rule that looks at epochs looks at this one."""
+        protocol = self.config.protocol
+        return epoch % protocol.select_every == 0 or epoch >= self.config.train.epochs - protocol.select_tail
 
     def _keep_best(self, learner: Learner, watched: Batches, epoch: schema.Epoch) -> schema.Epoch:
         """Note the accuracy that the selection rule looks at and keep the first best state."""

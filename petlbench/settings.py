@@ -22,9 +22,11 @@ class Protocol:
     selection: Literal["last", "best_val", "oracle_test"] = (
         "last"  # which epoch is reported; oracle_test only to compare with papers that did
     )
+    select_every: int = 1  # best_val and oracle_test look at every so many epochs, the first included, …
+    select_tail: int = 1  # … and at the last so many
 
     def __post_init__(self) -> None:
-        for name in ("resize", "shots"):
+        for name in ("resize", "shots", "select_every", "select_tail"):
             _check_at_least(1, name, getattr(self, name))
         if self.train_on == "trainval" and self.selection == "best_val":
             raise ValueError("selection=best_val needs a validation split that is not trained on; set protocol.train_on=train")
@@ -41,9 +43,11 @@ class Train:
     scale_learning_rate: bool = False  # learning_rate is meant per 256 images: multiply it by batch_size / 256 (VPT)
     weight_decay: float = 1e-4  # not applied to vectors and scalars
     momentum: float = 0.9  # of sgd
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "timm_cosine"] = "cosine"  # timm_cosine: as NOAH and SPT step timm's, see petlbench.optim.schedule
     schedule_step: Literal["epoch", "step"] = "epoch"
-    warmup_epochs: float = 10.0  # linear from 0, as in VPT: the first epoch of an epoch-wise schedule runs at 0
+    warmup_epochs: float = 10.0  # linear; the first epoch of an epoch-wise schedule runs at warmup_learning_rate, …
+    warmup_learning_rate: float = 0.0  # … an absolute rate; 0 in VPT
+    min_learning_rate: float = 0.0  # absolute; where a cosine ends
     label_smoothing: float = 0.0
     accumulate: int = 1  # batches per optimiser step
     clip_norm: float | None = None  # gradient norm limit
@@ -60,6 +64,11 @@ class Train:
         for name in ("weight_decay", "momentum", "label_smoothing"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        for name in ("warmup_learning_rate", "min_learning_rate"):
+            if not 0 <= getattr(self, name) <= self.peak_learning_rate:
+                raise ValueError(f"{name} must lie between 0 and the highest rate, {self.peak_learning_rate:g}, got {getattr(self, name)}")
+        if self.schedule == "timm_cosine" and self.schedule_step == "step":
+            raise ValueError("schedule=timm_cosine goes by whole epochs; set train.schedule_step=epoch")
         if self.label_smoothing >= 1:
             raise ValueError(f"label_smoothing must be < 1, got {self.label_smoothing}")
         if not 0 <= self.drop_path < 1:
@@ -68,6 +77,11 @@ class Train:
             raise ValueError(f"clip_norm must be > 0 or null, got {self.clip_norm}")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs must lie in [0, epochs), got {self.warmup_epochs} of {self.epochs} epochs")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The highest rate of the schedule."""
+        return self.learning_rate * (self.batch_size / 256 if self.scale_learning_rate else 1.0)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from petlbench.errors import PetlbenchError, did_you_mean
 _COMMANDS = {
     "methods": ("petlbench.cli.lists:methods", "List the methods: access rung, citation, presets."),
     "suites": ("petlbench.cli.lists:suites", "List the suites and their tasks."),
+    "recipes": ("petlbench.cli.lists:recipes", "List the training recipes and protocols of published work."),
     "tasks": ("petlbench.cli.lists:tasks", "List the tasks: classes, sizes, prompts."),
     "backbones": ("petlbench.cli.lists:backbones", "List the backbones."),
     "run": ("petlbench.cli.runs:run", "Run one method on one task."),

@@ -1,4 +1,4 @@
-"""The commands that list what there is: methods, suites, tasks, backbones."""
+"""The commands that list what there is: methods, suites, recipes, tasks, backbones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from petlbench.backbones.backbone import BACKBONES
 from petlbench.cli.console import table_console
-from petlbench.config import load_method, load_suite, load_yaml, method_names, names
+from petlbench.config import load_method, load_recipe, load_suite, load_yaml, method_names, names
 from petlbench.data.task import TASKS, TaskSpec
 
 _NO_FACTS = {"input": "", "parameters": "", "sha256": ""}
@@ -38,6 +38,17 @@ def suites(as_json: bool) -> None:
     for name in names("suites"):
         suite = load_suite(name)
         rows.append({"suite": name, "title": suite.title, "tasks": ", ".join(suite.tasks), "seeds": ", ".join(map(str, suite.seeds))})
+    _show(rows, as_json)
+
+
+@click.command()
+@AS_JSON
+def recipes(as_json: bool) -> None:
+    """List the recipes: how published work trains, prepares images and chooses the epoch. recipe=NAME sets all of it."""
+    rows = []
+    for name in names("recipes"):
+        title, sections = load_recipe(name)
+        rows.append({"recipe": name, "selection": sections.get("protocol", {}).get("selection", ""), "title": title})
     _show(rows, as_json)
 
 

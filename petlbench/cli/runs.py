@@ -159,6 +159,7 @@ def _sentence(record: Record) -> str:
         return f"{name}: {record.status}: {(record.error or '').partition(chr(10))[0]}"
     metrics = record.metrics
     note = " (budget reached)" if record.status == "budget" else ""
+    note += " (oracle: the epoch was chosen on the test split)" if record.selection == "oracle_test" else ""
     return f"{name}: accuracy {metrics.accuracy:.2f} % ± {metrics.standard_error:.2f} in {record.cost.total_seconds:.1f} s{note}"
 
 
@@ -167,6 +168,7 @@ def _summary(record: Record, path: Path) -> dict[str, Any]:
         "accuracy": record.metrics.accuracy if record.metrics else None,
         "record": str(path),
         "status": record.status,
+        "selection": record.selection,
         "error": record.error,
         "method": record.method.name,
         "task": record.task,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from petlbench.errors import ConfigError, Diverged
 from petlbench.optim.precision import autocast
-from petlbench.optim.schedule import factor
+from petlbench.optim.schedule import learning_rate
 from petlbench.records.schema import Epoch
 from petlbench.settings import Train
 
@@ -63,11 +63,10 @@ def parameter_groups(model: nn.Module, weight_decay: float, decays: Callable[[st
 
 def build_optimizer(groups: list[dict[str, object]], recipe: Train) -> torch.optim.Optimizer:
     """SGD adds L2 decay to the gradient, AdamW decouples it."""
-    rate = recipe.learning_rate * (recipe.batch_size / 256 if recipe.scale_learning_rate else 1.0)
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, lr=rate, fused=True)
+        return torch.optim.SGD(groups, lr=recipe.peak_learning_rate, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.peak_learning_rate, fused=True)
 
 
 def train(
@@ -81,8 +80,6 @@ def train(
 ) -> None:
     """Minimise the mean cross entropy. ``after_epoch`` is given one entry per epoch. Diverged as soon as a look at the loss finds it not finite."""
     optimizer = build_optimizer(parameter_groups(model, recipe.weight_decay, decays), recipe)
-    for group in optimizer.param_groups:
-        group["base_lr"] = group["lr"]
     steps = len(examples)
     for epoch in range(recipe.epochs):
         model.train()
@@ -90,7 +87,9 @@ def train(
         pending = 0  # images since the last optimiser step
         for step, (inputs, labels) in enumerate(examples):
             position = epoch if recipe.schedule_step == "epoch" else epoch + step / steps
-            rate = _set_rate(optimizer, factor(position, recipe.warmup_epochs, recipe.epochs, recipe.schedule))
+            rate = learning_rate(position, recipe)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             with autocast(precision, examples.device):
                 loss = F.cross_entropy(model(inputs), labels, label_smoothing=recipe.label_smoothing)
             pending += len(labels)
@@ -120,12 +119,6 @@ def _update(optimizer: torch.optim.Optimizer, recipe: Train, images: int) -> Non
         nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, multiplier: float) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * multiplier
-    return float(optimizer.param_groups[0]["lr"])
 
 
 def _check_finite(total: Tensor, epoch: int, step: int) -> None:

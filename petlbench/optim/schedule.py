@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import math
 
+from petlbench.settings import Train
+
 
 def factor(position: float, warmup: float, total: float, shape: str = "cosine") -> float:
-    """The multiplier of the base learning rate at a position, all three in epochs: linear from 0 over the warm-up, then half a cosine to 0.
+    """How far a position, in epochs, is from the low end of the rates (0) to the highest (1): linear over the warm-up, then half a cosine down.
 
-    VPT's released code steps it once per epoch: epoch 0 of a warm-up runs at 0 and the last epoch keeps a small rate (arXiv 2203.12119, code).
+    ``cosine``: the half cosine begins where the warm-up ends. VPT's released code steps it once per epoch: epoch 0 of a warm-up runs at 0 and
+    the last epoch keeps a small rate (arXiv 2203.12119, code). ``timm_cosine``: it begins at 0 and the warm-up hides its first part, as in
+    timm's CosineLRScheduler. ``constant``: there is none.
     """
     if position < warmup:
         return position / warmup
     if shape == "constant":
         return 1.0
-    return 0.5 * (1.0 + math.cos(math.pi * (position - warmup) / (total - warmup)))
+    begin = 0.0 if shape == "timm_cosine" else warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (position - begin) / (total - begin)))
+
+
+def learning_rate(position: float, recipe: Train) -> float:
+    """The rate at a position in epochs, whole under ``schedule_step=epoch``.
+
+    NOAH and SPT step timm's scheduler with the number of the epoch that has just ended (arXiv 2206.04673 and 2303.08566, code), so that under
+    ``timm_cosine`` an epoch runs at the rate meant for the one before, and epochs 0 and 1 both at ``warmup_learning_rate``.
+    """
+    if recipe.schedule == "timm_cosine":
+        position = max(0.0, position - 1)
+    low = recipe.warmup_learning_rate if position < recipe.warmup_epochs else recipe.min_learning_rate
+    return low + (recipe.peak_learning_rate - low) * factor(position, recipe.warmup_epochs, recipe.epochs, recipe.schedule)

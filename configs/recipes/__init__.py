@@ -1,0 +1,1 @@
+"""Recipes: how published work trains, prepares images and chooses the epoch."""
