@@ -176,7 +176,7 @@ def test_drop_path_removes_an_update_for_whole_images() -> None:
     tuned.add_module_at(None, delta, "beside")
     x = X[:1].expand(200, 5, D)
     effect = (tuned(x) - frozen(x)).abs().amax(dim=(1, 2))
-    kept = effect > 0
+    kept = effect > 1e-9
     assert 50 < int(kept.sum()) < 150
     delta.eval()
     full = (tuned(x) - frozen(x)).abs().amax()

@@ -1,0 +1,55 @@
+"""What is computed once for many runs: found again under the same circumstances, under no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from petlbench.memo import Memo
+
+SETTINGS = {"seed": 0, "images": 5}
+
+
+@pytest.fixture
+def compute() -> Callable[[], dict[str, Tensor]]:
+    """Returns how often it was called, as a tensor."""
+    calls: list[int] = []
+
+    def count() -> dict[str, Tensor]:
+        calls.append(1)
+        return {"calls": torch.tensor(len(calls))}
+
+    return count
+
+
+def test_the_second_request_is_answered_from_disk(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:
+    answers = [Memo("a").recall("scores", SETTINGS, compute)["calls"].item() for _ in range(2)]
+    assert answers == [1, 1]
+    assert len(list((cache / "memo" / "scores").glob("*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("identity", "name", "settings"), [("b", "scores", SETTINGS), ("a", "other", SETTINGS), ("a", "scores", {"seed": 1})]
+)
+@pytest.mark.usefixtures("cache")
+def test_other_circumstances_are_computed_anew(
+    identity: str, name: str, settings: dict[str, int], compute: Callable[[], dict[str, Tensor]]
+) -> None:
+    Memo("a").recall("scores", SETTINGS, compute)
+    assert Memo(identity).recall(name, settings, compute)["calls"] == 2
+
+
+def test_a_damaged_file_is_computed_anew_and_replaced(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:
+    Memo("a").recall("scores", SETTINGS, compute)
+    [path] = (cache / "memo" / "scores").iterdir()
+    path.write_bytes(b"not safetensors")
+    assert [Memo("a").recall("scores", SETTINGS, compute)["calls"].item() for _ in range(2)] == [2, 2]
+
+
+def test_without_an_identity_nothing_is_kept(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:
+    assert [Memo().recall("scores", SETTINGS, compute)["calls"].item() for _ in range(2)] == [1, 2]
+    assert not cache.exists()
