@@ -1,7 +1,7 @@
 """One warm process per configuration. The parent lets them work one at a time, in turn, so that drift of the machine reaches all alike.
 
 A worker answers over a pipe: ("ready", None) once it is built, ("seconds", float) for every round it was told to do, ("done", facts)
-at the end, or ("failed", one line) at any time.
+when it is told to end, or ("failed", one line) at any time.
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ class _Group:
         seconds.append(self.workers[name].receive("seconds"))
 
     def conclude(self, name: str) -> None:
+        self.workers[name].tell_to_go()
         self.measurements[name].facts = self.workers[name].receive("done")
 
 
@@ -178,8 +179,7 @@ class _TrainingRounds:
         if self._done == self._count:
             self.facts = {"peak_mb": peak_memory_mb(self._device), **self._subject.facts(self._watch)}
         self._connection.send(("seconds", seconds))
-        if self._done < self._count:
-            self._wait()
+        self._wait()  # after the last round too: what a learner does then would disturb the others
 
     def _wait(self) -> None:
         self._connection.recv()
