@@ -65,7 +65,7 @@ def ranking(scores: Tensor, count: int) -> Tensor:
 def _add_square(scores: Tensor, parts: list[Part], parameter: Tensor) -> None:
     assert parameter.grad is not None
     for rows, places in parts:
-        gradient = parameter.grad[rows].reshape(-1).float()
+        gradient = parameter.grad[rows].reshape(-1)
         scores[places].addcmul_(gradient, gradient)
     parameter.grad = None
 
