@@ -54,9 +54,13 @@ def numbers(axes: Axes) -> dict[str, str]:
 
 
 def colours(axes: Axes) -> np.ndarray:
-    """(blocks, operations, RGBA)."""
+    """(blocks, operations, RGBA), by where they are drawn."""
     (mesh,) = (collection for collection in axes.collections if isinstance(collection, QuadMesh))
-    return np.asarray(mesh.get_array())
+    corners, cells = mesh.get_coordinates(), np.asarray(mesh.get_array())
+    x, y = np.moveaxis((corners[:-1, :-1] + corners[1:, 1:]) / 2, -1, 0).round().astype(int)
+    found = np.empty_like(cells)
+    found[y, x] = cells
+    return found
 
 
 def footer(figure: Figure) -> str:
@@ -118,6 +122,8 @@ def test_every_number_stands_at_its_block_and_operation() -> None:
     assert numbers(axes) == {"0.q": "12.3k", "2.fc2": "30.7k", "1.norm1": "1"}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2"]
     assert axes.get_ylim()[0] < axes.get_ylim()[1]  # block 0 at the bottom
+    shaded = np.argwhere(np.ptp(colours(axes)[..., :3], axis=-1) > 0)
+    assert {f"{block}.{OPERATIONS[column]}" for block, column in shaded} == numbers(axes).keys()
 
 
 def test_numbers_are_means_over_the_seeds_of_a_task_and_none_is_rounded_to_nothing() -> None:
@@ -133,7 +139,9 @@ def test_a_place_without_parameters_looks_unlike_every_number() -> None:
     cells = colours(axes)
     empty = cells[1, 0]
     filled = [cells[0, OPERATIONS.index(operation)] for operation in "qkv"]
-    assert np.ptp(empty[:3]) == 0  # grey, which the scale has nowhere
+    assert np.ptp(empty[:3]) == 0  # grey, which neither the scale has nor the page
+    assert 0.8 < empty[0] < 0.95
+    assert empty[3] == 1
     assert all(np.ptp(colour[:3]) > 0.2 for colour in filled)
     others = np.delete(cells.reshape(-1, 4), [1, 2, 3], axis=0)
     assert (others == empty).all()
@@ -157,7 +165,8 @@ def test_more_is_darker_on_a_logarithmic_scale() -> None:
 def test_all_panels_share_one_scale() -> None:
     first, second = panels(drawn([with_allocation({"0.q": 50, "0.k": 7}, A), with_allocation({"0.q": 50, "0.k": 70_000}, B)]))
     assert (colours(first)[0, 1] == colours(second)[0, 1]).all()
-    assert (colours(first)[0, 2] != colours(second)[0, 2]).any()
+    assert (colours(first)[0, 1] != colours(second)[0, 2]).any()
+    assert (colours(first)[0, 2] != colours(second)[0, 1]).any()
 
 
 def test_the_title_of_a_panel_has_the_total_and_what_is_outside_the_blocks_stands_below() -> None:
