@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -195,3 +196,121 @@ class Understated(Asks):
 def test_a_rung_that_does_not_fit_the_kind_of_method_is_refused(method: type[Method]) -> None:
     with pytest.raises(AccessError, match="declares access"), opened(method):
         pass
+
+
+class Last(GradientMethod):
+    """Trains the last block and remembers what it was shown."""
+
+    def adapt(self, vit: Any) -> None:
+        vit.blocks[-1].requires_grad_(True)
+
+
+class Prepared(GradientMethod):
+    """Chooses a block by looking at the task."""
+
+    def prepare(self, vit: Any, head: nn.Module, data: TrainingData) -> dict[str, Tensor]:
+        torch.rand(3)
+        head(vit(data.train.images(torch.arange(5))))
+        return {"block": torch.tensor(1)}
+
+    def adapt(self, vit: Any) -> None:
+        vit.blocks[int(self.plan["block"])].requires_grad_(True)
+
+
+def trained_last(**changes: Any) -> GradientLearner:
+    torch.manual_seed(0)
+    learner = gradient_learner(Last)
+    learner.fit(dataclasses.replace(data(), **changes))
+    return learner
+
+
+def test_blocks_below_the_first_touched_one_run_once_for_all_epochs_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = trained_last()
+    monkeypatch.setattr("petlbench.learners.gradient.untouched_blocks", lambda before, after: 0)
+    plain = trained_last()
+    assert (cached.images_forwarded(), plain.images_forwarded()) == (len(TASK.train), 2 * len(TASK.train))
+    for name, tensor in plain.state().items():
+        torch.testing.assert_close(cached.state()[name], tensor, msg=name)
+
+
+def test_a_validation_split_that_is_looked_at_in_every_epoch_enters_the_frozen_part_once() -> None:
+    torch.manual_seed(0)
+    learner, held = gradient_learner(Last), batches("val")
+    scores: list[Tensor] = []
+    watched = dataclasses.replace(data(), val=held, report=lambda epoch: scores.append(learner.predict(held)))
+    learner.fit(watched)
+    assert learner.images_forwarded() == len(TASK.train) + len(TASK.val)
+    torch.testing.assert_close(scores[-1], learner.predict(held))
+
+
+@pytest.mark.parametrize("change", ["augment", "drop_path"])
+def test_frozen_blocks_run_anew_when_their_inputs_or_they_themselves_are_random(change: str) -> None:
+    varied = data()
+    if change == "augment":
+        varied.train.transform = dataclasses.replace(TASK.transform, augment="flip")
+    else:
+        varied = dataclasses.replace(varied, recipe=dataclasses.replace(RECIPE, drop_path=0.1))
+    learner = gradient_learner(Last)
+    learner.fit(varied)
+    assert learner.images_forwarded() == 2 * len(TASK.train)
+
+
+def test_activations_that_exceed_their_memory_give_the_same_result() -> None:
+    states = [trained_last(cache_mb=limit).state() for limit in (0, 1)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_recomputing_activations_gives_the_same_result() -> None:
+    plain, frugal = (trained_last(recipe=dataclasses.replace(RECIPE, checkpoint_activations=flag)).state() for flag in (False, True))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(frugal[name], tensor)
+
+
+def test_drop_path_rises_over_the_blocks_and_acts_in_training_only() -> None:
+    learner = gradient_learner(Thawed)
+    learner.fit(dataclasses.replace(data(), recipe=dataclasses.replace(RECIPE, drop_path=0.4)))
+    rates = [block.drop_path2.drop_prob for block in learner.model.vit.blocks]  # type: ignore[union-attr]
+    assert rates == pytest.approx([0.0, 0.2, 0.4])
+    assert torch.equal(learner.predict(batches()), learner.predict(batches()))
+
+
+def test_what_a_method_finds_out_is_stored_and_decides_its_network_in_a_fresh_learner() -> None:
+    learner = gradient_learner(Prepared)
+    learner.fit(data())
+    state = learner.state()
+    assert state["plan.block"] == 1
+    assert {name.split(".")[2] for name in state if name.startswith("vit.blocks.")} == {"1"}
+    fresh = gradient_learner(Prepared)
+    fresh.load_state(state)
+    assert torch.equal(fresh.predict(batches()), learner.predict(batches()))
+
+
+def test_images_that_a_method_looks_at_beforehand_are_counted_and_its_dice_change_no_training() -> None:
+    def first_head(method: type[GradientMethod]) -> Tensor:
+        torch.manual_seed(0)
+        learner = gradient_learner(method)
+        learner.prepare(data())
+        return learner.model.head.weight.clone()  # type: ignore[union-attr, operator]
+
+    class Idle(Prepared):
+        def prepare(self, vit: Any, head: nn.Module, data: TrainingData) -> dict[str, Tensor]:
+            return {"block": torch.tensor(1)}
+
+    assert torch.equal(first_head(Prepared), first_head(Idle))
+    learner = gradient_learner(Prepared)
+    learner.fit(data())
+    assert learner.images_forwarded() == 5 + len(TASK.train)  # block 0 stays frozen and runs once
+
+
+def test_in_bf16_frozen_matrices_are_rounded_once_for_all_runs_and_what_trains_stays_in_fp32() -> None:
+    backbone = tiny_backbone()
+    learners = [GradientLearner(made(Last), backbone, TASK.spec, CPU, "bf16") for _ in range(2)]
+    frozen = [learner.model.vit.blocks[0].mlp.fc1.weight for learner in learners]  # type: ignore[index]
+    assert {weight.dtype for weight in frozen} == {torch.bfloat16}
+    assert frozen[0].data_ptr() == frozen[1].data_ptr()
+    learners[0].fit(data())
+    assert {tensor.dtype for tensor in learners[0].state().values()} == {torch.float32}
+    assert backbone.vit.blocks[0].mlp.fc1.weight.dtype == torch.float32  # type: ignore[index]
+    exact = GradientLearner(made(Last), backbone, TASK.spec, CPU, "fp32")
+    exact.load_state(learners[0].state())
+    torch.testing.assert_close(exact.predict(batches()), learners[0].predict(batches()), rtol=0.05, atol=0.2)
