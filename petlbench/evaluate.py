@@ -1,19 +1,27 @@
-"""What a run learned, loaded into a fresh backbone and evaluated."""
+"""What a run learned, loaded into a fresh backbone: evaluated, or exported as plain weights."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 
 from petlbench.access import Meter
+from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoint import Checkpoint
-from petlbench.config import load_method, resolve
+from petlbench.config import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches
+from petlbench.data.load import find_task
 from petlbench.errors import CheckpointError
-from petlbench.learners import open_learner
+from petlbench.learners import GradientLearner, Learner, open_learner
+from petlbench.nn import merge
 from petlbench.optim.precision import choose
+from petlbench.records.store import write_atomically
 from petlbench.run import EVAL_BATCH, accuracy, open_task, pick_device, shared_backbone
 
 
@@ -23,18 +31,47 @@ def evaluate_checkpoint(saved: Checkpoint, words: list[str]) -> dict[str, Any]:
     device = pick_device(config.execution.device)
     if config.execution.threads:
         torch.set_num_threads(config.execution.threads)
-    backbone, checksum = shared_backbone(config.backbone.name, config.backbone.checkpoint, device)
-    if checksum != saved.backbone_sha256:
-        raise CheckpointError(f"it was learned on {config.backbone.name} weights {saved.backbone_sha256[:12]}…, these are {checksum[:12]}…")
-    task = open_task(config, backbone)
-    method = load_method(config.method)[0](config.method_config, config.seed)
-    number_format = choose(config.precision, device, backbone.parameter_count)
-    meter = Meter(phase="test")
-    with open_learner(method, backbone, task.spec, device, number_format, meter) as learner:
-        learner.load_state(saved.state)
+    with _reopened(saved, config, device) as (learner, backbone):
+        task = open_task(config, backbone)
         test = Batches(task.test, task.transform, EVAL_BATCH, device)
         percent = accuracy(learner.predict(test), test.labels)
     return {"accuracy": percent, "samples": test.image_count, "task": config.task, "method": config.method}
+
+
+def export_merged(saved: Checkpoint, path: Path) -> None:
+    """Write the adapted tower with its head as the state dict of a plain timm model, updates folded into the weights they stand beside.
+
+    CheckpointError when something that was learned is no change of the backbone's own weights, such as an adapter or a prompt.
+    """
+    config = resolve([*as_words(saved.config), "precision=fp32"])
+    with _reopened(saved, config, torch.device("cpu")) as (learner, backbone):
+        if not isinstance(learner, GradientLearner):
+            raise CheckpointError(f"method {config.method} asks a model and has no weights of it to export")
+        vit, head = learner.model.vit, learner.model.head
+        try:
+            merge(vit)
+        except ValueError as error:
+            raise CheckpointError(f"method {config.method}: {error}") from None
+        state = vit.state_dict()
+        if added := [name for name in state if name not in backbone.vit.state_dict()]:
+            raise CheckpointError(
+                f"method {config.method} adds {added[0]}{' and others' if len(added) > 1 else ''}, which cannot be folded into the weights"
+            )
+        state |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+        write_atomically(path, save({name: tensor.contiguous() for name, tensor in state.items()}, {"backbone": config.backbone.name}))
+
+
+@contextmanager
+def _reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iterator[tuple[Learner, Backbone]]:
+    """The learner of a checkpoint with what it had learned, on the backbone that it was learned on."""
+    backbone, checksum = shared_backbone(config.backbone.name, config.backbone.checkpoint, device)
+    if checksum != saved.backbone_sha256:
+        raise CheckpointError(f"it was learned on {config.backbone.name} weights {saved.backbone_sha256[:12]}…, these are {checksum[:12]}…")
+    method = load_method(config.method)[0](config.method_config, config.seed)
+    number_format = choose(config.precision, device, backbone.parameter_count)
+    with open_learner(method, backbone, find_task(config.task), device, number_format, Meter(phase="test")) as learner:
+        learner.load_state(saved.state)
+        yield learner, backbone
 
 
 def as_words(identity: dict[str, Any], prefix: str = "") -> list[str]:

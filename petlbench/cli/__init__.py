@@ -19,6 +19,7 @@ _COMMANDS = {
     "bench": ("petlbench.cli.runs:bench", "Run a grid of methods, tasks and seeds; continues where it stopped."),
     "plan": ("petlbench.cli.runs:plan", "Show what bench would do."),
     "evaluate": ("petlbench.cli.runs:evaluate", "Evaluate what a run learned on a task."),
+    "export": ("petlbench.cli.runs:export", "Write what a run learned as weights of a plain timm model."),
     "leaderboard": ("petlbench.cli.results:leaderboard", "Write tables and plots from all records."),
     "show": ("petlbench.cli.results:show", "Show one record."),
     "validate": ("petlbench.cli.results:validate", "Check records and recompute their accuracy."),

@@ -131,6 +131,23 @@ def evaluate(checkpoint: Path, words: tuple[str, ...], as_json: bool) -> None:
     )
 
 
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+def export(checkpoint: Path, target: Path) -> None:
+    """Write what run … save=true learned as the weights of a plain timm model: petlbench export CHECKPOINT model.safetensors
+
+    LoRA and single entries are folded into the weights, so that the model costs what the frozen one does; the head is head.weight, head.bias.
+    """
+    from petlbench.evaluate import export_merged
+
+    try:
+        export_merged(read_checkpoint(checkpoint), target)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from None
+    click.echo(f"weights: {target}")
+
+
 def _carry_out_with_bars(todo: list[grid.PlannedRun], jobs: int, reraise: bool) -> list[tuple[grid.PlannedRun, Record, Path]]:
     outcomes = []
     with _bars() as bars:
