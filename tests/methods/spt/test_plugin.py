@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from petlbench.backbones.backbone import load_backbone
 from petlbench.checkpoint import read_checkpoint
@@ -14,6 +15,7 @@ from petlbench.config import resolve
 from petlbench.errors import ConfigError
 from petlbench.evaluate import evaluate_checkpoint
 from petlbench.methods.spt import SPTConfig, release_file
+from petlbench.methods.spt.__main__ import main
 from petlbench.methods.spt.candidates import candidates
 from petlbench.methods.spt.selection import Selection
 from petlbench.records.schema import Record
@@ -77,6 +79,23 @@ def test_a_selection_file_replaces_the_scores(run: Callable[..., Record], tmp_pa
     assert record.cost.images_forwarded == 400 + 500
     assert record.parameters is not None
     assert record.parameters.trainable == selection.total - selection.kept_norm_entries
+
+
+def test_the_selection_of_a_run_becomes_a_file_that_another_run_can_use(run: Callable[..., Record], tmp_path: Path) -> None:
+    first = run("spt", "save=true")
+    target = tmp_path / "param_req.pth"
+    outcome = CliRunner().invoke(main, [str(tmp_path / str(first.checkpoint)), str(target)])
+    assert outcome.output == f"selection: {target}\n"
+    second = run("spt", f"method.selection={target}")
+    assert first.predictions and second.predictions
+    assert (first.predictions.sha256, first.parameters) == (second.predictions.sha256, second.parameters)
+
+
+def test_a_checkpoint_of_another_method_has_no_selection(run: Callable[..., Record], tmp_path: Path) -> None:
+    record = run("lora", "save=true")
+    outcome = CliRunner().invoke(main, [str(tmp_path / str(record.checkpoint)), str(tmp_path / "param_req.pth")])
+    assert outcome.exit_code == 1
+    assert "learned by lora, which selects nothing" in outcome.output
 
 
 @pytest.mark.parametrize(
