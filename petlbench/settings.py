@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 
@@ -26,8 +26,7 @@ class Protocol:
     select_tail: int = 1  # … and at the last so many
 
     def __post_init__(self) -> None:
-        for name in ("resize", "shots", "select_every", "select_tail"):
-            _check_at_least(1, name, getattr(self, name))
+        _check_at_least(1, self, "resize", "shots", "select_every", "select_tail")
         if self.train_on == "trainval" and self.selection == "best_val":
             raise ValueError("selection=best_val needs a validation split that is not trained on; set protocol.train_on=train")
 
@@ -43,7 +42,7 @@ class Train:
     scale_learning_rate: bool = False  # learning_rate is meant per 256 images: multiply it by batch_size / 256 (VPT)
     weight_decay: float = 1e-4  # not applied to vectors and scalars
     momentum: float = 0.9  # of sgd
-    schedule: Literal["cosine", "constant", "timm_cosine"] = "cosine"  # timm_cosine: as NOAH and SPT step timm's, see petlbench.optim.schedule
+    schedule: Literal["cosine", "constant", "timm_cosine"] = "cosine"  # timm_cosine: stepped as NOAH and SPT do
     schedule_step: Literal["epoch", "step"] = "epoch"
     warmup_epochs: float = 10.0  # linear; the first epoch of an epoch-wise schedule runs at warmup_learning_rate, …
     warmup_learning_rate: float = 0.0  # … an absolute rate; 0 in VPT
@@ -56,9 +55,7 @@ class Train:
     compile: bool = False  # torch.compile every block
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an int >= 1, got {getattr(self, name)}")
+        _check_at_least(1, self, "epochs", "batch_size", "accumulate")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
         for name in ("weight_decay", "momentum", "label_smoothing"):
@@ -102,8 +99,7 @@ class Budget:
     texts: int | None = None
 
     def __post_init__(self) -> None:
-        for name, limit in vars(self).items():
-            _check_at_least(0, name, limit)
+        _check_at_least(0, self, "calls", "images", "contexts", "texts")
 
 
 @dataclass
@@ -118,10 +114,13 @@ class Execution:
     data_root: str | None = None  # where datasets lie; null: the environment variable PETLBENCH_DATA
 
     def __post_init__(self) -> None:
-        _check_at_least(1, "threads", self.threads)
-        _check_at_least(0, "cache_mb", self.cache_mb)
+        _check_at_least(1, self, "threads")
+        _check_at_least(0, self, "cache_mb")
 
 
-def _check_at_least(least: int, name: str, value: int | None) -> None:
-    if value is not None and value < least:
-        raise ValueError(f"{name} must be an int >= {least} or null, got {value}")
+def _check_at_least(least: int, section: Protocol | Train | Budget | Execution, *names: str) -> None:
+    kinds = {field.name: str(field.type) for field in fields(section)}
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be an int >= {least}{' or null' if 'None' in kinds[name] else ''}, got {value}")

@@ -34,31 +34,37 @@ def message(*words: str) -> str:
 @pytest.fixture
 def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty configs/ folder in place of the shipped one."""
-    for folder in ("methods", "suites", "backbones"):
+    for folder in ("methods", "suites", "recipes", "backbones"):
         (tmp_path / folder).mkdir()
     monkeypatch.setattr("petlbench.config.files", lambda package: tmp_path / package.rpartition(".")[2])
     return tmp_path
 
 
-@pytest.mark.parametrize("layers", range(6))
+@pytest.mark.parametrize("layers", range(9))
 def test_a_later_layer_wins(configs: Path, layers: int) -> None:
-    """Defaults < suite < method < the method's part for the suite < for the task < command line."""
-    texts = [
-        "train: {epochs: 21}",
-        "train: {epochs: 22}",
-        "suites: {mini: {train: {epochs: 23}}}",
-        "tasks: {mini/digits: {train: {epochs: 24}}}",
-    ]
-    (configs / "suites" / "mini.yaml").write_text("tasks: [mini/digits]\n" + "\n".join(texts[:1][:layers]))
-    (configs / "methods" / "lora.yaml").write_text("\n".join(texts[1:layers] or ["{}"]))
-    words = ["train.epochs=25"] if layers == 5 else []
-    assert configured(*words).train.epochs == (20 + layers if layers else Train.epochs)
+    """Defaults < suite < method < its part for the suite < for the task < recipe < its part for the suite < for the task < command line."""
+    parts = "train: {{epochs: {}}}", "suites: {{mini: {{train: {{epochs: {}}}}}}}", "tasks: {{mini/digits: {{train: {{epochs: {}}}}}}}"
+    texts = [part.format(epochs) for epochs, part in enumerate((parts[0], *parts, *parts), start=21)][:layers]
+    (configs / "suites" / "mini.yaml").write_text("\n".join(["tasks: [mini/digits]", *texts[:1]]))
+    (configs / "methods" / "lora.yaml").write_text("\n".join(texts[1:4] or ["{}"]))
+    (configs / "recipes" / "paper.yaml").write_text("\n".join(["title: A paper", *texts[4:7]]))
+    words = ["train.epochs=28"] if layers == 8 else []
+    assert configured("recipe=paper", *words).train.epochs == (20 + layers if layers else Train.epochs)
 
 
-@pytest.mark.parametrize(("task", "expected"), [("mini/digits", "task mini/digits"), ("mini/count", "suite mini"), ("vtab/dtd", "default")])
-def test_the_configuration_says_which_layer_its_hyperparameters_come_from(configs: Path, task: str, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["task=mini/digits"], "task mini/digits"),
+        (["task=mini/count"], "suite mini"),
+        (["task=vtab/dtd"], "default"),
+        (["task=mini/digits", "recipe=paper"], "recipe paper"),
+    ],
+)
+def test_the_configuration_says_which_layer_its_hyperparameters_come_from(configs: Path, words: list[str], expected: str) -> None:
     (configs / "methods" / "lora.yaml").write_text("suites: {mini: {}}\ntasks: {mini/digits: {}}")
-    assert resolve(["method=lora", f"task={task}"]).hyperparameters == expected
+    (configs / "recipes" / "paper.yaml").write_text("title: A paper")
+    assert resolve(["method=lora", *words]).hyperparameters == expected
 
 
 def test_a_preset_is_its_plugin_under_a_name_of_its_own() -> None:
@@ -84,6 +90,8 @@ def test_a_wrong_key_in_a_file_is_reported_with_the_file(configs: Path) -> None:
     ("words", "expected"),
     [
         (("method=lroa", "task=mini/digits"), "no method 'lroa'. Did you mean 'lora'? (petlbench methods lists all)"),
+        ((*RUN, "recipe=noha"), "no recipe 'noha'. Did you mean 'noah'? (petlbench recipes lists all)"),
+        ((*RUN, "recip=noah"), "unknown key 'recip'. Did you mean 'recipe'? (command line)"),
         ((*RUN, "trian.epochs=3"), "unknown key 'trian'. Did you mean 'train'? (command line)"),
         ((*RUN, "sed=3"), "unknown key 'sed'. Did you mean 'seed'? (command line)"),
         ((*RUN, "thread=3"), "unknown key 'thread'. Did you mean 'threads'? (command line)"),
@@ -99,10 +107,22 @@ def test_a_wrong_key_in_a_file_is_reported_with_the_file(configs: Path) -> None:
         ((*RUN, "train.learning_rate=nan"), "train.learning_rate must be a finite number, got 'nan' (command line)"),
         ((*RUN, "train.learning_rate=-1"), "train.learning_rate must be > 0, got -1.0"),
         ((*RUN, "train.label_smoothing=1"), "train.label_smoothing must be < 1, got 1.0"),
+        (
+            (*RUN, "train.min_learning_rate=1", "train.learning_rate=0.5"),
+            "train.min_learning_rate must lie between 0 and the highest rate, 0.5, got 1.0",
+        ),
+        (
+            (*RUN, "train.warmup_learning_rate=1", "train.learning_rate=2", "train.scale_learning_rate=true", "train.batch_size=64"),
+            "train.warmup_learning_rate must lie between 0 and the highest rate, 0.5, got 1.0",
+        ),
+        ((*RUN, "train.schedule=timm_cosine"), "train: schedule=timm_cosine goes by whole epochs; set train.schedule_step=epoch"),
+        ((*RUN, "train.drop_path=1"), "train.drop_path must lie in [0, 1), got 1.0"),
         ((*RUN, "train.compile=maybe"), "train.compile must be true or false, got 'maybe' (command line)"),
         ((*RUN, "train.optimizer=adam"), "train.optimizer must be one of adamw, sgd, got 'adam' (command line)"),
         ((*RUN, "protocol.shots=few"), "protocol.shots must be an int or null, got 'few' (command line)"),
         ((*RUN, "protocol.shots=0"), "protocol.shots must be an int >= 1 or null, got 0"),
+        ((*RUN, "protocol.select_every=0"), "protocol.select_every must be an int >= 1, got 0"),
+        ((*RUN, "cache_mb=-1"), "cache_mb must be an int >= 0, got -1"),
         ((*RUN, "budget.images=-1"), "budget.images must be an int >= 0 or null, got -1"),
         ((*RUN, "threads=two"), "threads must be an int or null, got 'two' (command line)"),
         ((*RUN, "threads=0"), "threads must be an int >= 1 or null, got 0"),
@@ -150,15 +170,17 @@ def test_the_run_id_does_not_depend_on_the_order_of_keys(order: random.Random) -
 
 
 CHANGES = {
-    "task": "mini/count", "method": "bitfit", "seed": 1, "precision": "bf16",
+    "task": "mini/count", "method": "bitfit", "seed": 1, "precision": "bf16", "recipe": "noah",
     "method.rank": 4, "method.scale": 0.5, "method.targets": "[k]", "method.dropout": 0.1,
     "backbone.name": "other", "backbone.checkpoint": "weights.pth",
     "protocol.name": "other", "protocol.resize": 40, "protocol.resize_mode": "short", "protocol.interpolation": "nearest",
     "protocol.normalise": "half", "protocol.augment": "flip", "protocol.shots": 2, "protocol.split_seed": 2,
-    "protocol.train_on": "trainval", "protocol.selection": "best_val",
+    "protocol.train_on": "trainval", "protocol.selection": "best_val", "protocol.select_every": 2, "protocol.select_tail": 2,
     "train.epochs": 7, "train.batch_size": 8, "train.optimizer": "sgd", "train.learning_rate": 0.5, "train.scale_learning_rate": True,
     "train.weight_decay": 0.5, "train.momentum": 0.5, "train.schedule": "constant", "train.schedule_step": "epoch",
-    "train.warmup_epochs": 2, "train.label_smoothing": 0.1, "train.accumulate": 2, "train.clip_norm": 1, "train.compile": True,
+    "train.warmup_epochs": 2, "train.warmup_learning_rate": 1e-4, "train.min_learning_rate": 1e-4,
+    "train.label_smoothing": 0.1, "train.accumulate": 2, "train.clip_norm": 1, "train.drop_path": 0.1,
+    "train.checkpoint_activations": True, "train.compile": True,
     "budget.calls": 1, "budget.images": 1, "budget.contexts": 1, "budget.texts": 1,
 }  # fmt: skip
 
@@ -174,7 +196,7 @@ def test_no_setting_was_forgotten_above() -> None:
     assert fields == {key for key in CHANGES if "." in key}
 
 
-@pytest.mark.parametrize("word", ["out=elsewhere", "device=cpu", "threads=2", "save=true", "data_root=elsewhere"])
+@pytest.mark.parametrize("word", ["out=elsewhere", "device=cpu", "threads=2", "save=true", "data_root=elsewhere", "cache_mb=1"])
 def test_where_and_how_a_run_is_carried_out_is_not_part_of_its_id(word: str) -> None:
     assert word.partition("=")[0] in {field.name for field in dataclasses.fields(Execution)}
     assert run_id(configured(word).identity) == run_id(configured().identity)

@@ -139,6 +139,41 @@ def test_oracle_test_looks_at_the_test_split_and_says_so(run: Callable[..., tupl
     assert problems_of(path) == []
 
 
+@pytest.mark.parametrize(("every", "tail", "expected"), [(1, 1, [0, 1, 2, 3]), (3, 1, [0, 3]), (2, 1, [0, 2, 3]), (10, 2, [0, 2, 3])])
+def test_a_selection_rule_looks_only_at_every_so_many_epochs_and_the_last(
+    run: Callable[..., tuple[Record, Path]], scripted: str, every: int, tail: int, expected: list[int]
+) -> None:
+    words = ("protocol.selection=best_val", f"protocol.select_every={every}", f"protocol.select_tail={tail}", "train.epochs=4")
+    record, _ = run(scripted, *words)
+    assert [epoch.epoch for epoch in record.history if epoch.val_accuracy is not None] == expected
+    assert [epoch.epoch for epoch in record.history] == [0, 1, 2, 3]
+    assert record.cost.queries["val"].images == len(expected) * 100
+
+
+class Steady(QueryMethod):
+    """Learns nothing in as many epochs as it is told to."""
+
+    access = Access.SCORES
+
+    def fit(self, model: QueryModel, data: TrainingData) -> None:
+        for epoch in range(data.recipe.epochs):
+            data.report(Epoch(epoch=epoch, loss=1.0, learning_rate=0.1))
+
+    def predict(self, model: QueryModel, images: Tensor) -> Tensor:
+        return torch.zeros(len(images), len(model.class_names))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"), [("noah", [*range(0, 100, 10), 99]), ("spt_release", [*range(0, 90, 10), *range(90, 100)]), ("spt", [])]
+)
+def test_a_recipe_looks_at_the_test_split_when_the_released_code_does(
+    run: Callable[..., tuple[Record, Path]], plugin: Callable[..., type], recipe: str, expected: list[int]
+) -> None:
+    plugin("steady", Steady)
+    record, _ = run("steady", f"recipe={recipe}", "train.epochs=100")
+    assert [epoch.epoch for epoch in record.history if epoch.test_accuracy is not None] == expected
+
+
 class Snoop(QueryMethod):
     """Keeps what it was given."""
 

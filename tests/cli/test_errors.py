@@ -57,6 +57,7 @@ def assert_refused(result: tuple[int, str, str], *expected: str) -> None:
     ("words", "expected"),
     [
         (("run", "method=lroa", "task=mini/digits"), "no method 'lroa'. Did you mean 'lora'?"),
+        ((*RUN, "recipe=noha"), "no recipe 'noha'. Did you mean 'noah'? (petlbench recipes lists all)"),
         (("run", "method=lora", "task=mini/digit"), "no task 'mini/digit'. Did you mean 'mini/digits'?"),
         ((*RUN, "backbone=mini_clap"), "no backbone 'mini_clap'. Did you mean 'mini_clip'?"),
         ((*RUN, "trian.epochs=3"), "unknown key 'trian'. Did you mean 'train'?"),

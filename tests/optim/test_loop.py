@@ -77,6 +77,12 @@ def test_adamw_decouples_its_decay_from_the_gradient() -> None:
     torch.testing.assert_close(decayed.weight, plain.weight - 0.1 * 0.5 * w0)
 
 
+def test_adamw_has_the_moments_and_epsilon_of_the_papers() -> None:
+    """Betas 0.9 and 0.999, epsilon 1e-8 (SPT's released code)."""
+    (group,) = build_optimizer([{"params": list(linear().parameters())}], ONE_STEP).param_groups
+    assert (group["betas"], group["eps"], group["amsgrad"]) == ((0.9, 0.999), 1e-8, False)
+
+
 def test_decay_touches_only_what_decays() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
     model[0].bias.requires_grad_(False)
@@ -137,6 +143,16 @@ def test_an_epoch_wise_schedule_with_a_warm_up_learns_nothing_in_its_first_epoch
 def test_a_step_wise_schedule_moves_within_an_epoch() -> None:
     epochs = trained(linear(), Given(4, 4, 4), epochs=2, warmup_epochs=1, schedule_step="step", optimizer="sgd")
     assert epochs[0].learning_rate == pytest.approx(0.1 * 2 / 3)
+
+
+def test_every_parameter_and_the_report_follow_the_schedule_that_is_asked_for() -> None:
+    model = linear()
+    before, gradients = model.weight.detach().clone(), gradient(model)
+    schedule = {"schedule": "timm_cosine", "warmup_epochs": 1, "warmup_learning_rate": 0.01, "min_learning_rate": 0.02}
+    assert [epoch.learning_rate for epoch in trained(linear(), epochs=3, **schedule)] == pytest.approx([0.01, 0.01, 0.08])
+    (epoch,) = trained(model, optimizer="sgd", **(schedule | {"warmup_epochs": 0.5}))
+    torch.testing.assert_close(model.weight, before - epoch.learning_rate * gradients["weight"])
+    assert epoch.learning_rate == 0.01
 
 
 def test_the_reported_loss_is_the_mean_over_images() -> None:

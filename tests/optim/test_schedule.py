@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.scheduler.cosine_lr import CosineLRScheduler
 
-from petlbench.optim.schedule import factor
+from petlbench.optim.schedule import factor, learning_rate
+from petlbench.settings import Train
+
+NOAH = Train(schedule="timm_cosine", epochs=100, warmup_epochs=10, learning_rate=1e-3, warmup_learning_rate=1e-6, min_learning_rate=1e-5)
 
 
 def test_ten_epochs_of_warm_up_and_a_hundred_in_all_are_vpts_schedule() -> None:
@@ -40,3 +46,30 @@ def test_a_rate_never_leaves_zero_to_one(length: float, warmup: float, place: fl
 def test_after_the_warm_up_the_rate_only_falls(warmup: int, total: int) -> None:
     rates = [factor(epoch, warmup, total) for epoch in range(warmup, total)]
     assert rates == sorted(rates, reverse=True) and rates[-1] > 0
+
+
+@pytest.mark.parametrize(("epoch", "expected"), [(0, 1e-6), (1, 1e-6), (2, 1.009e-4), (50, 5.2055e-4), (99, 1.098e-5)])
+def test_noahs_and_spts_epochs_run_at_the_rates_of_their_released_code(epoch: int, expected: float) -> None:
+    assert learning_rate(epoch, NOAH) == pytest.approx(expected, rel=5e-4)  # printed with four digits
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(10, 100), (3, 20), (0, 12), (1, 2)])
+def test_timm_cosine_is_timms_scheduler_stepped_with_the_number_of_the_epoch_that_has_ended(warmup: int, total: int) -> None:
+    recipe = dataclasses.replace(NOAH, epochs=total, warmup_epochs=warmup)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    scheduler = CosineLRScheduler(optimizer, t_initial=total, lr_min=1e-5, warmup_t=warmup, warmup_lr_init=1e-6)
+    rates = []
+    for epoch in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(epoch)
+    assert [learning_rate(epoch, recipe) for epoch in range(total)] == pytest.approx(rates, rel=1e-12)
+
+
+def test_a_warm_up_and_a_cosine_may_begin_and_end_above_zero() -> None:
+    recipe = Train(epochs=6, warmup_epochs=2, learning_rate=1.0, warmup_learning_rate=0.2, min_learning_rate=0.4)
+    assert [learning_rate(position, recipe) for position in (0, 1, 2, 4, 6)] == pytest.approx([0.2, 0.6, 1.0, 0.7, 0.4])
+
+
+def test_a_rate_per_256_images_is_scaled_and_its_ends_are_not() -> None:
+    recipe = Train(learning_rate=2.0, scale_learning_rate=True, batch_size=64, warmup_learning_rate=0.1, min_learning_rate=0.3)
+    assert [learning_rate(epoch, recipe) for epoch in (0, 10, 100)] == pytest.approx([0.1, 0.5, 0.3])
