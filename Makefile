@@ -10,11 +10,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench plan leaderboard test test-all lint format clean
+.PHONY: help install bench bench-whitebox plan leaderboard test test-all lint format clean
 
 help: ## Show the targets and their variables
 	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
 
 install: $(READY) ## Create .venv
 
@@ -27,6 +27,9 @@ $(READY): pyproject.toml constraints.txt
 
 bench: $(READY) ## Run METHOD on DATASET with SEEDS, then write and show the leaderboard; continues where it stopped
 	@$(BIN)/petlbench bench method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS) $(if $(JOBS),--jobs $(JOBS))
+
+bench-whitebox: $(READY) ## Measure speed and memory of the white-box methods, with ARGS such as "--methods lora,vpt --json FILE"
+	@$(BIN)/python -m benchmarks.whitebox $(ARGS)
 
 plan: $(READY) ## Show what bench would do
 	@$(BIN)/petlbench plan method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS)

@@ -6,12 +6,11 @@ Letters in shapes: B images of a batch, S input size, T = B * N rows of tokens, 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -92,21 +91,22 @@ class MethodSubject:
         source = RenderedSource(split.labels, split.images.__getitem__)
         spec = TaskSpec(config.task, classes, ("a photo of {}.",), "random", lambda _: source)
         shuffled = torch.Generator().manual_seed(0)
-        self._train = Batches(split, transform, settings.batch, device, shuffled)
-        self._val = Batches(split.take(np.arange(settings.batch)), transform, settings.batch, device)
-        self._recipe, self._classes = config.train, classes
+        train = Batches(split, transform, settings.batch, device, shuffled)
+        val = Batches(split.take(np.arange(settings.batch)), transform, settings.batch, device)
+        self._data = TrainingData(train, val, config.train, classes, lambda _: None)
         method: Any = load_method(name)[0](config.method_config)
         torch.manual_seed(0)
         self._learner = GradientLearner(method, backbone, spec, device, self.number_format)
 
     def forward(self) -> None:
-        self._learner.predict(self._train)
+        self._learner.prepare(self._data)  # does nothing after the first time
+        self._learner.predict(self._data.train)
 
     def train(self, report: Callable[[], None]) -> None:
-        self._learner.fit(TrainingData(self._train, self._val, self._recipe, self._classes, lambda _: report()))
+        self._learner.fit(replace(self._data, report=lambda _: report()))
 
     def facts(self, watch: GradientWatch) -> dict[str, Any]:
-        return {"flops": training_flops(self._learner.model.vit, self._products, self._train.batch_size, watch)}
+        return {"flops": training_flops(self._learner.model.vit, self._products, self._data.train.batch_size, watch)}
 
 
 class PlainFull:
@@ -157,8 +157,9 @@ class PlainPeft(PlainFull):
     """The same loop around the peft library's LoRA with that library's defaults; the head is trained as well."""
 
     def prepared(self, model: nn.Module) -> nn.Module:
-        peft = importlib.import_module("peft")  # not a dependency of the project
-        return peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules=["qkv"], modules_to_save=["head"]))
+        from peft import LoraConfig, get_peft_model  # takes seconds
+
+        return get_peft_model(model, LoraConfig(r=8, target_modules=["qkv"], modules_to_save=["head"]))
 
 
 class Gemm:
@@ -215,26 +216,16 @@ class Gemm:
         return seconds
 
 
-def references() -> list[str]:
-    """What methods are measured against; plain_peft only where the peft library is installed."""
-    return ["gemm", "plain_full", *(["plain_peft"] if has_peft() else [])]
-
-
-def has_peft() -> bool:
-    return importlib.util.find_spec("peft") is not None
+REFERENCES: dict[str, Callable[[Settings, torch.device], Subject]] = {"gemm": Gemm, "plain_full": PlainFull, "plain_peft": PlainPeft}
 
 
 def subject_type(name: str, settings: Settings) -> Callable[[Settings, torch.device], Subject]:
-    """What builds a configuration; everything that it will import is imported here."""
+    """What builds a reference or a method; everything that it will import is imported here."""
     if settings.backbone == "mini_clip":
         importlib.import_module("petlbench.backbones.mini_clip")
-    if name in ("gemm", "plain_full"):
-        return Gemm if name == "gemm" else PlainFull
-    if name == "plain_peft":
-        importlib.import_module("peft")
-        return PlainPeft
-    load_method(name)
-    return partial(MethodSubject, name)
+    if name == "plain_peft" or (name not in REFERENCES and load_method(name)[0].name == "lora_peft"):
+        importlib.import_module("peft")  # brings transformers along
+    return REFERENCES.get(name) or partial(MethodSubject, name)
 
 
 def run_config(method: str, settings: Settings) -> RunConfig:

@@ -3,7 +3,7 @@
 Every configuration is a warm process of its own: the methods on the harness's learner, exactly as a run trains them, and the references
 
 * ``plain_full``: plain full fine-tuning of the timm model (AdamW, cross entropy, fp32), nothing of this project;
-* ``plain_peft``: the peft library's LoRA (r = 8 on qkv, its defaults, fp32) in the same loop, where peft is installed;
+* ``plain_peft``: the peft library's LoRA (r = 8 on qkv, its defaults, fp32) in the same loop;
 * ``gemm``: the bare matrix products of a block at the batch's number of tokens, in the run's number format. At their rate the products that
   a method cannot do without (`benchmarks/floor.py`) take the time that is its floor.
 
@@ -26,7 +26,7 @@ from typing import Any
 
 import click
 
-from benchmarks.subjects import BACKBONES, Settings, references
+from benchmarks.subjects import BACKBONES, REFERENCES, Settings
 from benchmarks.summary import summarise, table
 from benchmarks.workers import measure
 from petlbench import provenance
@@ -47,7 +47,9 @@ from petlbench.run import pick_device
 @click.option("--steps", type=click.IntRange(1), default=1, help="Batches of a round.")
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Counted rounds.")
 @click.option("--threads", type=click.IntRange(1), default=None, help="Of torch on a CPU.  [default: all cores]")
-@click.option("--at-once", type=click.IntRange(4), default=7, help="Processes alive at the same time, references included.")
+@click.option(
+    "--at-once", type=click.IntRange(len(REFERENCES) + 1), default=7, help="Processes alive at the same time, references included."
+)
 @click.option("--json", "target", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where to write all samples.")
 def main(methods: str | None, at_once: int, target: Path | None, **settings: Any) -> None:
     """Measure seconds and memory of the white-box methods against plain training loops and the floor of their matrix products."""
@@ -64,16 +66,14 @@ def run(methods: Sequence[str], at_once: int, target: Path | None, settings: Set
     pick_device(settings.device)  # refuses a device that is not there
     if target is not None and not target.absolute().parent.is_dir():
         raise ConfigError(f"cannot write {target}: there is no folder {target.parent}; create it or choose another with --json PATH")
-    against, console = references(), table_console()
-    if "plain_peft" not in against:
-        click.echo("plain_peft is left out: the peft library is not installed (pip install peft)", err=True)
+    console = table_console()
     failures: dict[str, str] = {}
     groups: list[dict[str, Any]] = []
     machine: dict[str, Any] = {}
-    parts = chunks(methods, at_once - len(against))
+    parts = chunks(methods, at_once - len(REFERENCES))
     for number, part in enumerate(parts, start=1):
         title = f"group {number} of {len(parts)}"
-        measured, failed = measure([*against, *part], settings, title)
+        measured, failed = measure([*REFERENCES, *part], settings, title)
         for name, reason in failed.items():
             click.echo(f"petlbench: {name}: {reason}", err=True)
         failures |= failed

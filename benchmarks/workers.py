@@ -26,7 +26,7 @@ import click
 import torch
 
 from benchmarks.floor import GradientWatch
-from benchmarks.subjects import Settings, Subject, has_peft, now, subject_type
+from benchmarks.subjects import Settings, Subject, now, subject_type
 from petlbench import provenance
 from petlbench.measure import peak_memory_mb, reset_peak_memory
 from petlbench.run import pick_device
@@ -189,7 +189,7 @@ class _TrainingRounds:
 def machine(device: torch.device, number_format: str) -> dict[str, Any]:
     """Everything besides code and settings that a number may depend on."""
     facts = provenance.environment(device, number_format).model_dump()
-    facts["packages"]["peft"] = version("peft") if has_peft() else None
+    facts["packages"]["peft"] = version("peft")
     return {**facts, "cpu": cpu_name(), "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None}
 
 

@@ -21,12 +21,10 @@ SETTINGS = Settings(backbone="mini_clip", precision="auto", device="cpu", batch=
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, dict[str, Any]]:
-    """What the command said and wrote. peft stays out: not every environment has it."""
+    """What the command said and wrote."""
     target = tmp_path_factory.mktemp("bench") / "whitebox.json"
     words = ["--backbone", "mini_clip", "--methods", "lora,bitfit", "--batch", BATCH, "--steps", 1, "--rounds", 2, "--threads", 1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(whitebox, "references", lambda: ["gemm", "plain_full"])
-        result = CliRunner().invoke(whitebox.main, [*map(str, words), "--device", "cpu", "--json", str(target)], catch_exceptions=False)
+    result = CliRunner().invoke(whitebox.main, [*map(str, words), "--device", "cpu", "--json", str(target)], catch_exceptions=False)
     return result, json.loads(target.read_text())
 
 
@@ -37,7 +35,7 @@ def rows(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_every_configuration_has_a_row_and_a_line_of_the_table(finished: tuple[Result, dict[str, Any]]) -> None:
     result, document = finished
     assert result.exit_code == 0 and document["failures"] == {}
-    assert list(rows(document)) == ["plain_full", "lora", "bitfit"]
+    assert list(rows(document)) == ["plain_full", "plain_peft", "lora", "bitfit"]
     assert all(name in result.stdout for name in rows(document))
 
 
@@ -51,13 +49,13 @@ def test_medians_are_those_of_the_counted_rounds(finished: tuple[Result, dict[st
 
 def test_ratios_are_quotients_of_the_medians(finished: tuple[Result, dict[str, Any]]) -> None:
     document = finished[1]
-    gemm, full = document["groups"][0]["gemm"], rows(document)["plain_full"]
+    gemm, full, peft = document["groups"][0]["gemm"], rows(document)["plain_full"], rows(document)["plain_peft"]
     for row in rows(document).values():
         floor = row["flops"]["step"] / gemm["flops"]["step"] * median(gemm["samples"]["step"])
         assert row["ratios"]["step_to_plain_full"] == pytest.approx(median(row["samples"]["step"]) / median(full["samples"]["step"]))
         assert row["ratios"]["step_to_floor"] == pytest.approx(median(row["samples"]["step"]) / floor)
         assert row["ratios"]["model_memory_to_plain_full"] == pytest.approx(row["model_mb"] / full["model_mb"])
-        assert row["ratios"]["step_to_plain_peft"] is None
+        assert row["ratios"]["step_to_plain_peft"] == pytest.approx(median(row["samples"]["step"]) / median(peft["samples"]["step"]))
         assert row["model_mb"] == row["peak_mb"] - row["imported_mb"] > 0
 
 
@@ -68,8 +66,7 @@ def test_the_floor_is_that_of_the_backbone_at_the_batch_size(finished: tuple[Res
     steps = {
         "plain_full": 3 * forward - 786_432,
         "bitfit": forward + linears + 2 * attention,
-        "lora": forward + linears - 1_671_168 + 2 * attention,
-    }
+    } | dict.fromkeys(("plain_peft", "lora"), forward + linears - 1_671_168 + 2 * attention)
     assert {name: row["flops"]["forward"] for name, row in rows(finished[1]).items()} == dict.fromkeys(rows(finished[1]), BATCH * forward)
     assert {name: row["flops"]["step"] for name, row in rows(finished[1]).items()} == {
         name: BATCH * steps[name] for name in rows(finished[1])
