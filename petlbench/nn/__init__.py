@@ -1,4 +1,9 @@
 """Layers that methods share."""
+# ruff: noqa: E402 (the call has to come first)
+
+from petlbench.torchvision_ops import define_missing_schemas
+
+define_missing_schemas()  # before anything in here imports timm
 
 from petlbench.nn.deltas import LINEARS, PLACES, Delta, attach, merge, tuned_linear, widths
 from petlbench.nn.linear import TunedLinear

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -189,6 +191,11 @@ def test_entries_and_whole_biases_fold_into_a_plain_layer() -> None:
     assert type(plain) is nn.Linear
     assert not any(p.requires_grad for p in plain.parameters())
     torch.testing.assert_close(plain(X), tuned(X))
+
+
+def test_layers_can_be_the_first_thing_that_is_imported() -> None:
+    """timm, which they need, fails beside a CPU-only torch unless torchvision's missing operators are defined before."""
+    subprocess.run([sys.executable, "-c", "import petlbench.nn"], check=True)
 
 
 def test_under_autocast_the_input_is_rounded_once_and_what_trains_stays_in_fp32() -> None:
