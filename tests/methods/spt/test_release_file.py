@@ -7,6 +7,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -113,9 +114,15 @@ def test_other_objects_are_refused_and_nothing_is_run(value: Any, tmp_path: Path
 
 
 def test_what_reading_allows_is_allowed_for_that_file_only(tmp_path: Path) -> None:
-    before = torch.serialization.get_safe_globals()
-    read(saved(tmp_path / "own.pth"), tiny(), RULE)
-    assert torch.serialization.get_safe_globals() == before
+    path = saved(tmp_path / "own.pth")
+    read(path, tiny(), RULE)
+    with pytest.raises(UnpicklingError, match="Weights only load failed"):
+        torch.load(path, weights_only=True)
+
+
+def test_positions_may_stand_in_any_order(tmp_path: Path) -> None:
+    path = saved(tmp_path / "file.pth", unstructured_indexes=content()["unstructured_indexes"].flip(0))
+    assert_equal(read(path, tiny(), RULE), selection())
 
 
 def without(key: str) -> dict[str, Any]:
