@@ -41,7 +41,7 @@ def evaluate_checkpoint(saved: Checkpoint, words: list[str]) -> dict[str, Any]:
 def export_merged(saved: Checkpoint, path: Path) -> None:
     """Write the adapted tower with its head as the state dict of a plain timm model, updates folded into the weights they stand beside.
 
-    CheckpointError when something that was learned is no change of the backbone's own weights, such as an adapter or a prompt.
+    CheckpointError when the method leaves something beside the backbone's own weights, such as an adapter or a prompt.
     """
     config = resolve([*as_words(saved.config), "precision=fp32"])
     with _reopened(saved, config, torch.device("cpu")) as (learner, backbone):
@@ -55,7 +55,7 @@ def export_merged(saved: Checkpoint, path: Path) -> None:
         state = vit.state_dict()
         if added := [name for name in state if name not in backbone.vit.state_dict()]:
             raise CheckpointError(
-                f"method {config.method} adds {added[0]}{' and others' if len(added) > 1 else ''}, which cannot be folded into the weights"
+                f"method {config.method} adds {added[0]}{' and others' if len(added) > 1 else ''}, which is not folded into the backbone's weights"
             )
         state |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
         write_atomically(path, save({name: tensor.contiguous() for name, tensor in state.items()}, {"backbone": config.backbone.name}))
