@@ -60,8 +60,8 @@ class GradientMethod(Method):
         return head
 
     def decays(self, name: str, parameter: nn.Parameter) -> bool:
-        """Whether weight decay applies to a trainable parameter."""
-        return parameter.ndim > 1
+        """Whether weight decay applies to a trainable parameter: to matrices, not to vectors, nor to tokens and positions (timm's convention)."""
+        return parameter.ndim > 1 and name.rpartition(".")[2] not in ("cls_token", "reg_token", "pos_embed")
 
 
 class QueryMethod(Method, nn.Module):

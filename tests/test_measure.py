@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from timm.layers import Attention
 from torch import nn
 
 from petlbench.measure import ImageCounter, Stopwatch, flops_per_image, peak_memory_mb, reset_peak_memory
@@ -71,3 +72,10 @@ def test_peak_memory_sees_what_was_allocated_and_freed() -> None:
         for page in range(0, len(block), mmap.PAGESIZE):
             block[page] = 1
     assert peak_memory_mb(CPU) > before + 100
+
+
+def test_the_products_of_attention_are_counted() -> None:
+    """Scores and weighted values of 5 tokens, beside the linears for queries, keys and values and behind them."""
+    attention = Attention(8, num_heads=2)
+    linears = 2 * 5 * 8 * (24 + 8)
+    assert flops_per_image(attention, torch.zeros(1, 5, 8)) == linears + 2 * (2 * 5 * 5 * 8)

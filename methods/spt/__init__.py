@@ -100,7 +100,3 @@ class SPT(GradientMethod):
         """What ``prepare`` found, for a frozen or an adapted tower."""
         ranked: list[Candidate] = candidates(vit)
         return Selection.from_state(ranked, self.config.rule(vit.embed_dim), self.plan)
-
-    def decays(self, name: str, parameter: nn.Parameter) -> bool:
-        """Matrices of modules and of the head; no vector, no single entry, not the class token (released code)."""
-        return parameter.ndim > 1 and not name.endswith("cls_token")

@@ -129,7 +129,8 @@ class TunedLinear(nn.Linear):
             return self.weight.to(dtype)
         working = self._working
         if working is None or working.dtype != dtype or working.device != self.weight.device:
-            working = self._working = self.weight.detach().to(dtype, copy=True)
+            with torch.inference_mode(False):  # a copy made while predicting must serve in training, too
+                working = self._working = self.weight.detach().to(dtype, copy=True)
         with torch.no_grad():
             working.view(-1)[self._positions] = (self._starts + torch.cat([*self.entries.values()])).to(dtype)
         return working

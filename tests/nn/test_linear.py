@@ -127,6 +127,14 @@ def test_changed_entries_act_in_the_next_pass() -> None:
     torch.testing.assert_close(difference[..., D:], torch.zeros(2, 5, 2 * D).double())
 
 
+def test_predicting_before_training_leaves_the_layer_trainable() -> None:
+    tuned, _, _ = fully_tuned()
+    with torch.inference_mode():
+        tuned(X)
+    tuned(X).sum().backward()
+    assert tuned.entries["q"].grad is not None
+
+
 def saved_shapes(tuned: nn.Module, x: Tensor) -> list[tuple[int, ...]]:
     """Shapes of what a forward pass keeps, parameters left out."""
     own = {p.data_ptr() for p in tuned.parameters()}
