@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from petlbench.backbones.last_block import end_with_the_class_token
 from petlbench.registry import Registry
 
 
@@ -52,6 +53,7 @@ class Backbone:
         logit_scale: float = 1.0,
     ) -> None:
         self.card = card
+        end_with_the_class_token(vit)
         self.vit = vit.eval().requires_grad_(False)  # a timm VisionTransformer without a head: (B, 3, S, S) -> (B, D)
         self.projection = None if projection is None else projection.eval().requires_grad_(False)  # (B, D) -> (B, E)
         self.text = text

@@ -194,15 +194,16 @@ class _TunedProduct(torch.autograd.Function):
                 hidden = hidden * gate.reshape(hidden.shape)
             for (start, stop), up, part in zip(rows, ups, hidden.split([up.shape[1] for up in ups], dim=1), strict=True):
                 y[:, start:stop].addmm_(part, up.t())
-        keeps_x = entries is not None or ctx.needs_input_grad[2] or (down is not None and z is None)
+        keeps_x = ctx.needs_input_grad[2] or (down is not None and z is None) or len(positions) >= flat.shape[1]
+        chosen = flat.index_select(1, positions % flat.shape[1]) if entries is not None and not keeps_x else None  # (tokens, K)
         ctx.rows, ctx.shape, ctx.updates = rows, x.shape, len(ups)
-        ctx.save_for_backward(flat if keeps_x else None, z, weight, positions, down, gate, hidden, *ups)
+        ctx.save_for_backward(flat if keeps_x else None, chosen, z, weight, positions, down, gate, hidden, *ups)
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, z, weight, positions, down, gate, hidden, *ups = ctx.saved_tensors
+        x, chosen, z, weight, positions, down, gate, hidden, *ups = ctx.saved_tensors
         wants_x, wants_z, wants_weight, wants_bias, wants_entries = ctx.needs_input_grad[:5]
         g = gradient.reshape(-1, gradient.shape[-1])
         gx = g @ weight if wants_x else None
@@ -227,7 +228,7 @@ class _TunedProduct(torch.autograd.Function):
             gz,
             g.t() @ x if wants_weight else None,
             g.sum(dim=0) if wants_bias else None,
-            _entry_gradient(g, x, positions, weight.shape[1]) if wants_entries else None,
+            _entry_gradient(g, x, chosen, positions, weight.shape[1]) if wants_entries else None,
             None,
             gdown,
             None,
@@ -236,10 +237,13 @@ class _TunedProduct(torch.autograd.Function):
         )
 
 
-def _entry_gradient(g: Tensor, x: Tensor, positions: Tensor, width: int) -> Tensor:
-    """Entries (K,) of g^T x at flat positions, summed in float32 over chunks of tokens."""
+def _entry_gradient(g: Tensor, x: Tensor | None, chosen: Tensor | None, positions: Tensor, width: int) -> Tensor:
+    """Entries (K,) of g^T x at flat positions, summed in float32 over chunks of tokens; ``chosen``: their columns of x when x was not kept."""
     rows, columns = positions // width, positions % width
     total = torch.zeros(len(positions), device=g.device)
-    for chunk, inputs in zip(g.split(TOKENS_AT_ONCE), x.split(TOKENS_AT_ONCE), strict=True):
-        total += (chunk.index_select(1, rows) * inputs.index_select(1, columns)).sum(dim=0, dtype=torch.float32)
+    kept = x if chosen is None else chosen
+    assert kept is not None
+    for gradients, inputs in zip(g.split(TOKENS_AT_ONCE), kept.split(TOKENS_AT_ONCE), strict=True):
+        factor = inputs.index_select(1, columns) if chosen is None else inputs
+        total += gradients.index_select(1, rows).mul_(factor).sum(dim=0, dtype=torch.float32)
     return total

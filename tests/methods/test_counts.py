@@ -18,6 +18,7 @@ ROWS = [
     (92_160, "vpt"),
     (46_080, "vpt", "method.prompt_length=5"),
     (921_600, "vpt", "method.prompt_length=100"),
+    (12 * 5 * 50 + 50 * 768 + 768, "vpt", "method.prompt_length=5", "method.project_from=50"),  # prompts of 50 and their projection
     (38_400, "vpt_shallow"),
     (3_840, "vpt_shallow", "method.prompt_length=5"),
     (294_912, "lora"),

@@ -102,7 +102,21 @@ def test_the_gradients_of_low_rank_updates_agree_with_finite_differences(dropped
 def test_entries_are_summed_over_chunks_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     g, x, positions = torch.randn(10, 4), torch.randn(10, 3), torch.tensor([0, 5, 11])
     monkeypatch.setattr(layer, "TOKENS_AT_ONCE", 4)
-    torch.testing.assert_close(layer._entry_gradient(g, x, positions, 3), (g.T @ x).reshape(-1)[positions])
+    expected = (g.T @ x).reshape(-1)[positions]
+    torch.testing.assert_close(layer._entry_gradient(g, x, None, positions, 3), expected)
+    torch.testing.assert_close(layer._entry_gradient(g, None, x[:, positions % 3], positions, 3), expected)
+
+
+@pytest.mark.parametrize(("count", "kept"), [(4, [(10, 4)]), (7, [(10, D)])])
+def test_a_layer_of_few_trained_entries_keeps_their_columns_of_the_input_only(count: int, kept: list[tuple[int, int]]) -> None:
+    tuned, frozen = fused()
+    tuned.train_entries("k", torch.arange(0, 5 * count, 5))
+    x = X.clone().requires_grad_()
+    assert [shape for shape in saved_shapes(tuned, x) if 10 in shape] == kept
+    dense = frozen.weight.clone().requires_grad_()
+    tuned(x).square().sum().backward()
+    F.linear(x.detach(), dense, frozen.bias).square().sum().backward()
+    torch.testing.assert_close(tuned.entries["k"].grad, dense.grad[D : 2 * D].reshape(-1)[torch.arange(0, 5 * count, 5)].float())  # type: ignore[index]
 
 
 def test_the_frozen_weight_is_never_written() -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from petlbench.backbones.backbone import share
 from petlbench.nn import Prompts, insert
 from petlbench.testing.mocks import tiny_backbone
-from tests.nn.test_deltas import trainable
 
 D, DEPTH, P = 32, 3, 2
 IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -101,16 +100,3 @@ def test_every_prompt_gets_a_gradient() -> None:
     vit(IMAGES).square().sum().backward()
     for parameter in prompts.parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0
-
-
-COUNTS = [
-    (46_080, {"prompt_length": 5}),
-    (921_600, {"prompt_length": 100}),
-    (3_840, {"prompt_length": 5, "deep": False}),
-    (12 * 5 * 50 + 50 * 768 + 768, {"prompt_length": 5, "project_from": 50}),
-]
-
-
-@pytest.mark.parametrize(("expected", "settings"), COUNTS)
-def test_the_published_parameter_counts_of_vit_b_are_met(expected: int, settings: dict[str, Any]) -> None:
-    assert trainable("vpt", **settings) == expected
