@@ -13,7 +13,7 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from petlbench.nn.linear import TunedLinear
+from petlbench.nn.linear import Dropout, TunedLinear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "gelu": nn.GELU, "relu": nn.ReLU}
 _FUSED = ("q", "k", "v")  # thirds of timm's fused qkv output
@@ -57,8 +57,8 @@ class Delta(nn.Module):
         self.down = nn.Linear(width_in, bottleneck, bias=bias)
         self.up = nn.Linear(bottleneck, width_out, bias=bias)
         self.activation = ACTIVATIONS[activation]()
-        self.input_dropout = nn.Dropout(input_dropout)
-        self.hidden_dropout = nn.Dropout(hidden_dropout)
+        self.input_dropout = Dropout(input_dropout)
+        self.hidden_dropout = Dropout(hidden_dropout)
         self.drop_path = DropPath(drop_path)
         self.scale = scale
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))

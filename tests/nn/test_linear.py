@@ -194,6 +194,19 @@ def test_updates_of_one_layer_share_the_dropout_of_their_input() -> None:
     assert not torch.allclose(q, tuned.eval()(X)[..., :D])
 
 
+def test_dropout_keeps_a_mask_of_bytes_and_is_torchs_otherwise() -> None:
+    dropout, x = layer.Dropout(0.25), torch.ones(100, 100, requires_grad=True)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        y = dropout(x)
+    assert [tensor.dtype for tensor in kept] == [torch.bool]
+    assert y.detach().unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert 0.72 < float((y > 0).float().mean()) < 0.78
+    y.sum().backward()
+    assert x.grad is not None and torch.equal(x.grad, y.detach())
+    assert dropout.eval()(x) is x
+
+
 def test_drop_path_removes_an_update_for_whole_images() -> None:
     tuned, frozen = fused(("fc1",))
     delta = update(2, drop_path=0.5)  # in training mode
