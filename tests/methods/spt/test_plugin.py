@@ -55,7 +55,7 @@ def test_another_seed_or_protocol_is_scored_anew(run: Callable[..., Record]) -> 
 def test_the_budget_is_nearly_met_and_the_record_says_where_it_went(run: Callable[..., Record]) -> None:
     parameters = run("spt").parameters
     assert parameters is not None
-    assert 0.7 * 24_600 < parameters.trainable < 1.3 * 24_600
+    assert 0.7 * 24_576 < parameters.trainable < 1.3 * 24_576
     assert sum(parameters.allocation.values()) == parameters.trainable
     assert parameters.allocation["embed"] == 128  # the class token
 
@@ -70,7 +70,7 @@ def test_a_checkpoint_holds_the_selection_and_needs_no_training_data(run: Callab
 
 def test_a_selection_file_replaces_the_scores(run: Callable[..., Record], tmp_path: Path) -> None:
     vit = load_backbone("mini_clip").vit
-    rule = SPTConfig(rank=4, unit=24_600).rule(128)
+    rule = SPTConfig(rank=4, unit=24_576).rule(128)
     ranked = candidates(vit)
     kept = torch.randperm(sum(c.size for c in ranked), generator=torch.Generator().manual_seed(0))[:500]
     selection = Selection.of(ranked, rule, kept)
