@@ -116,9 +116,10 @@ class PlainFull:
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         backbone = BACKBONES[settings.backbone]()
-        self._products = forward_products(backbone.vit, backbone.card.input_size)
-        self.repetitions = settings.steps
         vit: Any = backbone.vit
+        vars(vit.blocks[-1]).pop("forward", None)  # all of timm's last block, as a plain loop runs it
+        self._products = forward_products(vit, backbone.card.input_size)
+        self.repetitions = settings.steps
         vit.reset_classifier(CLASSES)
         self._vit: nn.Module = vit.requires_grad_(True)
         self._settings, self._device = settings, device

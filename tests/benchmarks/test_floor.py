@@ -2,6 +2,7 @@
 
 The mock backbone: N = 5 tokens of width D = 32, three blocks, patches of 8 x 8 pixels, so that per image
 a block's linears are 12 D² 2 N = 122,880 FLOPs, its attention 4 N² D = 3,200 and the patch embedding 2 * 4 * 192 D = 49,152.
+The MLP of the last block is computed for one token.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ CPU = torch.device("cpu")
 QKV, ATTENTION, PROJ, FC = 30_720, 3_200, 10_240, 40_960
 BLOCK = QKV + ATTENTION + PROJ + 2 * FC
 PATCHES = 49_152
-FORWARD = PATCHES + 3 * BLOCK
+LAST = QKV + ATTENTION + PROJ + 2 * FC // 5
+BLOCKS = 2 * BLOCK + LAST
+FORWARD = PATCHES + BLOCKS
 
 
 class Everything(GradientMethod):
@@ -67,6 +70,7 @@ def test_the_products_of_a_forward_pass_are_counted_by_module() -> None:
     products = forward_products(tiny_backbone().vit, 16)
     block = {"attn.qkv": QKV, "attn": ATTENTION, "attn.proj": PROJ, "mlp.fc1": FC, "mlp.fc2": FC}
     expected = {f"blocks.{index}.{name}": flops for index in range(3) for name, flops in block.items()}
+    expected |= {"blocks.2.mlp.fc1": FC // 5, "blocks.2.mlp.fc2": FC // 5}
     assert products == {"patch_embed.proj": PATCHES, **expected}
 
 
@@ -84,8 +88,8 @@ def test_a_product_is_done_once_forward_and_once_for_each_gradient_that_is_neede
     ("method", "backward"),
     [
         pytest.param(Everything, 2 * (FORWARD - PATCHES) + PATCHES, id="everything: all gradients but those of the images"),
-        pytest.param(LastBlock, 2 * BLOCK, id="last block: nothing below it"),
-        pytest.param(LowRank, (3 * BLOCK - QKV) + 3 * ATTENTION, id="updates of v: no weight gradients, none of block 0's input"),
+        pytest.param(LastBlock, 2 * LAST, id="last block: nothing below it"),
+        pytest.param(LowRank, (BLOCKS - QKV) + 3 * ATTENTION, id="updates of v: no weight gradients, none of block 0's input"),
         pytest.param(OnlyTheHead, 0, id="head: forward only"),
     ],
 )
