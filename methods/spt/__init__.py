@@ -18,6 +18,8 @@ from .network import Modules, tune
 from .selection import Rule, Selection
 from .sensitivity import accumulate, ranking
 
+RANKED = 1_580_000  # positions of a ranking that are kept: the largest step of the released sweep, so that every smaller unit shares it
+
 
 @dataclass
 class SPTConfig:
@@ -68,7 +70,8 @@ class SPT(GradientMethod):
         ranked, rule = candidates(vit), config.rule(vit.embed_dim)
         if config.selection is not None:
             return release_file.read(Path(config.selection), ranked, rule).state()
-        count = rule.kept(sum(candidate.size for candidate in ranked))[-1]
+        size = sum(candidate.size for candidate in ranked)
+        count = max(rule.kept(size)[-1], min(RANKED, size))
         settings = {
             "seed": self.seed,  # of the head
             "classes": len(data.class_names),
