@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from safetensors import SafetensorError
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from petlbench.data.store import cache_folder
+from petlbench.errors import RecordError
 from petlbench.records.store import write_atomically
 
 
@@ -37,5 +39,6 @@ class Memo:
             return load_file(path)
         except (OSError, SafetensorError):  # not there yet, or damaged: it can always be computed again
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in compute().items()}
-            write_atomically(path, save(tensors))
+            with suppress(RecordError):  # a cache that cannot be written costs time, not the run
+                write_atomically(path, save(tensors))
             return tensors

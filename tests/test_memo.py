@@ -50,6 +50,11 @@ def test_a_damaged_file_is_computed_anew_and_replaced(cache: Path, compute: Call
     assert [Memo("a").recall("scores", SETTINGS, compute)["calls"].item() for _ in range(2)] == [2, 2]
 
 
+def test_a_cache_that_cannot_be_written_does_not_stop_the_run(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:
+    cache.write_text("a file where the folder should be")
+    assert Memo("a").recall("scores", SETTINGS, compute)["calls"] == 1
+
+
 def test_without_an_identity_nothing_is_kept(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:
     assert [Memo().recall("scores", SETTINGS, compute)["calls"].item() for _ in range(2)] == [1, 2]
     assert not cache.exists()

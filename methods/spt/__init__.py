@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from petlbench import GradientMethod, TrainingData, register_method
+from petlbench.errors import ConfigError
 
 from . import release_file
 from .candidates import Candidate, candidates
@@ -67,6 +68,8 @@ class SPT(GradientMethod):
     def prepare(self, vit: Any, head: nn.Module, data: TrainingData) -> dict[str, Tensor]:
         """The selection. The ranking behind it is computed once for all budgets and both kinds of modules."""
         config: SPTConfig = self.config
+        if vit.cls_token is None:
+            raise ConfigError("method spt trains the class token, and this backbone has none; choose another backbone.name")
         ranked, rule = candidates(vit), config.rule(vit.embed_dim)
         if config.selection is not None:
             return release_file.read(Path(config.selection), ranked, rule).state()

@@ -170,9 +170,11 @@ def _set_drop_path(vit: nn.Module, rate: float) -> None:
 
 def _round_the_frozen(vit: nn.Module, backbone: Backbone) -> None:
     """Let frozen matrices be read in bf16 from a copy that all runs share: autocast would round them again at every use, and keep the results."""
+    shared = {(p.data_ptr(), p.shape) for p in backbone.vit.parameters()}
     for module in vit.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and not module.weight.requires_grad:
-            module.weight.data = backbone.rounded(module.weight)
+        weight = module.weight if isinstance(module, (nn.Linear, nn.Conv2d)) else None
+        if weight is not None and not weight.requires_grad and (weight.data_ptr(), weight.shape) in shared:
+            weight.data = backbone.rounded(weight)
 
 
 def _own_the_trainable(vit: nn.Module, frozen: nn.Module) -> None:

@@ -53,7 +53,7 @@ class TunedLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = frozen.in_features, frozen.out_features
         self.weight, self.bias = frozen.weight, frozen.bias
-        names = tuple(parts)
+        names, device = tuple(parts), frozen.weight.device
         width = self.out_features // len(names)
         self.rows: dict[str, Rows] = {name: (i * width, (i + 1) * width) for i, name in enumerate(names)}
         self.entries, self.bias_entries, self.whole_bias = nn.ParameterDict(), nn.ParameterDict(), nn.ParameterDict()
@@ -61,8 +61,10 @@ class TunedLinear(nn.Linear):
         self._beside: list[tuple[Rows, nn.Module]] = []
         self._after: list[tuple[Rows, nn.Module]] = []
         self._working: Tensor | None = None  # W', a private copy once entries of W train
-        self.register_buffer("_positions", torch.empty(0, dtype=torch.long), persistent=False)  # (K,) flat, of entries.* in their order
-        self.register_buffer("_starts", torch.empty(0), persistent=False)  # (K,) frozen values there
+        self.register_buffer(
+            "_positions", torch.empty(0, dtype=torch.long, device=device), persistent=False
+        )  # (K,) flat, of entries.* in their order
+        self.register_buffer("_starts", torch.empty(0, device=device), persistent=False)  # (K,) frozen values there
         self._bias_positions: dict[str, Tensor] = {}
 
     def add_module_at(self, part: str | None, module: nn.Module, position: str) -> None:
@@ -202,7 +204,7 @@ class _TunedProduct(torch.autograd.Function):
             for (start, stop), up, part in zip(rows, ups, hidden.split([up.shape[1] for up in ups], dim=1), strict=True):
                 y[:, start:stop].addmm_(part, up.t())
         keeps_x = ctx.needs_input_grad[2] or (down is not None and z is None) or len(positions) >= flat.shape[1]
-        chosen = flat.index_select(1, positions % flat.shape[1]) if entries is not None and not keeps_x else None  # (tokens, K)
+        chosen = flat.index_select(1, positions % flat.shape[1]) if ctx.needs_input_grad[4] and not keeps_x else None  # (tokens, K)
         ctx.rows, ctx.shape, ctx.updates = rows, x.shape, len(ups)
         ctx.save_for_backward(flat if keeps_x else None, chosen, z, weight, positions, down, gate, hidden, *ups)
         return y.view(*x.shape[:-1], y.shape[-1])

@@ -101,7 +101,10 @@ class Activations:
 
 def _tokens_after(vit: Any, images: Tensor, blocks: int) -> Tensor:
     """The (B, T, D) output of the first ``blocks`` blocks, before any norm behind them."""
-    [(patches, prefix)] = vit.forward_intermediates(
+    [found] = vit.forward_intermediates(
         images, indices=[blocks - 1], return_prefix_tokens=True, stop_early=True, output_fmt="NLC", intermediates_only=True
     )
+    if not vit.num_prefix_tokens:  # then timm gives the patches alone
+        return found
+    patches, prefix = found
     return torch.cat([prefix, patches], dim=1)

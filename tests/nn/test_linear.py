@@ -233,6 +233,21 @@ def test_layers_can_be_the_first_thing_that_is_imported() -> None:
     subprocess.run([sys.executable, "-c", "import petlbench.nn"], check=True)
 
 
+def test_a_layer_on_another_device_keeps_its_indices_there() -> None:
+    tuned = TunedLinear(nn.Linear(4, 4, device="meta"), ("fc1",))
+    assert tuned._positions.device.type == tuned._starts.device.type == "meta"
+    tuned.train_entries("fc1", torch.tensor([1, 2]))
+    assert tuned._positions.device.type == tuned.entries["fc1"].device.type == "meta"
+
+
+def test_prediction_gathers_nothing_for_a_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned, _ = fused()
+    tuned.train_entries("q", ENTRIES["q"])
+    monkeypatch.setattr(Tensor, "index_select", lambda *_: pytest.fail("columns were gathered"))
+    with torch.inference_mode():
+        tuned(X)
+
+
 def test_under_autocast_the_input_is_rounded_once_and_what_trains_stays_in_fp32() -> None:
     frozen = nn.Linear(8, 24).requires_grad_(False)
     tuned = TunedLinear(frozen, ("q", "k", "v"))

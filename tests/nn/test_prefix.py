@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from petlbench.backbones.backbone import share
 from petlbench.data.batches import Batches
 from petlbench.nn import Delta, Prompts, attach, insert
-from petlbench.nn.prefix import Activations, Suffix, fingerprints, untouched_blocks
+from petlbench.nn.prefix import Activations, Suffix, _tokens_after, fingerprints, untouched_blocks
 from petlbench.testing.mocks import SIZE, WIDTH, mock_task, tiny_backbone
 
 TASK = mock_task()
@@ -63,6 +64,18 @@ def test_the_rest_of_a_model_gives_what_the_whole_model_gives(start: int) -> Non
     rest = Suffix(tower, head, start).eval()
     whole = torch.cat([head(tower(images)) for images, _ in batches().in_order()])
     torch.testing.assert_close(torch.cat([rest(tokens) for tokens, _ in kept]), whole)
+
+
+@pytest.mark.parametrize("images", [2, 4])
+def test_a_tower_without_a_class_token_gives_its_patches(images: int) -> None:
+    tower = VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=0, class_token=False, global_pool="avg"
+    )
+    seen: list[Tensor] = []
+    tower.blocks[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    inputs = torch.randn(images, 3, 16, 16)
+    tower(inputs)
+    assert torch.equal(_tokens_after(tower, inputs, 1), seen[0])
 
 
 def test_activations_come_in_the_order_of_the_batches_that_they_stand_for() -> None:
