@@ -110,7 +110,7 @@ class Execution:
     device: str = "auto"  # auto: the first GPU, else the CPU
     threads: int | None = None  # of torch on a CPU; null: all cores
     save: bool = False  # keep what was learned, as safetensors
-    cache_mb: int = 4096  # memory for activations that are computed once and reused, per split; more go to a memory-mapped temporary file
+    cache_mb: int = 4096  # memory for activations that are computed once and reused; more go to a memory-mapped temporary file
     data_root: str | None = None  # where datasets lie; null: the environment variable PETLBENCH_DATA
 
     def __post_init__(self) -> None:

@@ -89,7 +89,7 @@ class TunedNorm(nn.LayerNorm):
     def train_entries(self, leaf: str, positions: Tensor) -> None:
         """Train entries of ``weight`` or ``bias``; ``positions`` (K,)."""
         self.entries[leaf] = nn.Parameter(torch.zeros(len(positions), device=self.weight.device))
-        self._positions[leaf] = positions
+        self._positions[leaf] = positions.to(self.weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.normalized_shape, self._vector("weight"), self._vector("bias"), self.eps)
@@ -98,8 +98,7 @@ class TunedNorm(nn.LayerNorm):
         frozen: Tensor = getattr(self, leaf)
         if leaf not in self.entries:
             return frozen
-        positions = self._positions[leaf] = self._positions[leaf].to(frozen.device)
-        return frozen.index_add(0, positions, self.entries[leaf])
+        return frozen.index_add(0, self._positions[leaf], self.entries[leaf])
 
 
 def _tuned_norm(vit: Any, name: str) -> TunedNorm:

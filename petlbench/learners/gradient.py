@@ -12,10 +12,10 @@ from petlbench.backbones.backbone import Backbone
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.task import TaskSpec
 from petlbench.learners.base import evaluating, load_into
+from petlbench.learners.prefix import Prefix, Suffix, fingerprints, untouched_blocks
 from petlbench.measure import ImageCounter, flops_per_image
 from petlbench.method import GradientMethod
 from petlbench.nn.allocation import allocation
-from petlbench.nn.prefix import Activations, Suffix, fingerprints, untouched_blocks
 from petlbench.optim import loop, precision
 
 PLAN = "plan."  # prefix of what a method found out about the task before its network was changed
@@ -50,8 +50,7 @@ class GradientLearner:
         self._frozen = {f"vit.{name}" for name in backbone.vit.state_dict()}
         self._counter = ImageCounter()
         self._untouched = 0  # blocks from the bottom that the method left alone
-        self._activations: dict[Batches, Activations | None] = {}  # of splits that are looked at in every epoch; None: not asked for yet
-        self._cache_mb = 0
+        self._prefix: Prefix | None = None  # while training: the splits that are looked at in every epoch, behind these blocks
         self._is_built = False
         if type(method).prepare is GradientMethod.prepare:
             self._build({})
@@ -78,9 +77,9 @@ class GradientLearner:
                 block.compile()
         settings: dict[str, Any] = {"decays": self.method.decays, "precision": self.precision, "after_epoch": data.report}
         if self._untouched and data.train.transform.augment == "none" and not recipe.drop_path:
-            self._activations, self._cache_mb = {data.train: None, data.val: None}, data.cache_mb
-            loop.train(self._suffix(), self._activations_of(data.train), recipe, **settings)
-            self._activations = {}
+            self._prefix = Prefix(vit, self._untouched, self.precision, data.cache_mb, (data.train, data.val))
+            loop.train(self._suffix(), self._prefix[data.train], recipe, **settings)
+            self._prefix = None
         else:
             loop.train(self.model, data.train, recipe, **settings)
         self.model.eval()
@@ -109,20 +108,15 @@ class GradientLearner:
     @torch.inference_mode()
     def predict(self, batches: Batches) -> Tensor:
         with evaluating(self.model), precision.autocast(self.precision, self.device):
-            if batches in self._activations:
-                parts = [self._suffix()(tokens) for tokens, _ in self._activations_of(batches)]
+            if self._prefix is not None and batches in self._prefix:
+                suffix = self._suffix()
+                parts = [suffix(tokens) for tokens, _ in self._prefix[batches]]
             else:
                 parts = [self.model(images) for images, _ in batches.in_order()]
             return torch.cat([part.float() for part in parts]).cpu()
 
     def _suffix(self) -> Suffix:
         return Suffix(self.model.vit, self.model.head, self._untouched).train(self.model.training)
-
-    def _activations_of(self, batches: Batches) -> Activations:
-        kept = self._activations[batches]
-        if kept is None:
-            kept = self._activations[batches] = Activations(self.model.vit, batches, self._untouched, self.precision, self._cache_mb)
-        return kept
 
     def state(self) -> dict[str, Tensor]:
         plan = {f"{PLAN}{name}": tensor for name, tensor in self.method.plan.items()}

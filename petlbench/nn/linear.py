@@ -87,7 +87,7 @@ class TunedLinear(nn.Linear):
     def train_bias_entries(self, part: str, positions: Tensor) -> None:
         """Train single entries of a part's bias."""
         self.bias_entries[part] = nn.Parameter(torch.zeros(len(positions), device=self.bias.device))
-        self._bias_positions[part] = positions
+        self._bias_positions[part] = positions.to(self.bias.device)
 
     def train_whole_bias(self, part: str) -> None:
         """Train a part's bias."""
@@ -99,16 +99,17 @@ class TunedLinear(nn.Linear):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
         x = x.to(dtype)  # once, for the frozen product and for all that stands beside it
         updates = [(rows, *update.factors()) for rows, update in self._low_rank]
+        entries = torch.cat([*self.entries.values()]) if self.entries else None
         z = self._low_rank[0][1].input_dropout(x) if updates else x
         y: Tensor = _TunedProduct.apply(
             x,
             None if z is x else z,
-            self._effective_weight(dtype),
+            self._effective_weight(dtype, entries),
             None if self.bias is None else self._effective_bias().to(dtype),
-            torch.cat([*self.entries.values()]) if self.entries else None,
+            entries,
             self._positions,
             torch.cat([down for _, down, _ in updates]).to(dtype) if updates else None,
-            self._gate(x),
+            self._gate(x, [len(down) for _, down, _ in updates]),
             tuple(rows for rows, _, _ in updates),
             *(up.to(dtype) for _, _, up in updates),
         )
@@ -123,7 +124,8 @@ class TunedLinear(nn.Linear):
         """A plain layer with the same outputs. ValueError when a module here is not linear."""
         if self._beside or self._after:
             raise ValueError("a module with an activation cannot be merged into a weight")
-        weight = self._effective_weight(self.weight.dtype).clone()
+        entries = torch.cat([*self.entries.values()]) if self.entries else None
+        weight = self._effective_weight(self.weight.dtype, entries).clone()
         for (start, stop), update in self._low_rank:
             down, up = update.factors()
             weight[start:stop] += (up @ down).to(weight.dtype)
@@ -133,15 +135,15 @@ class TunedLinear(nn.Linear):
             plain.bias = nn.Parameter(self._effective_bias().detach().clone(), requires_grad=False)
         return plain
 
-    def _effective_weight(self, dtype: torch.dtype) -> Tensor:
-        if not self.entries:
+    def _effective_weight(self, dtype: torch.dtype, entries: Tensor | None) -> Tensor:
+        if entries is None:
             return self.weight.to(dtype)
         working = self._working
         if working is None or working.dtype != dtype or working.device != self.weight.device:
             with torch.inference_mode(False):  # a copy made while predicting must serve in training, too
                 working = self._working = self.weight.detach().to(dtype, copy=True)
         with torch.no_grad():
-            working.view(-1)[self._positions] = (self._starts + torch.cat([*self.entries.values()])).to(dtype)
+            working.view(-1)[self._positions] = (self._starts + entries).to(dtype)
         return working
 
     def _effective_bias(self) -> Tensor:
@@ -151,17 +153,15 @@ class TunedLinear(nn.Linear):
         for part, (start, stop) in self.rows.items():
             piece = self.whole_bias[part] if part in self.whole_bias else self.bias[start:stop]
             if part in self.bias_entries:
-                positions = self._bias_positions[part] = self._bias_positions[part].to(piece.device)
-                piece = piece.index_add(0, positions, self.bias_entries[part])
+                piece = piece.index_add(0, self._bias_positions[part], self.bias_entries[part])
             pieces.append(piece)
         return torch.cat(pieces)
 
-    def _gate(self, x: Tensor) -> Tensor | None:
+    def _gate(self, x: Tensor, ranks: list[int]) -> Tensor | None:
         """The gates of all updates side by side, (..., R)."""
         gates = [update.gate(tuple(x.shape[:-1]), x) for _, update in self._low_rank]
         if all(gate is None for gate in gates):
             return None
-        ranks = [update.factors()[0].shape[0] for _, update in self._low_rank]
         filled = [x.new_ones(rank) if gate is None else gate for gate, rank in zip(gates, ranks, strict=True)]
         return torch.cat([gate.expand(*x.shape[:-1], rank) for gate, rank in zip(filled, ranks, strict=True)], dim=-1)
 

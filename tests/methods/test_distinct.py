@@ -20,7 +20,6 @@ from tests.methods.networks import fill, frozen, outputs, small, take_steps, tra
 
 SAME = [  # names of one computation, on purpose
     {"lora_qkv_shared", "lora_peft"},  # the same formula, by our code and by the peft library
-    {"fact", "fact_tt"},
 ]
 # From scales around 1, from random prompts, from modules that are initialised as in the released code; all others from the frozen model.
 STARTS_ELSEWHERE = {"ssf", "vpt", "vpt_shallow", "spt", "spt_adapter"}

@@ -19,6 +19,7 @@ from petlbench.records.aggregate import comparable_parts, leaderboard, runs_fram
 from petlbench.records.schema import Record
 from petlbench.report import allocation
 from tests.record_factory import SUITES, TASKS, make_record
+from tests.report.figures import assert_nothing_is_cut_off
 
 SOURCE = "Source: suite mini · protocol native-1a2b3c4d · backbone mini_clip · seeds 0,1,2"
 OPERATIONS = ["norm1", "q", "k", "v", "proj", "norm2", "fc1", "fc2"]
@@ -208,13 +209,7 @@ def test_nothing_is_cut_off_or_covered(task_count: int, depth: int) -> None:
     tasks = [f"many/a_task_with_some_name_{i}" for i in range(task_count)]
     name = "a_method_with_a_long_name_of_forty_letters"
     figure = drawn([with_allocation(plausible(depth, i), task, method=name) for i, task in enumerate(tasks)], tasks)
-    figure.draw_without_rendering()
-    inches = figure.get_tightbbox()
-    assert inches is not None
-    assert inches.x0 >= 0
-    assert inches.y0 >= 0
-    assert inches.x1 <= figure.get_figwidth() + 0.01
-    assert inches.y1 <= figure.get_figheight() + 0.01
+    assert_nothing_is_cut_off(figure)
     boxes = [axes.get_tightbbox() for axes in figure.axes if axes.get_visible()]
     assert len(boxes) == task_count + 1
     assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a is not None and b is not None and a.overlaps(b)]

@@ -19,6 +19,7 @@ from petlbench.records.aggregate import comparable_parts, leaderboard, runs_fram
 from petlbench.records.schema import Record
 from petlbench.report import plots
 from tests.record_factory import METHODS, SUITES, TASKS, make_grid, make_record
+from tests.report.figures import assert_nothing_is_cut_off
 
 SOURCE = "Source: suite mini · protocol native-1a2b3c4d · backbone mini_clip · seeds 0,1,2"
 
@@ -52,13 +53,7 @@ def test_nothing_is_cut_off_with_long_names_and_few_rows(kind: str) -> None:
     name = "spatial_adapter_with_a_long_name"
     records = [make_record(name, task, seed, 80 + seed, settings={"rank": r}) for task in TASKS for seed in range(3) for r in (1, 2)]
     figure = drawn(kind, records)
-    figure.draw_without_rendering()
-    inches = figure.get_tightbbox()
-    assert inches is not None
-    assert inches.x0 >= 0
-    assert inches.y0 >= 0
-    assert inches.x1 <= figure.get_figwidth() + 0.01
-    assert inches.y1 <= figure.get_figheight() + 0.01
+    assert_nothing_is_cut_off(figure)
 
 
 def test_one_method_on_one_task_is_not_cut_off() -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from petlbench.backbones.backbone import share
 from petlbench.data.batches import Batches
+from petlbench.learners.prefix import Activations, Prefix, Suffix, _tokens_after, fingerprints, untouched_blocks
 from petlbench.nn import Delta, Prompts, attach, insert
-from petlbench.nn.prefix import Activations, Suffix, _tokens_after, fingerprints, untouched_blocks
 from petlbench.testing.mocks import SIZE, WIDTH, mock_task, tiny_backbone
 
 TASK = mock_task()
@@ -60,7 +60,7 @@ def test_blocks_up_to_the_first_change_are_untouched(expected: int, touch: Calla
 @pytest.mark.parametrize("start", [1, 2, 3])
 def test_the_rest_of_a_model_gives_what_the_whole_model_gives(start: int) -> None:
     tower, head = vit(), nn.Linear(WIDTH, 3)
-    kept = Activations(tower, batches(), start, "fp32", limit_mb=1)
+    kept = Activations(tower, batches(), start, "fp32", limit=2**20)
     rest = Suffix(tower, head, start).eval()
     whole = torch.cat([head(tower(images)) for images, _ in batches().in_order()])
     torch.testing.assert_close(torch.cat([rest(tokens) for tokens, _ in kept]), whole)
@@ -79,7 +79,7 @@ def test_a_tower_without_a_class_token_gives_its_patches(images: int) -> None:
 
 
 def test_activations_come_in_the_order_of_the_batches_that_they_stand_for() -> None:
-    kept = Activations(vit(), batches(shuffled=True), 1, "fp32", limit_mb=1)
+    kept = Activations(vit(), batches(shuffled=True), 1, "fp32", limit=2**20)
     for _ in range(2):  # passes
         expected = list(batches(shuffled=True))
         for (_, labels), (_, others) in zip(kept, expected, strict=True):
@@ -92,7 +92,7 @@ def test_every_image_enters_the_frozen_part_once() -> None:
     tower, seen = vit(), []
     tower.patch_embed.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     tower.blocks[2].register_forward_pre_hook(lambda *_: pytest.fail("a block above the frozen part ran"))
-    kept = Activations(tower, batches(), 2, "fp32", limit_mb=1)
+    kept = Activations(tower, batches(), 2, "fp32", limit=2**20)
     for _ in range(3):
         list(kept)
     assert sum(seen) == len(TASK.train)
@@ -100,13 +100,22 @@ def test_every_image_enters_the_frozen_part_once() -> None:
 
 def test_activations_above_the_limit_lie_in_a_file_that_goes_away() -> None:
     tower = vit()
-    in_memory, on_disk = (Activations(tower, batches(), 1, "fp32", limit_mb=limit) for limit in (1, 0))
+    in_memory, on_disk = (Activations(tower, batches(), 1, "fp32", limit=limit) for limit in (2**20, 0))
     assert (in_memory.is_on_disk, on_disk.is_on_disk) == (False, True)
     for (one, _), (other, _) in zip(in_memory, on_disk, strict=True):
         assert torch.equal(one, other)
     folder = on_disk._file.name  # type: ignore[union-attr]
     del on_disk
     assert not Path(folder).exists()
+
+
+def test_all_splits_together_keep_to_the_limit() -> None:
+    """One split of 36 images x 5 tokens x 32 numbers fits into a budget of one and a half of its size, a second one does not."""
+    first, second = batches(), batches()
+    prefix = Prefix(vit(), 1, "fp32", 0, (first, second))
+    prefix._bytes_left = 3 * 36 * 5 * 32 * 4 // 2
+    assert [prefix[first].is_on_disk, prefix[second].is_on_disk] == [False, True]
+    assert prefix[first] is prefix[first]
 
 
 def test_no_gradient_enters_the_frozen_part() -> None:

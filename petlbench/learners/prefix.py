@@ -6,7 +6,7 @@ Letters in shapes: B images of a batch, N images of a split, T tokens, D block w
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +59,35 @@ class Suffix(nn.Module):
         return scores
 
 
+class Prefix:
+    """The first ``blocks`` blocks of a tower and what they make of some splits: computed when a split is first asked for.
+
+    ``limit_mb`` (2^20 bytes) bounds what all splits together hold in memory.
+    """
+
+    def __init__(self, vit: Any, blocks: int, number_format: str, limit_mb: int, splits: Iterable[Batches]) -> None:
+        self._vit, self._blocks, self._number_format = vit, blocks, number_format
+        self._bytes_left = limit_mb * 2**20
+        self._activations: dict[Batches, Activations | None] = dict.fromkeys(splits)
+
+    def __contains__(self, batches: Batches) -> bool:
+        return batches in self._activations
+
+    def __getitem__(self, batches: Batches) -> Activations:
+        kept = self._activations[batches]
+        if kept is None:
+            kept = self._activations[batches] = Activations(self._vit, batches, self._blocks, self._number_format, self._bytes_left)
+            self._bytes_left -= 0 if kept.is_on_disk else kept.size
+        return kept
+
+
 class Activations:
     """The tokens (N, T, D) that enter a block, for every image of a split, and its labels; iterated in the order of the batches they come from.
 
-    They lie on the device while they fit into ``limit_mb`` (2^20 bytes), else in a memory-mapped temporary file.
+    They lie on the device while they fit into ``limit`` bytes, else in a memory-mapped temporary file.
     """
 
-    def __init__(self, vit: Any, batches: Batches, blocks: int, number_format: str, limit_mb: int) -> None:
+    def __init__(self, vit: Any, batches: Batches, blocks: int, number_format: str, limit: int) -> None:
         self.device = batches.device
         self._batches = batches
         self._file: tempfile.TemporaryDirectory[str] | None = None
@@ -75,7 +97,7 @@ class Activations:
             for images, _ in batches.in_order():
                 tokens = _tokens_after(vit, images, blocks)
                 if done == 0:
-                    self._tokens = self._allocate((batches.image_count, *tokens.shape[1:]), tokens.dtype, limit_mb)
+                    self._tokens = self._allocate((batches.image_count, *tokens.shape[1:]), tokens.dtype, limit)
                 self._tokens[done : done + len(tokens)] = tokens.to(self._tokens.device)
                 done += len(tokens)
 
@@ -90,9 +112,14 @@ class Activations:
     def is_on_disk(self) -> bool:
         return self._file is not None
 
-    def _allocate(self, shape: tuple[int, ...], dtype: torch.dtype, limit_mb: int) -> Tensor:
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._tokens.numel() * self._tokens.element_size()
+
+    def _allocate(self, shape: tuple[int, ...], dtype: torch.dtype, limit: int) -> Tensor:
         size = int(np.prod(shape)) * dtype.itemsize
-        if size <= limit_mb * 2**20:
+        if size <= limit:
             return torch.empty(shape, dtype=dtype, device=self.device)
         self._file = tempfile.TemporaryDirectory(prefix="petlbench-activations-")
         mapped = np.memmap(Path(self._file.name) / "tokens", dtype=np.uint8, mode="w+", shape=(size,))
