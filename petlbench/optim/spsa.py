@@ -93,11 +93,8 @@ class SPSA:
         self.steps += 1
         scale = config.perturbation_gain(self.steps)
         deltas = torch.stack([self._perturbations(len(self.vector)) for _ in range(config.repeats)]).to(self.vector)  # (K, D)
-        ahead = self.vector + scale * deltas
-        if config.one_sided:
-            candidates = torch.cat([self.vector[None], ahead])
-        else:
-            candidates = torch.stack([ahead, self.vector - scale * deltas], dim=1).flatten(0, 1)
+        ahead, behind = self.vector + scale * deltas, self.vector - scale * deltas
+        candidates = torch.cat([self.vector[None], ahead]) if config.one_sided else torch.stack([ahead, behind], dim=1).flatten(0, 1)
         values = torch.cat([losses(row) for row in candidates.split(1)]) if config.sequential else losses(candidates)
         if config.one_sided:
             above, below, distance = values[1:], values[:1].expand(config.repeats), scale
