@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petlbench.backbones.last_block import end_with_the_class_token
+from petlbench.backbones.local import LocalEndpoint
+from petlbench.endpoint import Endpoint, Output
 from petlbench.registry import Registry
 
 
@@ -26,6 +28,17 @@ class Card:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     source: str  # where the weights come from
+    output: Output = Output.LOGITS  # what a method that asks may get of it at most
+
+
+class Contexts(Protocol):
+    """The prompts of C classes, for whose n leading words vectors of width W can be given."""
+
+    initial: Tensor  # (n, W): the embeddings of the words themselves
+
+    def embed(self, contexts: Tensor) -> Tensor:
+        """Class embeddings (P, C, E), L2-normalised and without a graph, of contexts (P, n, W)."""
+        ...
 
 
 class TextTower(Protocol):
@@ -33,6 +46,10 @@ class TextTower(Protocol):
 
     def embed(self, captions: list[str]) -> Tensor:
         """(T, E), not normalised, without a graph."""
+        ...
+
+    def in_context(self, captions: list[str], words: str) -> Contexts:
+        """Prompts, one per class, that all begin with these words. ConfigError when they do not, or when the tower's words cannot be replaced."""
         ...
 
     def to(self, device: torch.device) -> object: ...
@@ -83,10 +100,18 @@ class Backbone:
             self.text.to(device)
         return self
 
+    def project_images(self, images: Tensor) -> Tensor:
+        """Joint-space embeddings (B, E) of normalised images (B, 3, S, S)."""
+        features = self.vit(images)
+        return features if self.projection is None else self.projection(features)
+
     def embed_images(self, images: Tensor) -> Tensor:
         """Joint-space embeddings (B, E) of normalised images (B, 3, S, S), L2-normalised."""
-        features = self.vit(images)
-        return F.normalize(features if self.projection is None else self.projection(features), dim=-1)
+        return F.normalize(self.project_images(images), dim=-1)
+
+    def endpoint(self, device: torch.device, number_format: str = "fp32") -> Endpoint:
+        """This model as something that can only be asked."""
+        return LocalEndpoint(self, device, number_format)
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
         """Class embeddings (C, E): the mean of the normalised embeddings of each class's captions, normalised again (CLIP's ensembling)."""

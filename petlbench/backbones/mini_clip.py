@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from petlbench.backbones.backbone import Backbone, Card, register_backbone
+from petlbench.backbones.text import ClipText, encode, trim
 from petlbench.backbones.weights_file import read_state
 from petlbench.errors import CheckpointError, ConfigError
 
@@ -96,18 +97,8 @@ class MiniClip(nn.Module):
         return F.normalize(self.visual(images), dim=-1)
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(T, L) compact ids to (T, E) unit vectors.
-
-        Positions behind the longest text are left out: under the causal mask the end token never sees them, so this is exact.
-        The steps are those of `TextTransformer.forward`, whose mask only fits full-length input.
-        """
-        length = int(tokens.argmax(dim=-1).max()) + 1
-        tokens = tokens[:, :length]
-        text = self.text
-        x = text.token_embedding(tokens) + text.positional_embedding[:length]  # (T, length, D)
-        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
-        pooled = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)] @ text.text_projection
-        return F.normalize(pooled, dim=-1)
+        """(T, L) compact ids to (T, E) unit vectors. Positions behind the longest text are left out, which is exact under the causal mask."""
+        return F.normalize(encode(self.text, trim(self.text, tokens)), dim=-1)
 
 
 def tokenize(texts: list[str]) -> torch.Tensor:
@@ -150,20 +141,6 @@ def _shipped_tokenizer() -> CompactTokenizer:
         return CompactTokenizer(file.get_tensor("token_ids").tolist())
 
 
-class _Text:
-    """The text tower as a backbone sees it."""
-
-    def __init__(self, model: MiniClip) -> None:
-        self._model = model
-
-    @torch.no_grad()
-    def embed(self, captions: list[str]) -> torch.Tensor:
-        return self._model.encode_text(tokenize(captions).to(self._model.logit_scale.device))
-
-    def to(self, device: torch.device) -> None:
-        self._model.to(device)
-
-
 @register_backbone("mini_clip")
 def mini_clip(variant: str, checkpoint: str | None) -> Backbone:
     """The embedded default: a small CLIP; backbone.checkpoint takes other weights of the same recipe."""
@@ -173,4 +150,4 @@ def mini_clip(variant: str, checkpoint: str | None) -> Backbone:
     projection = model.visual.head
     model.visual.reset_classifier(0)
     card = Card("mini_clip", INPUT_SIZE, MEAN, STD, source="petlbench pretrain mini-clip")
-    return Backbone(card, model.visual, projection, _Text(model), model.logit_scale.exp().item())
+    return Backbone(card, model.visual, projection, ClipText(model.text, tokenize), model.logit_scale.exp().item())

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import Tensor, nn
+from torch import nn
 
 from petlbench.backbones.backbone import Backbone, Card, register_backbone
+from petlbench.backbones.text import ClipText
 from petlbench.backbones.weights_file import load_state, read_state
 from petlbench.errors import CheckpointError, ConfigError, did_you_mean
 from petlbench.nn.deltas import QuickGELU
-
-TEXT_BATCH = 64  # captions per forward pass of the text tower
 
 
 @register_backbone("open_clip")
@@ -52,7 +50,8 @@ def convert(model: Any, name: str, architecture: str, source: str) -> Backbone:
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
     card = Card(name, size, tuple(visual.image_mean), tuple(visual.image_std), source=source)
     scale = model.logit_scale.detach().exp().item()
-    return Backbone(card, vit, projection, _Text(model, architecture), scale)
+    model.visual = nn.Identity()  # its tensors live on in the timm tower
+    return Backbone(card, vit, projection, ClipText(model, open_clip.get_tokenizer(architecture)), scale)
 
 
 def convert_tower(model: Any) -> tuple[VisionTransformer, nn.Linear]:
@@ -90,20 +89,3 @@ def _fill(model: nn.Module, path: Path) -> None:
     unexpected = [name for name in unexpected if name not in facts]
     if missing or unexpected:
         raise CheckpointError(f"{path}: {'lacks' if missing else 'has unexpected'} {', '.join((missing or unexpected)[:5])}")
-
-
-class _Text:
-    """The text tower as a backbone sees it."""
-
-    def __init__(self, model: Any, architecture: str) -> None:
-        model.visual = nn.Identity()  # its tensors live on in the timm tower
-        self._model = model.eval().requires_grad_(False)
-        self._tokenizer = open_clip.get_tokenizer(architecture)
-
-    @torch.no_grad()
-    def embed(self, captions: list[str]) -> Tensor:
-        tokens = self._tokenizer(captions).to(next(self._model.parameters()).device)
-        return torch.cat([self._model.encode_text(part) for part in tokens.split(TEXT_BATCH)])
-
-    def to(self, device: torch.device) -> None:
-        self._model.to(device)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.data.batches import Transform
@@ -18,14 +19,35 @@ HALF = (0.5, 0.5, 0.5)
 
 
 class _HashedText:
-    """A text tower that gives every caption its own fixed random direction."""
+    """A text tower that gives every caption its own fixed random direction, and its own fixed linear response to a prompt context."""
 
     def embed(self, captions: list[str]) -> Tensor:
-        seeds = [sum(ord(letter) * (place + 1) for place, letter in enumerate(caption)) for caption in captions]
-        return torch.stack([torch.randn(8, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return torch.stack([_hashed(caption, 8) for caption in captions])
+
+    def in_context(self, captions: list[str], words: str) -> _HashedContexts:
+        return _HashedContexts(self.embed(captions), torch.stack([_hashed(word, 4) for word in words.split()]), captions)
 
     def to(self, device: torch.device) -> None:
         pass
+
+
+class _HashedContexts:
+    """The initial context gives the captions' own embeddings; what the mean word is moved by moves them, each class in another direction."""
+
+    def __init__(self, embeddings: Tensor, initial: Tensor, captions: list[str]) -> None:
+        self.initial = initial  # (n, 4)
+        self._embeddings = embeddings  # (C, 8)
+        self._responses = torch.stack([_hashed(caption, initial.shape[1], 8) for caption in captions])  # (C, 4, 8)
+
+    @torch.no_grad()
+    def embed(self, contexts: Tensor) -> Tensor:
+        moved = (contexts - self.initial).mean(dim=1)  # (P, 4)
+        return F.normalize(self._embeddings + torch.einsum("pw,cwe->pce", moved, self._responses), dim=-1)
+
+
+def _hashed(text: str, *shape: int) -> Tensor:
+    seed = sum(ord(letter) * (place + 1) for place, letter in enumerate(text))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def tiny_backbone(seed: int = 0, with_text: bool = True) -> Backbone:
