@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+_SCHEDULE_STEPS = {"timm_cosine": "epoch", "dassl_cosine": "epoch", "vp_cosine": "step"}  # of the schedules that leave no choice
+
 
 @dataclass
 class Protocol:
@@ -42,7 +44,7 @@ class Train:
     scale_learning_rate: bool = False  # learning_rate is meant per 256 images: multiply it by batch_size / 256 (VPT)
     weight_decay: float = 1e-4  # not applied to vectors and scalars
     momentum: float = 0.9  # of sgd
-    schedule: Literal["cosine", "constant", "timm_cosine"] = "cosine"  # timm_cosine: stepped as NOAH and SPT do
+    schedule: Literal["cosine", "constant", "timm_cosine", "dassl_cosine", "vp_cosine"] = "cosine"  # as NOAH and SPT, BlackVIP, VP step it
     schedule_step: Literal["epoch", "step"] = "epoch"
     warmup_epochs: float = 10.0  # linear; the first epoch of an epoch-wise schedule runs at warmup_learning_rate, …
     warmup_learning_rate: float = 0.0  # … an absolute rate; 0 in VPT
@@ -64,8 +66,8 @@ class Train:
         for name in ("warmup_learning_rate", "min_learning_rate"):
             if not 0 <= getattr(self, name) <= self.peak_learning_rate:
                 raise ValueError(f"{name} must lie between 0 and the highest rate, {self.peak_learning_rate:g}, got {getattr(self, name)}")
-        if self.schedule == "timm_cosine" and self.schedule_step == "step":
-            raise ValueError("schedule=timm_cosine goes by whole epochs; set train.schedule_step=epoch")
+        if self.schedule_step != (required := _SCHEDULE_STEPS.get(self.schedule, self.schedule_step)):
+            raise ValueError(f"schedule={self.schedule} goes by the {required}; set train.schedule_step={required}")
         if self.label_smoothing >= 1:
             raise ValueError(f"label_smoothing must be < 1, got {self.label_smoothing}")
         if not 0 <= self.drop_path < 1:

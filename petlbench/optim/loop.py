@@ -87,7 +87,7 @@ def train(
         pending = 0  # images since the last optimiser step
         for step, (inputs, labels) in enumerate(examples):
             position = epoch if recipe.schedule_step == "epoch" else epoch + step / steps
-            rate = learning_rate(position, recipe)
+            rate = learning_rate(position, recipe, 1 / steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with autocast(precision, examples.device):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.golden import spt_forward, spt_sensitivity, structured, vpt
+from tests.golden import blackvip_baselines, blackvip_synthetic, spt_forward, spt_sensitivity, structured, vp_prompter, vpt
 from tests.golden.case import Case, all_cases
 
 CHECKS: dict[str, Callable[[Case], None]] = {
@@ -18,6 +18,9 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "adapter_vit": structured.check_adapter,
     "spt_forward": spt_forward.check,
     "spt_sensitivity": spt_sensitivity.check,
+    "blackvip_baselines": blackvip_baselines.check,
+    "blackvip_synthetic": blackvip_synthetic.check,
+    "vp_prompter": vp_prompter.check,
 }
 
 

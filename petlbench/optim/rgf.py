@@ -1,0 +1,69 @@
+"""Random gradient-free estimation: a gradient from one-sided differences along random directions, for functions that can only be evaluated.
+
+Tsai et al. 2020 (BAR, arXiv 2007.08714, section 3), with the constants of BlackVIP's released code for it.
+
+Letters in shapes: D length of the solution, q directions, Q = q + 1 queries of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class RGFConfig:
+    """What a step asks for."""
+
+    directions: int = 5  # q
+    smoothing: float = 0.01  # b, how far along a direction of length 1 the second point of a difference lies
+
+    def __post_init__(self) -> None:
+        if self.directions < 1:
+            raise ValueError(f"rgf.directions must be an int >= 1, got {self.directions}")
+        if not self.smoothing > 0:
+            raise ValueError(f"rgf.smoothing must be > 0, got {self.smoothing}")
+
+    @property
+    def queries(self) -> int:
+        """Q, the losses that a step asks for."""
+        return self.directions + 1
+
+
+def normal(seed: int) -> Callable[[int], Tensor]:
+    """Directions (D,) with standard normal entries, drawn on the CPU: equal on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda length: torch.randn(length, generator=generator)
+
+
+class RGF:
+    """Minimises a function of a vector. ``vector`` (D,) is the solution, float32 on the device of the start.
+
+    ``directions``: called with D, gives the next direction (D,), of any length but zero, on the CPU or on the solution's device.
+    """
+
+    def __init__(self, vector: Tensor, config: RGFConfig, directions: Callable[[int], Tensor] | None = None, seed: int = 0) -> None:
+        self.vector = vector.detach().float().clone()
+        self.config = config
+        self.gradient = torch.zeros_like(self.vector)  # (D,), the last estimate
+        self._directions = directions or normal(seed)
+
+    @torch.no_grad()
+    def step(self, losses: Callable[[Tensor], Tensor], rate: float) -> Tensor:
+        """One step of a length. Nothing in here waits for the device.
+
+        ``losses``: candidates (Q, D) to losses (Q,). Row 0 is the solution itself, then one row per direction.
+
+        Returns the loss () of the solution before the step.
+        """
+        config, length = self.config, len(self.vector)
+        drawn = torch.stack([self._directions(length) for _ in range(config.directions)]).to(self.vector)  # (q, D)
+        units = drawn / drawn.norm(dim=1, keepdim=True)
+        values = losses(torch.cat([self.vector[None], self.vector + config.smoothing * units]))
+        slopes = (values[1:] - values[0]) / config.smoothing  # (q,)
+        self.gradient = length / config.directions * (slopes @ units)
+        self.vector = self.vector - rate * self.gradient
+        return values[0]

@@ -1,0 +1,58 @@
+"""VP: the border, the patch in the corner and the patch at a place, with their gradients; the learning rate; the mapping of outputs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from petlbench.nn.visual_prompts import Border, Patch, RandomPatch
+from petlbench.optim.schedule import learning_rate
+from petlbench.settings import Train
+from tests.golden.case import Case
+
+
+def check(case: Case) -> None:
+    config, images = case.config, case.tensors["images"]
+    size = config["image_size"]
+    border = _loaded(case, "padding", Border(size, config["pad"]))
+    assert sum(parameter.numel() for parameter in border.parameters()) == config["padding_parameters"]
+    _check_prompt(case, "padding", border, border(images))
+    corner = _loaded(case, "fixed_patch", Patch(size, config["patch"]))
+    _check_prompt(case, "fixed_patch", corner, corner(images))
+    moving = RandomPatch(size, config["patch"], seed=0)
+    _loaded(case, "random_patch", moving)
+    _check_prompt(case, "random_patch", moving, moving.placed(images, *case.tensors["random_patch.offset"].tolist()))
+    _check_rates(case)
+    mapped = case.tensors["source_logits"][:, : config["target_classes"]]
+    _check(case, "expected.mapped_logits", mapped)
+    _check(case, "expected.mapped_loss", F.cross_entropy(mapped, case.tensors["labels"]))
+
+
+def _loaded(case: Case, name: str, prompt: nn.Module) -> nn.Module:
+    prompt.load_state_dict(case.below(f"{name}."), strict=name != "random_patch")  # whose part of the case holds the offset as well
+    return prompt
+
+
+def _check_prompt(case: Case, name: str, prompt: nn.Module, prompted: Tensor) -> None:
+    _check(case, f"expected.{name}.prompted", prompted)
+    (prompted * case.tensors["cotangent"]).sum().backward()
+    for expected in case.below(f"expected.{name}.grad."):
+        _check(case, f"expected.{name}.grad.{expected}", prompt.get_parameter(expected).grad)
+
+
+def _check_rates(case: Case) -> None:
+    schedule = case.config["schedule"]
+    recipe = Train(
+        epochs=schedule["total"],  # of one step each
+        learning_rate=schedule["lr"],
+        schedule="vp_cosine",
+        schedule_step="step",
+        warmup_epochs=schedule["warmup"],
+    )
+    _check(case, "expected.lr", torch.tensor([learning_rate(step, recipe, step_length=1.0) for step in range(schedule["total"])]))
+
+
+def _check(case: Case, name: str, value: Tensor | None) -> None:
+    assert value is not None, f"{name}: no gradient"
+    case.check(name, value, **case.description["tolerances"]["all"])
