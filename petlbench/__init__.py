@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from petlbench.access import Access, QueryModel
     from petlbench.data.batches import TrainingData
+    from petlbench.endpoint import Output
     from petlbench.method import GradientMethod, QueryMethod, register_method
 
 _EXPORTS = {
     "Access": "petlbench.access",
     "QueryModel": "petlbench.access",
+    "Output": "petlbench.endpoint",
     "TrainingData": "petlbench.data.batches",
     "GradientMethod": "petlbench.method",
     "QueryMethod": "petlbench.method",
     "register_method": "petlbench.method",
 }
-__all__ = ["Access", "GradientMethod", "QueryMethod", "QueryModel", "TrainingData", "register_method"]
+__all__ = ["Access", "GradientMethod", "Output", "QueryMethod", "QueryModel", "TrainingData", "register_method"]
 
 
 def __getattr__(name: str) -> Any:

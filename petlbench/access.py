@@ -7,23 +7,22 @@ this module. ``petlbench serve`` is the wall.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from petlbench.errors import AccessError, BudgetExceeded
-from petlbench.optim.precision import autocast
-from petlbench.settings import Budget
-
-if TYPE_CHECKING:
-    from petlbench.backbones.backbone import Backbone
+from petlbench.endpoint import ClassTexts, Endpoint, Output, tensor_bytes
+from petlbench.errors import AccessError, BudgetExceeded, ConfigError
+from petlbench.settings import Answers, Budget
 
 PHASES = ("train", "val", "test")
+COUNTED = ("calls", "images", "contexts", "texts", "cached", "bytes")
+MAX_SCORES = 2**24  # scores (P, B, C) in one answer about contexts: 64 MB
 
 
 class Access(IntEnum):
@@ -47,11 +46,10 @@ class Meter:
 
     budget: Budget = field(default_factory=Budget)
     phase: str = "train"
-    counts: dict[str, dict[str, int]] = field(
-        default_factory=lambda: {phase: dict.fromkeys(("calls", "images", "contexts", "texts", "cached"), 0) for phase in PHASES}
-    )
+    counts: dict[str, dict[str, int]] = field(default_factory=lambda: {phase: dict.fromkeys(COUNTED, 0) for phase in PHASES})
+    seen: Access | None = None  # the highest rung that was made use of
 
-    def charge(self, **amounts: int) -> None:
+    def charge(self, rung: Access | None = None, **amounts: int) -> None:
         """Count a query that is about to be sent. BudgetExceeded, with nothing counted, when it would pass a limit of the training phase."""
         counts = self.counts[self.phase]
         if self.phase == "train":
@@ -61,89 +59,185 @@ class Meter:
                     raise BudgetExceeded(f"budget reached after {counts[name]:,} of {limit:,} {name}")
         for name, amount in amounts.items():
             counts[name] += amount
+        if rung is not None:
+            self.note(rung)
+
+    def note(self, rung: Access) -> None:
+        """Take down that a rung was made use of."""
+        self.seen = rung if self.seen is None else max(self.seen, rung)
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Images that the model has been sent and keeps for further questions."""
+
+    digest: str
+    count: int
 
 
 @dataclass
-class _Endpoint:
+class _Grant:
     """What stands behind a ticket. Never reachable from a handle."""
 
-    backbone: Backbone
+    endpoint: Endpoint
     access: Access
     meter: Meter
-    text_features: Tensor | None  # (C, E), L2-normalised; None without class names or a text tower
-    device: torch.device
-    number_format: str
+    texts: ClassTexts | None
+    context: Tensor | None  # (n, W)
+    output: Output
+    answers: Answers
 
 
-_endpoints: dict[int, _Endpoint] = {}
+_grants: dict[int, _Grant] = {}
 _tickets = itertools.count(1)
 
 
 class QueryModel:
-    """A model that can only be asked. Everything it returns is detached; nothing it holds leads to a parameter.
+    """A model that can only be asked. Everything it returns is detached (but for GRADIENTS); nothing it holds leads to a parameter.
 
-    Letters in shapes: B images, C classes, D feature width, S input size.
+    Letters in shapes: B images, C classes, D feature width, S input size, P contexts of n words of width W.
     """
 
     __slots__ = ("class_names", "feature_width", "input_size", "mean", "std", "ticket")
 
-    def __init__(self, ticket: int, backbone: Backbone, class_names: tuple[str, ...]) -> None:
+    def __init__(self, ticket: int, endpoint: Endpoint, class_names: tuple[str, ...]) -> None:
+        facts = endpoint.facts
         self.ticket = ticket
         self.class_names = class_names
-        self.input_size = backbone.card.input_size  # S
-        self.feature_width = backbone.feature_width  # D
-        self.mean, self.std = tuple(backbone.card.mean), tuple(backbone.card.std)  # of the normalisation that inputs must have
+        self.input_size = facts.input_size  # S
+        self.feature_width = facts.feature_width  # D
+        self.mean, self.std = facts.mean, facts.std  # of the normalisation that inputs must have
 
     def scores(self, images: Tensor) -> Tensor:
-        """Class scores (B, C) of normalised images (B, 3, S, S): cosine similarities with the class texts, times the model's logit scale."""
-        endpoint = self._endpoint("scores", Access.SCORES, Access.CONTEXT)
-        if endpoint.text_features is None:
-            raise AccessError(f"{endpoint.backbone.name} has no text tower, so it cannot score classes; choose a vision-language backbone")
-        endpoint.meter.charge(calls=1, images=len(images))
-        with torch.inference_mode():
-            with autocast(endpoint.number_format, endpoint.device):
-                embeddings = endpoint.backbone.embed_images(images.to(endpoint.device))
-            scores = endpoint.backbone.logit_scale * embeddings.float() @ endpoint.text_features.T
-        return scores.clone()
+        """Class scores (B, C) of normalised images (B, 3, S, S), in as many calls as they need.
+
+        Logits, which are cosine similarities with the class texts times the model's scale; under a restricted output log-probabilities,
+        -inf for classes that the answer does not name. At GRADIENTS they can be differentiated with respect to the images.
+        """
+        grant, texts = self._grant("scores", Access.SCORES, Access.CONTEXT, Access.GRADIENTS)
+        parts = images.split(self._call_size())
+        grant.meter.charge(Access.SCORES, calls=len(parts), images=len(images), bytes=tensor_bytes(images))
+        if grant.access is Access.GRADIENTS and torch.is_grad_enabled() and images.requires_grad:
+            grant.meter.note(Access.GRADIENTS)
+            return torch.cat([_ThroughTheModel.apply(part, self.ticket) for part in parts])
+        return torch.cat(grant.endpoint.scores([part.detach() for part in parts], texts, grant.output, grant.answers.top_k))
+
+    @property
+    def context(self) -> Tensor:
+        """Word embeddings (n, W) of the words that all class texts start with."""
+        grant, _ = self._grant("context", Access.CONTEXT)
+        assert grant.context is not None, "CONTEXT is granted with a context"
+        return grant.context.clone()
+
+    def upload(self, images: Tensor) -> StoredImages:
+        """Send normalised images (B, 3, S, S) once, to be asked about in many contexts."""
+        grant, _ = self._grant("upload", Access.CONTEXT)
+        calls = -(-len(images) // self._call_size())
+        grant.meter.charge(Access.CONTEXT, calls=calls, images=len(images), bytes=tensor_bytes(images))
+        return StoredImages(grant.endpoint.upload(images.detach()), len(images))
+
+    def context_scores(self, images: Tensor | StoredImages, contexts: Tensor, normalised: bool = True) -> Tensor:
+        """Class scores (P, B, C) of images with each of the contexts (P, n, W) in place of the words that all class texts start with.
+
+        Stored images count as cached, once per context. ``normalised=False``: of image embeddings as they leave the tower, which no API
+        gives and released code uses (CraFT); only a model in this process can.
+        """
+        grant, texts = self._grant("context_scores", Access.CONTEXT)
+        is_stored = isinstance(images, StoredImages)
+        count = images.count if isinstance(images, StoredImages) else len(images)
+        parts = contexts.detach().split(max(1, MAX_SCORES // (count * len(self.class_names))))
+        sent = {"cached": count * len(contexts)} if is_stored else {"images": count * len(parts)}
+        weight = tensor_bytes(contexts) + (0 if isinstance(images, StoredImages) else len(parts) * tensor_bytes(images))
+        grant.meter.charge(Access.CONTEXT, calls=len(parts), contexts=len(contexts), bytes=weight, **sent)
+        asked = images.digest if isinstance(images, StoredImages) else images.detach()
+        return torch.cat(grant.endpoint.context_scores(asked, parts, texts, grant.output, grant.answers.top_k, normalised))
 
     def features(self, images: Tensor) -> Tensor:
         """Embeddings (B, D) of normalised images (B, 3, S, S): the pooled output of the vision tower, before any joint-space projection."""
-        endpoint = self._endpoint("features", Access.FEATURES)
-        endpoint.meter.charge(calls=1, images=len(images))
-        with torch.inference_mode(), autocast(endpoint.number_format, endpoint.device):
-            features = endpoint.backbone.vit(images.to(endpoint.device)).float()
-        return features.clone()
+        grant, _ = self._grant("features", Access.FEATURES)
+        parts = images.detach().split(self._call_size())
+        grant.meter.charge(Access.FEATURES, calls=len(parts), images=len(images), bytes=tensor_bytes(images))
+        return torch.cat(grant.endpoint.features(parts))
 
-    def _endpoint(self, verb: str, *rungs: Access) -> _Endpoint:
-        endpoint = _endpoints.get(self.ticket)
-        if endpoint is None:
+    def _call_size(self) -> int:
+        grant = _grants[self.ticket]
+        return min(grant.answers.batch, grant.endpoint.facts.max_images or grant.answers.batch)
+
+    def _grant(self, verb: str, *rungs: Access) -> tuple[_Grant, ClassTexts]:
+        grant = _grants.get(self.ticket)
+        if grant is None:
             raise AccessError(f"model.{verb} was called after the run that granted the model had ended")
-        if endpoint.access not in rungs:
+        if grant.access not in rungs:
             names = " or ".join(rung.name for rung in rungs)
-            raise AccessError(f"model.{verb} needs access {names}, the method declares {endpoint.access.name}")
-        return endpoint
+            raise AccessError(f"model.{verb} needs access {names}, the method declares {grant.access.name}")
+        if grant.texts is None:
+            if grant.access is not Access.FEATURES:
+                name = grant.endpoint.facts.name
+                raise AccessError(f"{name} has no text tower, so it cannot score classes; choose a vision-language backbone")
+            return grant, _NO_TEXTS
+        return grant, grant.texts
+
+
+_NO_TEXTS = ClassTexts(())
+
+
+class _ThroughTheModel(torch.autograd.Function):
+    """Scores that can be differentiated with respect to the images, while the graph through the model stays on the model's side."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, images: Tensor, ticket: int) -> Tensor:
+        grant = _grants[ticket]
+        assert grant.texts is not None
+        logits, pull = grant.endpoint.graded_scores(images.detach(), grant.texts)
+        ctx.receipt = _Receipt(pull)  # type: ignore[attr-defined]
+        return logits
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.receipt.redeem()(*gradients), None  # type: ignore[attr-defined]
+
+
+class _Receipt:
+    """A number that stands for a graph on the model's side; the graph is dropped with the number."""
+
+    _graphs: dict[int, Callable[[Tensor], Tensor]] = {}  # noqa: RUF012 (one table for all, behind the class)
+    _numbers = itertools.count(1)
+
+    def __init__(self, pull: Callable[[Tensor], Tensor]) -> None:
+        self.number = next(self._numbers)
+        self._graphs[self.number] = pull
+        weakref.finalize(self, self._graphs.pop, self.number, None)
+
+    def redeem(self) -> Callable[[Tensor], Tensor]:
+        return self._graphs.pop(self.number)
+
+
+def check_output(name: str, needed: Output, given: Output, where: str) -> None:
+    """ConfigError when a method needs more of the answers than it would get."""
+    if needed > given:
+        raise ConfigError(f"method {name} needs {needed.label} of the model, {where} gives {given.label} only")
 
 
 @contextmanager
 def grant(
     access: Access,
-    backbone: Backbone,
+    endpoint: Endpoint,
     class_names: tuple[str, ...],
-    prompts: list[list[str]],
+    texts: ClassTexts,
     meter: Meter,
-    device: torch.device,
-    number_format: str = "fp32",
+    answers: Answers,
 ) -> Iterator[QueryModel]:
     """Hand out a model for one run. Class texts are sent once, here; the handle is dead after the block."""
-    if access > Access.FEATURES:
+    if access > Access.GRADIENTS:
         raise AccessError(f"{access.name} is not a rung of queries")
-    text_features = None
-    if access is not Access.FEATURES and backbone.text is not None:
-        meter.charge(texts=sum(len(captions) for captions in prompts))
-        text_features = backbone.embed_classes(prompts).to(device)
+    described, context = None, None
+    if access is not Access.FEATURES and endpoint.facts.has_text:
+        meter.charge(texts=texts.count, bytes=texts.bytes)
+        described, context = texts, endpoint.describe(texts)
+    output = min(endpoint.facts.output, Output[answers.output.upper()])
     ticket = next(_tickets)
-    _endpoints[ticket] = _Endpoint(backbone, access, meter, text_features, device, number_format)
+    _grants[ticket] = _Grant(endpoint, access, meter, described, context, output, answers)
     try:
-        yield QueryModel(ticket, backbone, class_names)
+        yield QueryModel(ticket, endpoint, class_names)
     finally:
-        del _endpoints[ticket]
+        del _grants[ticket]

@@ -21,14 +21,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from petlbench.errors import ConfigError, did_you_mean
-from petlbench.settings import BackboneChoice, Budget, Execution, Protocol, Train
+from petlbench.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
 
 if TYPE_CHECKING:
     from petlbench.method import Method
 
-_SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "budget": Budget}
+_SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": Answers, "budget": Budget}
 _SCALARS = {"seed": 0, "precision": "auto"}
 _PRECISIONS = ("auto", "fp32", "bf16")
+_SHORT = {"method": "method.name", "backbone": "backbone.name", "url": "backbone.url"}
 _EXECUTION = {field.name for field in dataclasses.fields(Execution)}
 
 
@@ -43,6 +44,7 @@ class RunConfig:
     backbone: BackboneChoice
     protocol: Protocol
     train: Train
+    access: Answers
     budget: Budget
     seed: int
     precision: str
@@ -59,6 +61,7 @@ class RunConfig:
             "backbone": dataclasses.asdict(self.backbone),
             "protocol": dataclasses.asdict(self.protocol),
             "train": dataclasses.asdict(self.train),
+            "access": dataclasses.asdict(self.access),
             "budget": dataclasses.asdict(self.budget),
             "seed": self.seed,
             "precision": self.precision,
@@ -144,13 +147,13 @@ def load_method(name: str) -> tuple[type[Method], dict[str, Any]]:
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` words as nested plain values. ``method=NAME`` and ``backbone=NAME`` are short for their ``.name``."""
+    """``key=value`` words as nested plain values. ``method=NAME`` and ``backbone=NAME`` are short for their ``.name``, ``url`` for ``backbone.url``."""
     words = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
             raise ConfigError(f"'{argument}' is not of the form key=value, such as method=lora or train.epochs=20")
-        words.append(f"{key}.name={value}" if key in ("method", "backbone") else argument)
+        words.append(f"{_SHORT[key]}={value}" if key in _SHORT else argument)
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist(words), resolve=True)
     except (YAMLError, OmegaConfBaseException) as error:
@@ -203,9 +206,19 @@ def resolve(arguments: Sequence[str]) -> RunConfig:
 
 
 def _layers(origin: str, values: dict[str, Any], task: str) -> list[tuple[str, dict[str, Any]]]:
-    """A file's values without its parts for suites and tasks, then the parts that are for this task, each with where it stands."""
+    """A file's values without its parts for suites and tasks, then the parts that are for this task, each with where it stands.
+
+    A part may say where its numbers come from, ``source: TEXT``, for readers of the file.
+    """
     parts = [("suite", suite_of(task), values.pop("suites", {}) or {}), ("task", task, values.pop("tasks", {}) or {})]
-    return [(origin, values), *((f"{origin}, {label} {key}", of_all[key]) for label, key, of_all in parts if key in of_all)]
+    return [
+        (origin, values),
+        *((f"{origin}, {label} {key}", _without_source(of_all[key])) for label, key, of_all in parts if key in of_all),
+    ]
+
+
+def _without_source(part: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != "source"}
 
 
 def _merge(schema: DictConfig, layer: dict[str, Any], where: str, prefix: str = "") -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save
 
 from petlbench.access import Meter
 from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoint import Checkpoint
 from petlbench.config import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches
@@ -45,7 +46,7 @@ def export_merged(saved: Checkpoint, path: Path) -> None:
     """
     config = resolve([*as_words(saved.config), "precision=fp32"])
     with _reopened(saved, config, torch.device("cpu")) as (learner, backbone):
-        if not isinstance(learner, GradientLearner):
+        if not (isinstance(learner, GradientLearner) and isinstance(backbone, Backbone)):
             raise CheckpointError(f"method {config.method} asks a model and has no weights of it to export")
         vit, head = learner.model.vit, learner.model.head
         try:
@@ -62,14 +63,14 @@ def export_merged(saved: Checkpoint, path: Path) -> None:
 
 
 @contextmanager
-def _reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iterator[tuple[Learner, Backbone]]:
+def _reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iterator[tuple[Learner, Backbone | RemoteBackbone]]:
     """The learner of a checkpoint with what it had learned, on the backbone that it was learned on."""
-    backbone, checksum = shared_backbone(config.backbone.name, config.backbone.checkpoint, device)
+    backbone, checksum = shared_backbone(config.backbone, device)
     if checksum != saved.backbone_sha256:
         raise CheckpointError(f"it was learned on {config.backbone.name} weights {saved.backbone_sha256[:12]}…, these are {checksum[:12]}…")
     method = load_method(config.method)[0](config.method_config, config.seed)
     number_format = choose(config.precision, device, backbone.parameter_count)
-    with open_learner(method, backbone, find_task(config.task), device, number_format, Meter(phase="test")) as learner:
+    with open_learner(method, backbone, find_task(config.task), device, number_format, Meter(phase="test"), config.access) as learner:
         learner.load_state(saved.state)
         yield learner, backbone
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from petlbench.access import Access, QueryModel
 from petlbench.data.batches import TrainingData
+from petlbench.endpoint import Output
 from petlbench.registry import Registry
 
 
@@ -67,9 +68,16 @@ class GradientMethod(Method):
 class QueryMethod(Method, nn.Module):
     """A method that asks a model and never sees inside. What it learns are its own parameters and buffers, as of any ``nn.Module``."""
 
+    output: ClassVar[Output] = Output.PROBABILITIES  # the least that it needs of the model's answers
+    images_encoded: int = 0  # by models of its own, such as the frozen encoder of BlackVIP's coordinator
+
     def __init__(self, config: Any, seed: int = 0) -> None:
         nn.Module.__init__(self)
         Method.__init__(self, config, seed)
+
+    def templates(self, of_task: tuple[str, ...]) -> tuple[str, ...]:
+        """What class texts are made of, each with one {}. At CONTEXT exactly one, which starts with the words of the context."""
+        return of_task
 
     def build(self, model: QueryModel) -> None:
         """Create the parameters and buffers that are learned; called before ``fit`` and before a checkpoint is loaded."""

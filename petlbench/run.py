@@ -18,19 +18,23 @@ import torch
 from torch import Tensor
 
 from petlbench import measure, provenance
-from petlbench.access import Meter
+from petlbench.access import Access, Meter, check_output
 from petlbench.backbones.backbone import BACKBONES, Backbone, load_backbone
+from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoint import save_checkpoint, save_predictions
 from petlbench.config import RunConfig, load_method, suite_of
+from petlbench.curve import Curve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task, find_task, load_task
+from petlbench.endpoint import Output
 from petlbench.errors import BudgetExceeded, ConfigError, Diverged, PetlbenchError
 from petlbench.learners import Learner, open_learner
 from petlbench.memo import Memo
-from petlbench.method import Method
+from petlbench.method import Method, QueryMethod
 from petlbench.optim.precision import choose
 from petlbench.records import schema
 from petlbench.records.store import RecordStore, run_id
+from petlbench.settings import BackboneChoice
 
 EVAL_BATCH = 256  # images per forward pass when nothing is kept for a backward pass
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
@@ -80,15 +84,22 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def shared_backbone(choice: BackboneChoice, device: torch.device) -> tuple[Backbone | RemoteBackbone, str]:
+    """A backbone and its checksum. One in this process is loaded once; a server is asked anew, since it may be another one now."""
+    if choice.url is not None:
+        remote = RemoteBackbone(choice.url)
+        return remote, remote.checksum()
+    return _loaded(choice.name, choice.checkpoint, device)
+
+
 @lru_cache(maxsize=2)
-def shared_backbone(name: str, checkpoint: str | None, device: torch.device) -> tuple[Backbone, str]:
-    """A backbone and its checksum, loaded once per process."""
+def _loaded(name: str, checkpoint: str | None, device: torch.device) -> tuple[Backbone, str]:
     backbone = load_backbone(name, checkpoint)
     checksum = backbone.checksum()
     return backbone.to(device), checksum
 
 
-def open_task(config: RunConfig, backbone: Backbone) -> Task:
+def open_task(config: RunConfig, backbone: Backbone | RemoteBackbone) -> Task:
     """A run's task under its protocol."""
     card = backbone.card
     return load_task(find_task(config.task), config.protocol, card.input_size, card.mean, card.std)
@@ -124,6 +135,7 @@ class _Run:
         self.precision = config.precision
         self.counted: dict[str, Any] = {}  # fields of Cost
         self.status = "ok"
+        self._curve: Curve | None = None
         self._best: tuple[float, dict[str, Tensor]] | None = None
         self._select: Callable[[schema.Epoch], schema.Epoch] = lambda epoch: epoch  # under the rule ``last`` there is nothing to look at
 
@@ -131,7 +143,11 @@ class _Run:
     def check(config: RunConfig) -> None:
         """Refuse before anything is computed or recorded: an unknown task or backbone, a folder that could not be written to."""
         find_task(config.task)
-        BACKBONES.get(config.backbone.name.partition(":")[0])
+        if config.backbone.url is None:
+            BACKBONES.get(config.backbone.name.partition(":")[0])
+        method = load_method(config.method)[0]
+        if issubclass(method, QueryMethod) and method.access is not Access.FEATURES:
+            check_output(config.method, method.output, Output[config.access.output.upper()], "access.output")
         out = Path(config.execution.out)
         parent = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -142,20 +158,26 @@ class _Run:
         torch.set_num_threads(config.execution.threads or os.cpu_count() or 1)
         measure.reset_peak_memory(self.device)
         with self.clock.measure("total"):
-            backbone, checksum = shared_backbone(config.backbone.name, config.backbone.checkpoint, self.device)
-            self.facts["backbone"] = schema.BackboneId(name=backbone.name, sha256=checksum, parameters=backbone.parameter_count)
+            backbone, checksum = shared_backbone(config.backbone, self.device)
+            self.facts["backbone"] = schema.BackboneId(
+                name=backbone.name,
+                sha256=checksum,
+                parameters=backbone.parameter_count,
+                transport="http" if isinstance(backbone, RemoteBackbone) else "in_process",
+            )
             self.precision = choose(config.precision, self.device, backbone.parameter_count)
             task = open_task(config, backbone)
             self._describe(task)
             torch.manual_seed(config.seed)  # not earlier: loading the backbone draws random numbers, in a process's first run only
-            with open_learner(self.method, backbone, task.spec, self.device, self.precision, self.meter) as learner:
+            setting = (self.device, self.precision, self.meter, config.access)
+            with open_learner(self.method, backbone, task.spec, *setting) as learner:
                 try:
                     self._fit(learner, task)
                     self._test(learner, task, checksum)
                 finally:
-                    self.counted["images_forwarded"] = learner.images_forwarded()
+                    self.counted |= {"images_forwarded": learner.images_forwarded(), "images_encoded": learner.images_encoded()}
         if backbone.checksum() != checksum:
-            shared_backbone.cache_clear()
+            _loaded.cache_clear()
             raise RuntimeError(
                 f"method {self.method.name} changed the shared backbone; its numbers and those of later runs cannot be trusted"
             )
@@ -167,12 +189,14 @@ class _Run:
     def _fit(self, learner: Learner, task: Task) -> None:
         recipe, ticket = self.config.train, next(_tickets)
         generator = torch.Generator().manual_seed(self.config.seed)
-        train = Batches(task.train, task.transform, recipe.batch_size, self.device, generator)
+        train = Batches(task.train, task.transform, recipe.batch_size, self.device, generator, recipe.drop_last)
         val = Batches(task.val, task.transform, EVAL_BATCH, self.device)
-        oracle = Batches(task.test, task.transform, EVAL_BATCH, self.device)
-        watched = {"best_val": val, "oracle_test": oracle}.get(self.config.protocol.selection)
+        test = Batches(task.test, task.transform, EVAL_BATCH, self.device)
+        watched = {"best_val": val, "oracle_test": test}.get(self.config.protocol.selection)
         if watched is not None:
             self._select = partial(self._keep_best, learner, watched)
+        if recipe.curve and isinstance(self.method, QueryMethod):
+            self._curve = Curve(self.meter, lambda: accuracy(learner.predict(test), test.labels))
         self.meter.phase = "train"
         _running[ticket] = self
         with self.clock.measure("train"):
@@ -196,6 +220,8 @@ class _Run:
         if not math.isfinite(epoch.loss):
             raise Diverged(f"the training loss is {epoch.loss} in epoch {epoch.epoch}")
         self.history.append(self._select(epoch) if self._is_looked_at(epoch.epoch) else epoch)
+        if self._curve is not None:
+            self._curve.after_epoch()
         self.progress(epoch.epoch + 1, self.config.train.epochs)
 
     def _is_looked_at(self, epoch: int) -> bool:
@@ -232,6 +258,8 @@ class _Run:
             raise Diverged("the scores of test images are not finite")
         percent = accuracy(scores, test.labels)
         error = math.sqrt(percent * (100.0 - percent) / len(scores))
+        if self._curve is not None:
+            self._curve.end(percent)
         best = self._best[0] if self._best and self.config.protocol.selection == "best_val" else None
         self.facts["metrics"] = schema.Metrics(accuracy=percent, samples=len(scores), standard_error=error, val_accuracy=best)
         self.counted["peak_memory_mb"] = measure.peak_memory_mb(self.device)
@@ -259,6 +287,7 @@ class _Run:
                 name=config.method,
                 plugin=config.plugin,
                 access=self.method.access.name,
+                access_seen=None if self.meter.seen is None else self.meter.seen.name,
                 config={key: value for key, value in config.identity["method"].items() if key not in ("name", "plugin")},
                 cite=self.method.cite,
             ),
@@ -275,6 +304,7 @@ class _Run:
                 **self.counted,
             ),
             "history": self.history,
+            "curve": self._curve.points if self._curve is not None else [],
         }
         record = schema.Record(**(fields | self.facts | ({"error": error} if error else {})))
         if not record.has_result:

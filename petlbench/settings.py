@@ -39,6 +39,7 @@ class Train:
 
     epochs: int = 100
     batch_size: int = 64
+    drop_last: bool = False  # leave out a last batch that is smaller, unless there is no other
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     scale_learning_rate: bool = False  # learning_rate is meant per 256 images: multiply it by batch_size / 256 (VPT)
@@ -55,6 +56,7 @@ class Train:
     drop_path: float = 0.0  # stochastic depth of the backbone's blocks while training: from 0 in the first to this rate in the last
     checkpoint_activations: bool = False  # recompute a block's activations in the backward pass instead of keeping them
     compile: bool = False  # torch.compile every block
+    curve: bool = False  # of methods that ask: test accuracy whenever what they have sent has doubled, to be drawn and for nothing else
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "epochs", "batch_size", "accumulate")
@@ -89,6 +91,23 @@ class BackboneChoice:
 
     name: str = "mini_clip"  # petlbench backbones lists all
     checkpoint: str | None = None  # a local weight file to use instead of the card's
+    url: str | None = None  # of the server that backbone=remote asks; url=… for short
+
+    def __post_init__(self) -> None:
+        if (self.name == "remote") != (self.url is not None):
+            raise ValueError("url belongs to backbone=remote, as in: backbone=remote url=http://127.0.0.1:8000")
+
+
+@dataclass
+class Answers:
+    """What a model that is asked gives away, and how it is asked."""
+
+    output: Literal["logits", "probabilities", "top_k", "label"] = "logits"  # at most; a backbone's card or a server may give less
+    top_k: int = 5  # classes named under top_k
+    batch: int = 256  # images per call at most; a server may take fewer
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, self, "top_k", "batch")
 
 
 @dataclass
@@ -99,9 +118,10 @@ class Budget:
     images: int | None = None
     contexts: int | None = None
     texts: int | None = None
+    bytes: int | None = None  # of images and contexts in float32 and of texts
 
     def __post_init__(self) -> None:
-        _check_at_least(0, self, "calls", "images", "contexts", "texts")
+        _check_at_least(0, self, "calls", "images", "contexts", "texts", "bytes")
 
 
 @dataclass
@@ -120,7 +140,7 @@ class Execution:
         _check_at_least(0, self, "cache_mb")
 
 
-def _check_at_least(least: int, section: Protocol | Train | Budget | Execution, *names: str) -> None:
+def _check_at_least(least: int, section: Protocol | Train | Answers | Budget | Execution, *names: str) -> None:
     kinds = {field.name: str(field.type) for field in fields(section)}
     for name in names:
         value = getattr(section, name)

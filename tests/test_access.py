@@ -13,22 +13,30 @@ from torch import Tensor, nn
 
 from petlbench.access import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
+from petlbench.endpoint import ClassTexts
 from petlbench.errors import AccessError, BudgetExceeded
-from petlbench.settings import Budget
+from petlbench.settings import Answers, Budget
 from petlbench.testing.mocks import tiny_backbone
 from tests.object_graph import reachable
 
 CPU = torch.device("cpu")
 NAMES = ("cat", "dog", "newt")
-PROMPTS = [[f"a photo of a {name}.", f"a {name}"] for name in NAMES]
+PROMPTS = tuple((f"a photo of a {name}.",) for name in NAMES)
+TEXT_BYTES = len("a photo of a cat.a photo of a dog.a photo of a newt.")
 BLACK = (Access.SCORES, Access.CONTEXT, Access.FEATURES)
 
 
 @contextmanager
 def granted(
-    access: Access, backbone: Backbone | None = None, meter: Meter | None = None, number_format: str = "fp32"
+    access: Access,
+    backbone: Backbone | None = None,
+    meter: Meter | None = None,
+    number_format: str = "fp32",
+    answers: Answers | None = None,
 ) -> Iterator[QueryModel]:
-    with grant(access, backbone or tiny_backbone(), NAMES, PROMPTS, meter or Meter(), CPU, number_format) as model:
+    endpoint = (backbone or tiny_backbone()).endpoint(CPU, number_format)
+    texts = ClassTexts(PROMPTS, "a photo of a" if access is Access.CONTEXT else None)
+    with grant(access, endpoint, NAMES, texts, meter or Meter(), answers or Answers()) as model:
         yield model
 
 
@@ -75,7 +83,7 @@ def test_scores_are_scaled_cosines_with_the_mean_of_a_classs_captions() -> None:
         scores = model.scores(images())
     assert backbone.text is not None and backbone.projection is not None
     image = nn.functional.normalize(backbone.projection(backbone.vit(images())), dim=-1)
-    texts = [nn.functional.normalize(backbone.text.embed(captions), dim=-1).mean(dim=0) for captions in PROMPTS]
+    texts = [nn.functional.normalize(backbone.text.embed(list(captions)), dim=-1).mean(dim=0) for captions in PROMPTS]
     expected = 10.0 * image @ nn.functional.normalize(torch.stack(texts), dim=-1).T
     torch.testing.assert_close(scores, expected)
 
@@ -122,7 +130,7 @@ def test_a_verb_of_another_rung_is_refused_and_not_counted(access: Access, verb:
     assert meter.counts["train"]["images"] == 0
 
 
-@pytest.mark.parametrize("access", [Access.GRADIENTS, Access.WEIGHTS])
+@pytest.mark.parametrize("access", [Access.WEIGHTS])
 def test_a_rung_above_the_black_box_is_not_granted_as_queries(access: Access) -> None:
     with pytest.raises(AccessError, match="not a rung of queries"), granted(access):
         pass
@@ -140,12 +148,19 @@ def test_queries_are_counted_in_the_phase_they_belong_to() -> None:
         meter.phase = "test"
         model.scores(images(2))
         model.scores(images(1))
-    assert meter.counts["train"] | {"texts": 0} == {"calls": 1, "images": 3, "contexts": 0, "texts": 0, "cached": 0}
+    assert meter.counts["train"] | {"texts": 0} == {
+        "calls": 1,
+        "images": 3,
+        "contexts": 0,
+        "texts": 0,
+        "cached": 0,
+        "bytes": 3 * 3 * 16 * 16 * 4 + TEXT_BYTES,
+    }
     assert (meter.counts["test"]["calls"], meter.counts["test"]["images"]) == (2, 3)
 
 
 def test_class_texts_are_counted_once_and_only_where_they_are_sent() -> None:
-    for access, expected in ((Access.SCORES, 6), (Access.CONTEXT, 6), (Access.FEATURES, 0)):
+    for access, expected in ((Access.SCORES, 3), (Access.CONTEXT, 3), (Access.FEATURES, 0)):
         meter = Meter()
         with granted(access, meter=meter) as model:
             for _ in range(2):

@@ -15,7 +15,7 @@ from petlbench.config import RunConfig, load_method, method_names, resolve
 from petlbench.errors import ConfigError, PetlbenchError
 from petlbench.evaluate import as_words
 from petlbench.records.store import run_id
-from petlbench.settings import BackboneChoice, Budget, Execution, Protocol, Train
+from petlbench.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
 
 RUN = ("method=lora", "task=mini/digits")
 
@@ -180,8 +180,9 @@ CHANGES = {
     "train.weight_decay": 0.5, "train.momentum": 0.5, "train.schedule": "constant", "train.schedule_step": "epoch",
     "train.warmup_epochs": 2, "train.warmup_learning_rate": 1e-4, "train.min_learning_rate": 1e-4,
     "train.label_smoothing": 0.1, "train.accumulate": 2, "train.clip_norm": 1, "train.drop_path": 0.1,
-    "train.checkpoint_activations": True, "train.compile": True,
-    "budget.calls": 1, "budget.images": 1, "budget.contexts": 1, "budget.texts": 1,
+    "train.checkpoint_activations": True, "train.compile": True, "train.drop_last": True, "train.curve": True,
+    "access.output": "label", "access.top_k": 2, "access.batch": 8,
+    "budget.calls": 1, "budget.images": 1, "budget.contexts": 1, "budget.texts": 1, "budget.bytes": 1,
 }  # fmt: skip
 
 
@@ -191,9 +192,31 @@ def test_every_setting_that_a_result_may_depend_on_changes_the_run_id(key: str) 
 
 
 def test_no_setting_was_forgotten_above() -> None:
-    sections = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "budget": Budget, "method": load_method("lora")[0].Config}
+    sections = {
+        "backbone": BackboneChoice,
+        "protocol": Protocol,
+        "train": Train,
+        "access": Answers,
+        "budget": Budget,
+        "method": load_method("lora")[0].Config,
+    }
     fields = {f"{name}.{field.name}" for name, section in sections.items() for field in dataclasses.fields(section)}
-    assert fields == {key for key in CHANGES if "." in key}
+    assert fields == {key for key in CHANGES if "." in key} | {"backbone.url"}
+
+
+def test_a_remote_model_is_told_by_its_address() -> None:
+    one, other = (configured("backbone=remote", f"url=http://127.0.0.1:{port}") for port in (8000, 8001))
+    assert run_id(one.identity) != run_id(other.identity)
+    for words in (["backbone=remote"], ["url=http://127.0.0.1:8000"]):
+        with pytest.raises(ConfigError, match=r"backbone\.url belongs to backbone=remote, as in"):
+            configured(*words)
+
+
+def test_a_part_for_a_task_may_say_where_its_numbers_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"tasks": {"mini/digits": {"source": "a table", "method": {"rank": 3}}}}
+    monkeypatch.setattr("petlbench.config.load_yaml", lambda folder, name: values if folder == "methods" else {"tasks": []})
+    config = configured()
+    assert (config.method_config.rank, config.hyperparameters) == (3, "task mini/digits")
 
 
 @pytest.mark.parametrize("word", ["out=elsewhere", "device=cpu", "threads=2", "save=true", "data_root=elsewhere", "cache_mb=1"])

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
+from petlbench.backbones.backbone import load_backbone
 from petlbench.checkpoint import read_checkpoint
 from petlbench.config import resolve
 from petlbench.errors import CheckpointError, PetlbenchError
 from petlbench.evaluate import as_words
-from petlbench.run import pick_device, shared_backbone
 
 from . import SPT, release_file
 
@@ -27,7 +27,7 @@ def main(checkpoint: Path, target: Path) -> None:
             raise CheckpointError(f"{checkpoint}: learned by {config.method}, which selects nothing; give a checkpoint of spt")
         method = SPT(config.method_config, config.seed)
         method.plan = {name.removeprefix("plan."): tensor for name, tensor in saved.state.items() if name.startswith("plan.")}
-        backbone, _ = shared_backbone(config.backbone.name, config.backbone.checkpoint, pick_device("cpu"))
+        backbone = load_backbone(config.backbone.name, config.backbone.checkpoint)
         release_file.write(target, method.selection(backbone.vit))
     except PetlbenchError as error:
         raise click.ClickException(str(error)) from None

@@ -62,7 +62,13 @@ class Batches:
     """One split, in order or shuffled anew each time it is iterated."""
 
     def __init__(
-        self, split: Split, transform: Transform, batch_size: int, device: torch.device, generator: torch.Generator | None = None
+        self,
+        split: Split,
+        transform: Transform,
+        batch_size: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        drop_last: bool = False,
     ) -> None:
         self._images = _as_tensor(split.images)
         self.labels = torch.from_numpy(np.array(split.labels)).to(device)  # (N,)
@@ -70,15 +76,21 @@ class Batches:
         self.batch_size = batch_size
         self.device = device
         self._generator = generator  # None: in order, not augmented
+        self._drop_last = drop_last and self.image_count > batch_size  # a smaller batch counts when there is no other
 
     @property
     def image_count(self) -> int:
         """N."""
         return len(self.labels)
 
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether every pass shows the same views of the images."""
+        return self._generator is None or self.transform.augment == "none"
+
     def __len__(self) -> int:
         """Batches per pass."""
-        return -(-self.image_count // self.batch_size)
+        return self.image_count // self.batch_size if self._drop_last else -(-self.image_count // self.batch_size)
 
     def images(self, indices: Tensor) -> Tensor:
         """Normalised images (B, 3, S, S) of some indices, not augmented."""
@@ -92,9 +104,8 @@ class Batches:
     def order(self) -> Iterator[Tensor]:
         """The indices (B,) of the batches of a new pass."""
         shuffled = self._generator is not None
-        yield from (torch.randperm(self.image_count, generator=self._generator) if shuffled else torch.arange(self.image_count)).split(
-            self.batch_size
-        )
+        indices = torch.randperm(self.image_count, generator=self._generator) if shuffled else torch.arange(self.image_count)
+        yield from indices.split(self.batch_size)[: len(self)]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for indices in self.order():

@@ -37,9 +37,10 @@ class TaskSpec:
     sizes: dict[str, int] = field(default_factory=dict)  # split -> expected number of images
     description: str = ""
 
-    def prompts(self) -> list[list[str]]:
-        """One list of captions per class: every template with the class name filled in, underscores as spaces."""
-        return [[template.format(name.replace("_", " ")) for template in self.templates] for name in self.class_names]
+    def prompts(self, templates: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...]:
+        """The captions of each class: every template (None: the task's) with the class name filled in, underscores as spaces."""
+        names = [name.replace("_", " ") for name in self.class_names]
+        return tuple(tuple(template.format(name) for template in templates or self.templates) for name in names)
 
 
 class RenderedSource:

@@ -9,28 +9,38 @@ import torch
 
 from petlbench.access import Access, Meter
 from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.remote import RemoteBackbone
 from petlbench.data.task import TaskSpec
 from petlbench.errors import AccessError
 from petlbench.learners.base import Learner, load_into
 from petlbench.learners.gradient import PLAN, AdaptedModel, GradientLearner
 from petlbench.learners.query import QueryLearner
 from petlbench.method import GradientMethod, Method, QueryMethod
+from petlbench.settings import Answers
 
 __all__ = ["PLAN", "AdaptedModel", "GradientLearner", "Learner", "QueryLearner", "load_into", "open_learner"]
 
 
 @contextmanager
 def open_learner(
-    method: Method, backbone: Backbone, spec: TaskSpec, device: torch.device, number_format: str, meter: Meter
+    method: Method,
+    backbone: Backbone | RemoteBackbone,
+    spec: TaskSpec,
+    device: torch.device,
+    number_format: str,
+    meter: Meter,
+    answers: Answers | None = None,
 ) -> Iterator[GradientLearner | QueryLearner]:
     """The learner that fits the method's rung, ready to fit or to load what was learned."""
-    if isinstance(method, GradientMethod) and method.access is Access.WEIGHTS:
+    rung = method.access
+    if isinstance(backbone, RemoteBackbone) and rung > Access.FEATURES:
+        raise AccessError(f"method {method.name} needs access {rung.name}; a remote model gives SCORES, CONTEXT and FEATURES")
+    if isinstance(method, GradientMethod) and rung is Access.WEIGHTS and isinstance(backbone, Backbone):
+        meter.note(Access.WEIGHTS)
         yield GradientLearner(method, backbone, spec, device, number_format)
-    elif isinstance(method, QueryMethod) and method.access <= Access.FEATURES:
-        learner = QueryLearner(method, backbone, spec, device, number_format, meter)
+    elif isinstance(method, QueryMethod) and rung < Access.WEIGHTS:
+        learner = QueryLearner(method, backbone, spec, device, number_format, meter, answers or Answers())
         with learner.opened():
             yield learner
     else:
-        raise AccessError(
-            f"{type(method).__name__} declares access {method.access.name}, which {type(method).__mro__[1].__name__} does not have"
-        )
+        raise AccessError(f"{type(method).__name__} declares access {rung.name}, which {type(method).__mro__[1].__name__} does not have")

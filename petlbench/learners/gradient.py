@@ -137,6 +137,9 @@ class GradientLearner:
     def images_forwarded(self) -> int:
         return self._counter.images
 
+    def images_encoded(self) -> int:
+        return 0
+
     def flops_per_image(self) -> float:
         counted, side = self._counter.images, self._backbone.card.input_size
         with precision.autocast(self.precision, self.device):

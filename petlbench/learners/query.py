@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from petlbench.access import Meter, QueryModel, grant
+from petlbench.access import Access, Meter, QueryModel, check_output, grant
 from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.remote import RemoteBackbone
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.task import TaskSpec
+from petlbench.endpoint import ClassTexts, Endpoint, Output
+from petlbench.errors import ConfigError
 from petlbench.learners.base import evaluating, load_into
-from petlbench.measure import ImageCounter
 from petlbench.method import QueryMethod
+from petlbench.settings import Answers
 
 
 @dataclass
@@ -23,29 +26,48 @@ class QueryLearner:
     """Lets a method ask a model through a handle that counts, and lends the handle only for as long as it is needed."""
 
     method: QueryMethod
-    backbone: Backbone
+    backbone: Backbone | RemoteBackbone
     spec: TaskSpec
     device: torch.device
     number_format: str
     meter: Meter
-    _counter: ImageCounter = field(init=False)
+    answers: Answers
+    _endpoint: Endpoint = field(init=False)
     _handle: QueryModel | None = field(default=None, init=False)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Grant the model for the duration of a run."""
-        self._counter = ImageCounter()
-        self._counter.watch(self.backbone.vit)
-        known = (self.spec.class_names, self.spec.prompts())
+        self._endpoint = self.backbone.endpoint(self.device, self.number_format)
+        self._check_output()
+        known = (self.spec.class_names, self._texts())
         try:
-            with grant(self.method.access, self.backbone, *known, self.meter, self.device, self.number_format) as handle:
+            with grant(self.method.access, self._endpoint, *known, self.meter, self.answers) as handle:
                 self._handle = handle
                 self.method.build(handle)
                 self.method.to(self.device)
                 yield
         finally:
             self._handle = None
-            self._counter.remove()
+
+    def _check_output(self) -> None:
+        if self.method.access is Access.FEATURES:
+            return  # embeddings are not class scores
+        name, needed, facts = self.method.name, self.method.output, self._endpoint.facts
+        check_output(name, needed, Output[self.answers.output.upper()], "access.output")
+        check_output(name, needed, facts.output, facts.name)
+
+    def _texts(self) -> ClassTexts:
+        templates = self.method.templates(self.spec.templates)
+        captions = self.spec.prompts(templates)
+        if self.method.access is not Access.CONTEXT:
+            return ClassTexts(captions)
+        words = templates[0].partition("{")[0].strip()
+        if len(templates) != 1 or not words:
+            raise ConfigError(
+                f"method {self.method.name} replaces the words before the class name: it needs one template such as 'a photo of a {{}}.', got {templates}"
+            )
+        return ClassTexts(captions, words)
 
     def prepare(self, data: TrainingData) -> None:
         pass  # a method that asks prepares where it fits
@@ -74,7 +96,10 @@ class QueryLearner:
         return {}
 
     def images_forwarded(self) -> int:
-        return self._counter.images
+        return self._endpoint.images_forwarded
+
+    def images_encoded(self) -> int:
+        return self.method.images_encoded
 
     def flops_per_image(self) -> None:
         return None  # behind an interface that only answers, nobody can count

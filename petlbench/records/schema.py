@@ -27,12 +27,14 @@ class QueryCount(_Part):
     contexts: int = 0
     texts: int = 0
     cached: int = 0  # answered without a query; never part of ``images``
+    bytes: int = 0  # of images and contexts in float32 and of texts
 
 
 class Method(_Part):
     name: str  # as typed: a plugin or one of its presets
     plugin: str
     access: str  # the rung that was granted
+    access_seen: str | None = None  # the highest that was made use of; None: nothing was asked
     config: dict[str, Any]
     cite: str = ""
 
@@ -41,6 +43,7 @@ class BackboneId(_Part):
     name: str
     sha256: str  # over names, shapes and bytes of all parameters and buffers
     parameters: int
+    transport: Literal["in_process", "http"] = "in_process"
 
 
 class ProtocolId(_Part):
@@ -78,6 +81,7 @@ class Cost(_Part):
     peak_memory_mb: float | None = None  # device memory on a GPU, resident set of the process on a CPU
     images_decoded: int = 0
     images_forwarded: int = 0  # through the backbone, all phases
+    images_encoded: int = 0  # through models that the method has beside the backbone
     flops_per_image: float | None = None
     queries: dict[str, QueryCount] = Field(default_factory=dict)  # phase -> count
 
@@ -95,6 +99,14 @@ class Epoch(_Part):
     learning_rate: float
     val_accuracy: float | None = None
     test_accuracy: float | None = None  # only under the selection rule ``oracle_test``
+
+
+class CurvePoint(_Part):
+    """How good a method that asks had become when it had sent so much in training; for curves, never to choose an epoch."""
+
+    images: int
+    contexts: int
+    accuracy: float  # percent of the test split
 
 
 class Predictions(_Part):
@@ -128,6 +140,7 @@ class Record(_Part):
     cost: Cost = Field(default_factory=Cost)
     metrics: Metrics | None = None
     history: list[Epoch] = Field(default_factory=list)
+    curve: list[CurvePoint] = Field(default_factory=list)
     predictions: Predictions | None = None
     checkpoint: str | None = None
 

@@ -102,7 +102,7 @@ class MethodConformance:
             if isinstance(method, GradientMethod):
                 assert method.access >= Access.GRADIENTS
                 return
-            assert isinstance(method, QueryMethod) and method.access <= Access.FEATURES
+            assert isinstance(method, QueryMethod) and method.access < Access.WEIGHTS
             learner.fit(_data(task, config))
             learner.predict(_test(task))
             held = {id(p) for p in backbone.vit.parameters()}
@@ -132,12 +132,12 @@ def _opened(config: RunConfig, backbone: Backbone, task: Task):  # type: ignore[
     torch.manual_seed(config.seed)
     torch.set_num_threads(1)
     method = load_method(config.method)[0](config.method_config, config.seed)
-    return open_learner(method, backbone, task.spec, CPU, "fp32", Meter())
+    return open_learner(method, backbone, task.spec, CPU, "fp32", Meter(), config.access)
 
 
 def _data(task: Task, config: RunConfig) -> TrainingData:
     generator = torch.Generator().manual_seed(config.seed)
-    train = Batches(task.train, task.transform, config.train.batch_size, CPU, generator)
+    train = Batches(task.train, task.transform, config.train.batch_size, CPU, generator, config.train.drop_last)
     return TrainingData(train, Batches(task.val, task.transform, 64, CPU), config.train, task.spec.class_names, lambda epoch: None)
 
 

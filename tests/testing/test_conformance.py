@@ -85,7 +85,7 @@ def test_a_method_that_learns_outside_its_parameters_is_caught(registered: list[
 
 
 def test_a_method_that_smuggles_a_parameter_out_is_caught(registered: list[str]) -> None:
-    from petlbench.access import _endpoints
+    from petlbench.access import _grants
 
     registered.append("smuggler")
 
@@ -94,7 +94,7 @@ def test_a_method_that_smuggles_a_parameter_out_is_caught(registered: list[str])
         access = Access.SCORES
 
         def fit(self, model: QueryModel, data: TrainingData) -> None:
-            self.loot = [_endpoints[model.ticket].backbone]
+            self.loot = [_grants[model.ticket].endpoint._backbone]
 
         def predict(self, model: QueryModel, images: Tensor) -> Tensor:
             return model.scores(images)

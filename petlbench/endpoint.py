@@ -1,0 +1,135 @@
+"""What answers the queries of a run, in this process or over HTTP, and what an answer holds.
+
+Letters in shapes: B images, C classes, P contexts, n context words, W width of the word embeddings, D feature width, S input size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+_SMALLEST = torch.finfo(torch.float32).tiny  # what a probability of 0 is read as: its logarithm is finite
+
+
+class Output(IntEnum):
+    """How much of the class scores an API gives away, least first."""
+
+    LABEL = 1  # the best class
+    TOP_K = 2  # the k best classes with their probabilities
+    PROBABILITIES = 3
+    LOGITS = 4
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What may be known of a model that can only be asked."""
+
+    name: str
+    input_size: int  # S
+    mean: tuple[float, ...]  # of the normalisation that images must have
+    std: tuple[float, ...]
+    feature_width: int  # D
+    output: Output  # what it answers at most
+    has_text: bool  # whether it can score classes
+    max_images: int | None = None  # per call; None: as many as fit
+
+
+@dataclass(frozen=True)
+class ClassTexts:
+    """The texts that stand for the classes of a task, sent once."""
+
+    captions: tuple[tuple[str, ...], ...]  # per class
+    context: str | None = None  # the words that every caption starts with, when their embeddings are to be replaced
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps([self.captions, self.context]).encode()).hexdigest()
+
+    @property
+    def count(self) -> int:
+        return sum(len(captions) for captions in self.captions)
+
+    @property
+    def bytes(self) -> int:
+        return sum(len(caption.encode()) for captions in self.captions for caption in captions)
+
+
+class Endpoint(Protocol):
+    """A model that can be asked. Answers are detached, float32 and on the device of the run.
+
+    Texts and stored images are addressed by digests of their content, so that a server that has forgotten them can be told again.
+    """
+
+    facts: Facts
+    images_forwarded: int  # in this process
+
+    def describe(self, texts: ClassTexts) -> Tensor | None:
+        """Make the classes of a task known. With ``texts.context`` the word embeddings of the context (n, W)."""
+        ...
+
+    def scores(self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int) -> list[Tensor]:
+        """Class scores (B, C) of each part (B, 3, S, S), one call per part; see :func:`as_scores`."""
+        ...
+
+    def context_scores(
+        self, images: Tensor | str, contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
+    ) -> list[Tensor]:
+        """Class scores (P, B, C) of images (B, 3, S, S), or of uploaded ones, in each part (P, n, W) of the contexts; one call per part."""
+        ...
+
+    def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Embeddings (B, D) of each part, one call per part."""
+        ...
+
+    def upload(self, images: Tensor) -> str:
+        """Send images to be asked about again and again; the digest that stands for them."""
+        ...
+
+    def graded_scores(self, images: Tensor, texts: ClassTexts) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Logits (B, C) and a function from a gradient with respect to them to the one with respect to the images."""
+        ...
+
+
+def restrict(logits: Tensor, output: Output, k: int) -> dict[str, Tensor]:
+    """What leaves the model's side of an API, of logits (..., C)."""
+    if output is Output.LOGITS:
+        return {"logits": logits}
+    if output is Output.LABEL:
+        return {"label": logits.argmax(dim=-1)}
+    probabilities = logits.softmax(dim=-1)
+    if output is Output.PROBABILITIES:
+        return {"probabilities": probabilities}
+    best = probabilities.topk(min(k, logits.shape[-1]), dim=-1)
+    return {"classes": best.indices, "probabilities": best.values}
+
+
+def as_scores(answer: Mapping[str, Tensor], class_count: int) -> Tensor:
+    """An answer as scores (..., C) whose softmax is what is known: logits, or log-probabilities that are -inf for what was not said."""
+    if "logits" in answer:
+        return answer["logits"]
+    if "label" in answer:
+        classes, logs = answer["label"].unsqueeze(-1), torch.zeros(*answer["label"].shape, 1, device=answer["label"].device)
+    else:
+        logs = answer["probabilities"].clamp_min(_SMALLEST).log()
+        if "classes" not in answer:
+            return logs
+        classes = answer["classes"]
+    scores = torch.full((*classes.shape[:-1], class_count), -torch.inf, device=classes.device)
+    return scores.scatter_(-1, classes, logs)
+
+
+def tensor_bytes(*tensors: Tensor) -> int:
+    """What tensors weigh when they are sent in float32."""
+    return sum(4 * tensor.numel() for tensor in tensors)
