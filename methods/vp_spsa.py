@@ -1,0 +1,46 @@
+"""A learned border around the image, trained by SPSA with gradient correction (Oh et al. 2023, arXiv 2303.14773, released code)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
+from petlbench.nn.visual_prompts import Border, losses_under, scaled
+from petlbench.optim.spsa import SPSA, SPSAConfig
+from petlbench.records.schema import Epoch
+
+
+@dataclass
+class VPSPSAConfig:
+    width: int | None = None  # p, of the border in pixels; null: 30 at an input of 224, scaled with the input; parameters: 12 p (S - p)
+    spsa: SPSAConfig = field(default_factory=lambda: SPSAConfig(step=10.0, momentum=0.3))  # what most of the released runs share
+
+
+@register_method("vp_spsa", VPSPSAConfig, cite="arXiv:2303.14773")
+class VPSPSA(QueryMethod):
+    """x + frame(w) in normalised pixels, without clipping; the frame is the same for all images and starts from N(0, 1). Cross entropy."""
+
+    access = Access.SCORES
+
+    def build(self, model: QueryModel) -> None:
+        self.prompt = Border(model.input_size, self.config.width or scaled(30, model.input_size))
+
+    def fit(self, model: QueryModel, data: TrainingData) -> None:
+        config: SPSAConfig = self.config.spsa
+        optimizer = SPSA(nn.utils.parameters_to_vector(self.prompt.parameters()), config, seed=self.seed)
+        for epoch in range(data.recipe.epochs):
+            total = torch.zeros((), device=data.train.device)
+            for images, labels in data.train:
+                total += optimizer.step(partial(self._losses, model, images, labels))
+                nn.utils.vector_to_parameters(optimizer.vector, self.prompt.parameters())
+            data.report(Epoch(epoch=epoch, loss=total.item() / len(data.train), learning_rate=config.step_gain(optimizer.steps)))
+
+    def _losses(self, model: QueryModel, images: Tensor, labels: Tensor, vectors: Tensor) -> Tensor:
+        return losses_under(self.prompt.frames(vectors), images, labels, model.scores)
+
+    def predict(self, model: QueryModel, images: Tensor) -> Tensor:
+        return model.scores(self.prompt(images))
