@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
+from petlbench import Access, Output, QueryMethod, QueryModel, TrainingData, register_method
 
 
 @register_method("zero_shot", cite="arXiv:2103.00020")
@@ -12,6 +12,7 @@ class ZeroShot(QueryMethod):
     """The frozen model's own answer: cosine similarity of the image and the class texts. Learns nothing."""
 
     access = Access.SCORES
+    output = Output.LABEL
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:
         pass

@@ -1,0 +1,210 @@
+"""The CONTEXT and GRADIENTS handles: what they give, what they count, and that the model stays out of reach."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from petlbench import access
+from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.backbones.backbone import Backbone
+from petlbench.data.batches import TrainingData
+from petlbench.endpoint import ClassTexts
+from petlbench.errors import AccessError, BudgetExceeded, ConfigError
+from petlbench.learners import open_learner
+from petlbench.method import QueryMethod
+from petlbench.settings import Answers, Budget
+from petlbench.testing.mocks import mock_task, tiny_backbone
+from tests.object_graph import reachable
+
+CPU = torch.device("cpu")
+NAMES = ("cat", "dog", "newt")
+PROMPTS = tuple((f"a photo of a {name}.",) for name in NAMES)
+
+
+@contextmanager
+def granted(
+    rung: Access, backbone: Backbone | None = None, meter: Meter | None = None, answers: Answers | None = None
+) -> Iterator[QueryModel]:
+    texts = ClassTexts(PROMPTS, "a photo of a" if rung is Access.CONTEXT else None)
+    with grant(rung, (backbone or tiny_backbone()).endpoint(CPU), NAMES, texts, meter or Meter(), answers or Answers()) as model:
+        yield model
+
+
+def images(count: int = 2) -> Tensor:
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def contexts(model: QueryModel, count: int) -> Tensor:
+    return model.context + 0.3 * torch.randn(count, *model.context.shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_words_own_embeddings_as_context_give_the_plain_scores() -> None:
+    with granted(Access.CONTEXT) as model:
+        torch.testing.assert_close(model.context_scores(images(), model.context[None])[0], model.scores(images()))
+
+
+def test_other_contexts_give_other_scores_in_their_order() -> None:
+    with granted(Access.CONTEXT) as model:
+        some = contexts(model, 3)
+        scores = model.context_scores(images(), some)
+        assert scores.shape == (3, 2, 3) and not torch.allclose(scores[0], scores[1])
+        for context, expected in zip(some, scores, strict=True):
+            torch.testing.assert_close(model.context_scores(images(), context[None])[0], expected)
+
+
+def test_uploaded_images_are_forwarded_and_paid_once_and_answer_as_sent_ones() -> None:
+    meter, backbone = Meter(), tiny_backbone()
+    endpoint = backbone.endpoint(CPU)
+    with grant(Access.CONTEXT, endpoint, NAMES, ClassTexts(PROMPTS, "a photo of a"), meter, Answers()) as model:
+        stored = model.upload(images(4))
+        for _ in range(2):
+            scores = model.context_scores(stored, contexts(model, 5))
+        assert endpoint.images_forwarded == 4
+        torch.testing.assert_close(scores, model.context_scores(images(4), contexts(model, 5)))
+    counts = meter.counts["train"]
+    assert (counts["images"], counts["contexts"], counts["cached"]) == (4 + 4, 15, 2 * 5 * 4)
+
+
+def test_contexts_are_budgeted_and_the_refused_query_counts_for_nothing() -> None:
+    meter = Meter(Budget(contexts=7))
+    with granted(Access.CONTEXT, meter=meter) as model:
+        model.context_scores(images(), contexts(model, 5))
+        with pytest.raises(BudgetExceeded, match="after 5 of 7 contexts"):
+            model.context_scores(images(), contexts(model, 3))
+    assert meter.counts["train"]["contexts"] == 5
+
+
+def test_bytes_are_what_images_contexts_and_texts_weigh() -> None:
+    meter = Meter()
+    with granted(Access.CONTEXT, meter=meter) as model:
+        before = meter.counts["train"]["bytes"]
+        some = contexts(model, 2)
+        model.context_scores(images(3), some)
+    assert before == sum(len(caption) for captions in PROMPTS for caption in captions)
+    assert meter.counts["train"]["bytes"] - before == 4 * (3 * 3 * 16 * 16 + some.numel())
+
+
+def test_a_long_answer_is_asked_for_in_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter()
+    with granted(Access.CONTEXT, meter=meter) as model:
+        some, stored = contexts(model, 5), model.upload(images())
+        whole = model.context_scores(stored, some)
+        calls = meter.counts["train"]["calls"]
+        monkeypatch.setattr(access, "MAX_SCORES", 2 * 2 * 3)
+        torch.testing.assert_close(model.context_scores(stored, some), whole)
+    assert meter.counts["train"]["calls"] == calls + 3
+
+
+@pytest.mark.parametrize("templates", [("{} texture.",), ("a photo of a {}.", "a drawing of a {}.")])
+def test_a_context_needs_one_template_with_words_before_the_name(templates: tuple[str, ...]) -> None:
+    class Asking(QueryMethod):
+        name, access = "asking", Access.CONTEXT
+
+        def templates(self, of_task: tuple[str, ...]) -> tuple[str, ...]:
+            return templates
+
+        def fit(self, model: QueryModel, data: TrainingData) -> None: ...
+
+        def predict(self, model: QueryModel, images: Tensor) -> Tensor:
+            return model.scores(images)
+
+    learner = open_learner(Asking(None), tiny_backbone(), mock_task().spec, CPU, "fp32", Meter())
+    with pytest.raises(ConfigError, match="it needs one template such as 'a photo of a {}.', got"), learner:
+        pass
+
+
+def test_gradients_with_respect_to_images_are_those_of_the_plain_model() -> None:
+    backbone, weights = tiny_backbone(), torch.randn(2, 3, generator=torch.Generator().manual_seed(2))
+    with granted(Access.GRADIENTS, backbone) as model:
+        asked = images().requires_grad_(True)
+        (weights * model.scores(asked)).sum().backward()
+    plain = images().requires_grad_(True)
+    classes = backbone.embed_classes(PROMPTS)
+    logits = backbone.logit_scale * F.normalize(backbone.project_images(plain), dim=-1) @ classes.T
+    (weights * logits).sum().backward()
+    assert asked.grad is not None and plain.grad is not None
+    torch.testing.assert_close(asked.grad, plain.grad)
+
+
+def test_no_weight_is_given_a_gradient() -> None:
+    backbone = tiny_backbone()
+    with granted(Access.GRADIENTS, backbone) as model:
+        model.scores(images().requires_grad_(True)).sum().backward()
+    assert all(p.grad is None and not p.requires_grad for p in backbone.vit.parameters())
+
+
+@pytest.mark.parametrize("rung", [Access.CONTEXT, Access.GRADIENTS])
+def test_neither_the_handle_nor_an_answer_nor_its_graph_leads_to_the_model(rung: Access) -> None:
+    backbone = tiny_backbone()
+    weights = {p.data_ptr() for part in (backbone.vit, backbone.projection) if part is not None for p in part.parameters()}
+    with granted(rung, backbone) as model:
+        asked = images().requires_grad_(True)
+        answer = model.scores(asked) if rung is Access.GRADIENTS else model.context_scores(model.upload(images()), model.context[None])
+        found = [*reachable(model), *reachable(answer), *_of_the_graph(answer)]
+    assert not [thing for thing in found if isinstance(thing, (nn.Module, nn.Parameter, Backbone, Meter))]
+    assert not [thing for thing in found if isinstance(thing, Tensor) and thing.data_ptr() in weights]
+
+
+def _of_the_graph(answer: Tensor) -> Iterator[object]:
+    """Every node of an autograd graph and what it holds."""
+    waiting, seen = [answer.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for name in dir(node):
+            if not name.startswith("__") and name != "saved_variables":  # the deprecated name of saved_tensors
+                yield from reachable(getattr(node, name, None))
+        waiting += [following for following, _ in node.next_functions]
+
+
+def test_the_walk_of_a_graph_finds_weights_that_it_leads_to() -> None:
+    backbone = tiny_backbone()
+    answer = backbone.vit(images().requires_grad_(True))
+    weights = {p.data_ptr() for p in backbone.vit.parameters()}
+    assert any(isinstance(thing, Tensor) and thing.data_ptr() in weights for thing in _of_the_graph(answer))
+
+
+def test_a_graph_that_is_not_used_is_dropped_with_the_answer() -> None:
+    held = access._Receipt._graphs
+    with granted(Access.GRADIENTS) as model:
+        before = len(held)
+        answer = model.scores(images().requires_grad_(True))
+        assert len(held) == before + 1
+        del answer
+        gc.collect()
+        assert len(held) == before
+
+
+def test_only_a_query_that_wants_gradients_makes_use_of_the_rung() -> None:
+    for wants, seen in ((False, Access.SCORES), (True, Access.GRADIENTS)):
+        meter = Meter()
+        with granted(Access.GRADIENTS, meter=meter) as model:
+            answer = model.scores(images().requires_grad_(wants))
+        assert (answer.requires_grad, meter.seen) == (wants, seen)
+
+
+def test_the_meter_sees_the_highest_rung_that_was_made_use_of() -> None:
+    meter = Meter()
+    with granted(Access.CONTEXT, meter=meter) as model:
+        assert meter.seen is None
+        model.scores(images())
+        assert meter.seen is Access.SCORES
+        model.upload(images())
+        model.scores(images())
+    assert meter.seen is Access.CONTEXT
+
+
+def test_features_and_contexts_are_not_for_gradients() -> None:
+    with granted(Access.GRADIENTS) as model:
+        for ask in (lambda: model.features(images()), lambda: model.upload(images())):
+            with pytest.raises(AccessError, match="the method declares GRADIENTS"):
+                ask()
