@@ -1,0 +1,122 @@
+"""BlackVIP: black-box visual prompting (Oh et al. 2023, arXiv 2303.14773; where paper and released code differ, the released code).
+
+Letters in shapes: B images, C classes, S input size, F feature width of the encoder, D learned scalars, Q queries of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
+from petlbench.data.batches import Batches
+from petlbench.errors import ConfigError
+from petlbench.optim.spsa import SPSA, SPSAConfig
+from petlbench.records.schema import Epoch
+
+from .coordinator import Decoder, compose, geometry
+from .encoder import load_encoder
+
+CALL_BYTES = 2**30  # of prompted images that exist at the same time
+
+
+@dataclass
+class BlackVIPConfig:
+    encoder: str = "timm:vit_base_patch16_224.mae"  # frozen: a backbone's name, or dino_resnet50; petlbench backbones lists all
+    encoder_checkpoint: str | None = None  # a local weight file to use instead of the encoder's own
+    encoder_norm: bool = False  # take the class token behind the final norm: false for MAE, true for supervised encoders (released code)
+    src_dim: int | None = None  # entries of feature and trigger together; null: at least 1.5 times the feature, 1568 for 768 at 224 px
+    p_eps: float = 1.0  # what the prompt is multiplied with before it is added; 0.2 to 1.0 in the paper's runs
+    spsa: SPSAConfig = field(default_factory=SPSAConfig)
+
+    def __post_init__(self) -> None:
+        if not self.p_eps > 0:
+            raise ValueError(f"p_eps must be > 0, got {self.p_eps}")
+        if self.src_dim is not None and self.src_dim < 1:
+            raise ValueError(f"src_dim must be an int >= 1 or null, got {self.src_dim}")
+
+
+@register_method("blackvip", BlackVIPConfig, cite="arXiv:2303.14773")
+class BlackVIP(QueryMethod):
+    """clip(x + p_eps * decoder(encoder(x), trigger)), in normalised pixels; decoder and trigger are trained by SPSA with gradient correction on the
+    cross entropy of the scores. The decoder's BatchNorm uses the batch in every query of training, its running statistics in evaluation."""
+
+    access = Access.SCORES
+
+    low: Tensor  # (3, 1, 1), black in normalised pixels
+    high: Tensor  # (3, 1, 1), white
+
+    def build(self, model: QueryModel) -> None:
+        config: BlackVIPConfig = self.config
+        self.encoder = load_encoder(config.encoder, config.encoder_checkpoint, config.encoder_norm)
+        width = self.encoder.feature_width
+        try:
+            shape = geometry(model.input_size, width, config.src_dim, self.encoder.first_layer_groups)
+        except ValueError as error:
+            raise ConfigError(f"method blackvip: {error}") from None
+        self.decoder = Decoder(width, shape)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.mean, model.std))
+        self.register_buffer("low", (0 - mean) / std, persistent=False)
+        self.register_buffer("high", (1 - mean) / std, persistent=False)
+
+    @torch.no_grad()
+    def fit(self, model: QueryModel, data: TrainingData) -> None:
+        spsa: SPSAConfig = self.config.spsa
+        optimizer = SPSA(nn.utils.parameters_to_vector(self.decoder.parameters()), spsa, seed=self.seed)
+        features = self._encoded_once(data.train) if data.train.is_deterministic else None
+        for epoch in range(data.recipe.epochs):
+            losses = [self.step(model, optimizer, *batch) for batch in self._batches(data.train, features)]
+            data.report(Epoch(epoch=epoch, loss=torch.stack(losses).mean().item(), learning_rate=spsa.step_gain(optimizer.steps)))
+
+    def step(self, model: QueryModel, optimizer: SPSA, images: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+        """One update from images (B, 3, S, S), their features (B, F) and labels (B,): the loss () that the optimiser gives. The decoder holds the
+        solution afterwards, also when a query was refused."""
+        try:
+            return optimizer.step(partial(self._losses, model, images, features, labels))
+        finally:
+            nn.utils.vector_to_parameters(optimizer.vector, self.decoder.parameters())
+
+    @torch.no_grad()
+    def predict(self, model: QueryModel, images: Tensor) -> Tensor:
+        return model.scores(self._prompted(images, self._encoded(images)))
+
+    def _encoded_once(self, train: Batches) -> Tensor:
+        """The features (N, F) of all training images, in their order."""
+        return torch.cat([self._encoded(images) for images, _ in train.in_order()])
+
+    def _batches(self, train: Batches, features: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """A pass over images, features and labels. Without known features (N, F) every batch is encoded, because every pass shows other views."""
+        if features is None:
+            yield from ((images, self._encoded(images), labels) for images, labels in train)
+            return
+        for indices in train.order():
+            chosen = indices.to(features.device)
+            yield train.images(indices), features[chosen], train.labels[chosen]
+
+    def _encoded(self, images: Tensor) -> Tensor:
+        self.images_encoded += len(images)
+        return self.encoder(images)
+
+    def _prompted(self, images: Tensor, features: Tensor) -> Tensor:
+        prompts = self.decoder.plain(features) if self.config.spsa.sequential else self.decoder(features)
+        return compose(images, prompts, self.config.p_eps, self.low, self.high)
+
+    def _losses(self, model: QueryModel, images: Tensor, features: Tensor, labels: Tensor, candidates: Tensor) -> Tensor:
+        """Mean cross entropy (Q,) under each of the candidates (Q, D), whose decoders run one after the other: the running statistics of BatchNorm
+        follow the order of the queries. What they ask goes to the model together."""
+        together = max(1, CALL_BYTES // (images.numel() * images.element_size()))
+        losses = []
+        for some in candidates.split(together):
+            prompted = []
+            for candidate in some:
+                nn.utils.vector_to_parameters(candidate, self.decoder.parameters())
+                prompted.append(self._prompted(images, features))
+            scores = model.scores(torch.cat(prompted))  # (queries * B, C)
+            each = F.cross_entropy(scores, labels.repeat(len(some)), reduction="none")
+            losses.append(each.view(len(some), -1).mean(dim=1))
+        return torch.cat(losses)
