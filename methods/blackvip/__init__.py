@@ -54,12 +54,15 @@ class BlackVIP(QueryMethod):
     def build(self, model: QueryModel) -> None:
         config: BlackVIPConfig = self.config
         self.encoder = load_encoder(config.encoder, config.encoder_checkpoint, config.encoder_norm)
-        width = self.encoder.feature_width
+        self.build_coordinator(model, self.encoder.feature_width, self.encoder.first_layer_groups)
+
+    def build_coordinator(self, model: QueryModel, feature_width: int, first_layer_groups: int | None = None) -> None:
+        """The decoder for features (B, F) of any origin, and where the model's colours end."""
         try:
-            shape = geometry(model.input_size, width, config.src_dim, self.encoder.first_layer_groups)
+            shape = geometry(model.input_size, feature_width, self.config.src_dim, first_layer_groups)
         except ValueError as error:
             raise ConfigError(f"method blackvip: {error}") from None
-        self.decoder = Decoder(width, shape)
+        self.decoder = Decoder(feature_width, shape)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.mean, model.std))
         self.register_buffer("low", (0 - mean) / std, persistent=False)
         self.register_buffer("high", (1 - mean) / std, persistent=False)

@@ -9,7 +9,17 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.golden import blackvip_baselines, blackvip_synthetic, spt_forward, spt_sensitivity, structured, vp_prompter, vpt
+from tests.golden import (
+    blackvip_baselines,
+    blackvip_coordinator,
+    blackvip_spsa_gc,
+    blackvip_synthetic,
+    spt_forward,
+    spt_sensitivity,
+    structured,
+    vp_prompter,
+    vpt,
+)
 from tests.golden.case import Case, all_cases
 
 CHECKS: dict[str, Callable[[Case], None]] = {
@@ -19,8 +29,13 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "spt_forward": spt_forward.check,
     "spt_sensitivity": spt_sensitivity.check,
     "blackvip_baselines": blackvip_baselines.check,
+    "blackvip_coordinator": blackvip_coordinator.check,
+    "blackvip_spsa_gc": blackvip_spsa_gc.check,
     "blackvip_synthetic": blackvip_synthetic.check,
     "vp_prompter": vp_prompter.check,
+    "craft_refinement": craft_refinement.check,
+    "craft_prompt": craft_prompt.check,
+    "craft_cma": craft_cma.check,
 }
 
 
