@@ -40,7 +40,7 @@ class Strategy(Protocol):
 
     @property
     def stopped(self) -> bool:
-        """Whether further iterations are pointless or not allowed."""
+        """Whether further iterations are pointless."""
         ...
 
 
@@ -52,9 +52,7 @@ class CMAES:
     same seed, so that numpy's global state stays as it is.
     """
 
-    def __init__(
-        self, dimension: int, sigma: float, population: int, iterations: int | None = None, bound: float | None = None, seed: int = 0
-    ) -> None:
+    def __init__(self, dimension: int, sigma: float, population: int, bound: float | None = None, seed: int = 0) -> None:
         """``sigma``: initial step; ``bound``: candidates stay in [-bound, bound] in every dimension."""
         options: dict[str, object] = {
             "popsize": population,
@@ -64,8 +62,6 @@ class CMAES:
             "verbose": -9,
             "signals_filename": "",  # no settings from a file that happens to lie in the working directory
         }
-        if iterations is not None:
-            options["maxiter"] = iterations
         if bound is not None:
             options["bounds"] = [-bound, bound]
         self._search = CMAEvolutionStrategy([0.0] * dimension, sigma, options)

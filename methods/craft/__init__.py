@@ -1,0 +1,168 @@
+"""CraFT: collaborative fine-tuning of black-box vision-language models (Wang et al. 2024, arXiv 2402.04050); black-box tuning (BBT) is a part of it.
+
+Follows the released code (github.com/mrflogs/CraFT, commit 1a4c251). Letters in shapes: N training images, B images, C classes, P candidates of a
+population, n context words, W width of their embeddings, d intrinsic dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
+from petlbench.endpoint import Output
+from petlbench.optim.evolution import CMAES, Strategy, Vectors
+from petlbench.records.schema import Epoch
+
+from .losses import fitness
+from .refinement import Refinement, train_epoch
+from .shots import Shots
+
+MAX_ENTRIES = 2**24  # of a tensor of logits or hidden units while a population is judged: 64 MB
+
+
+@dataclass
+class CraftConfig:
+    generate: bool = True  # search for a prompt context; false: the template's own words stay
+    refine: Literal["mlp", "none"] = "mlp"  # a network on the logits
+    collaborate: bool = True  # false: the search to its end with weight 0, then the network
+    intrinsic_dim: int = 512  # d: the search is over z in R^d, the context is p0 + A z
+    population: int = 40  # candidates per iteration
+    budget: int = 8000  # prompt evaluations: budget // population iterations, and as many epochs of the network
+    sigma: float = 1.0  # initial step of the search
+    bound: float | None = 5.0  # z stays in [-bound, bound]; null: unbounded
+    projection_std: float | None = 0.2  # of the entries of A; null: uniform as torch's linear layers start (ImageNet scripts)
+    weight: float = 0.1  # lambda of both consistency terms
+    cutoff: int = 4  # the network's consistency term is on in the first 1 / cutoff of the budget
+    hidden: int = 256  # H of the network
+    head_learning_rate: float = 1e-3  # of Adam, constant
+    head_input: Literal["api_logits", "released_unnormalised"] = (
+        "api_logits"  # released: the network trains on image embeddings of any length
+    )
+    context_from: Literal["sample_mean", "best", "mean"] = "sample_mean"  # of one more population; the best so far: ImageNet scripts
+    template: str | None = "a photo of a {}."  # null: the task's first; the words before {} are what is replaced
+
+    def __post_init__(self) -> None:
+        for name, least in (("intrinsic_dim", 1), ("population", 2), ("cutoff", 1), ("hidden", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        for name in ("sigma", "bound", "projection_std", "head_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be > 0, got {value}")
+        if self.budget < self.population:
+            raise ValueError(f"budget must hold a population of {self.population} prompt evaluations at least, got {self.budget}")
+        if self.weight < 0:
+            raise ValueError(f"weight must be >= 0, got {self.weight}")
+        if self.refine == "none" and not self.generate:
+            raise ValueError("refine=none with generate=false leaves nothing to learn; turn one of them on")
+        if self.refine == "none" and self.weight:
+            raise ValueError(f"weight couples the context to the network; with refine=none it must be 0, got {self.weight}")
+
+    def turns(self) -> list[tuple[bool, bool]]:
+        """Of every turn, whether it takes a step of the search and whether it trains the network for an epoch."""
+        parts = (self.generate, self.refine == "mlp")
+        alternating = self.collaborate or not all(parts)
+        return [
+            turn for turn in ([parts] if alternating else [(True, False), (False, True)]) for _ in range(self.budget // self.population)
+        ]
+
+    def weight_in(self, epoch: int) -> float:
+        """lambda_t of an epoch of the network, counted from 0: on as long as its prompt evaluations are in the first part of the budget."""
+        return self.weight if (epoch + 1) * self.population <= self.budget // self.cutoff else 0.0
+
+
+@register_method("craft", CraftConfig, cite="arXiv:2402.04050")
+class Craft(QueryMethod):
+    """Refined logits Y_O = Y_I + net(Y_I), with Y_I the model's logits for the prompt context p0 + A z.
+
+    In turns, CMA-ES takes a step on z, for which it needs answers only (``losses.fitness``), and Adam an epoch on the network
+    (``losses.refinement_loss``), whose gradients end at the answers.
+    """
+
+    access = Access.CONTEXT
+    output = Output.LOGITS
+
+    context: Tensor  # (n, W): what is searched for; a buffer, since nothing is differentiated with respect to it
+    net: Refinement | None
+
+    def templates(self, of_task: tuple[str, ...]) -> tuple[str, ...]:
+        return of_task[:1] if self.config.template is None else (self.config.template,)
+
+    def build(self, model: QueryModel) -> None:
+        self.register_buffer("context", model.context)
+        self.net = Refinement(len(model.class_names), self.config.hidden) if self.config.refine == "mlp" else None
+
+    def fit(self, model: QueryModel, data: TrainingData) -> None:
+        config = self.config
+        search = CMAES(config.intrinsic_dim, config.sigma, config.population, config.bound, self.seed)
+        self.tune(model, data, search, self.draw_projection())
+
+    def predict(self, model: QueryModel, images: Tensor) -> Tensor:
+        return self.refined(model.context_scores(images, self.context[None])[0])
+
+    def refined(self, logits: Tensor) -> Tensor:
+        """Y_O of the logits Y_I (..., C)."""
+        return logits if self.net is None else logits + self.net(logits)
+
+    def draw_projection(self) -> Tensor:
+        """A (n * W, d). A component of A z spreads by about std * sigma * sqrt(d), whatever the size of the word embeddings."""
+        dimension, std = self.config.intrinsic_dim, self.config.projection_std
+        generator = torch.Generator().manual_seed(self.seed)
+        projection = torch.empty(self.context.numel(), dimension)
+        if std is None:
+            projection.uniform_(-(dimension**-0.5), dimension**-0.5, generator=generator)
+        else:
+            projection.normal_(0.0, std, generator=generator)
+        return projection.to(self.context.device)
+
+    def tune(self, model: QueryModel, data: TrainingData, search: Strategy, projection: Tensor) -> None:
+        """All of training, with a given search over z and a given A (n * W, d)."""
+        config, shots, contexts = self.config, Shots(model, data), Contexts(self.context.clone(), projection)
+        optimizer = None if self.net is None else torch.optim.Adam(self.net.parameters(), lr=config.head_learning_rate, fused=True)
+        epochs = 0  # of the network
+        for turn, (searches, refines) in enumerate(config.turns()):
+            if searches and search.stopped:
+                continue
+            loss = self._search(search, shots, contexts, config.weight if refines else 0.0) if searches else 0.0
+            if refines and optimizer is not None:
+                loss = self._refine(optimizer, shots, epochs)
+                epochs += 1
+            data.report(Epoch(epoch=turn, loss=loss, learning_rate=config.head_learning_rate if refines else 0.0))
+
+    @torch.no_grad()
+    def _search(self, search: Strategy, shots: Shots, contexts: Contexts, weight: float) -> float:
+        """A step of the search and the context that follows from it. The lowest fitness of the population."""
+        candidates = search.ask()
+        judged = contexts(candidates).split(max(1, MAX_ENTRIES // (shots.count * max(shots.class_count, self.config.hidden))))
+        values = []
+        for part in judged:
+            logits = shots.scores(part)
+            values.append(fitness(logits, shots.labels, self.refined(logits) if weight else None, weight))
+        found = torch.cat(values).tolist()
+        search.tell(candidates, found)
+        chosen = {"sample_mean": search.ask, "best": lambda: search.best[None], "mean": lambda: search.mean[None]}[self.config.context_from]
+        self.context.copy_(contexts(chosen()).mean(dim=0))
+        return min(found)
+
+    def _refine(self, optimizer: torch.optim.Optimizer, shots: Shots, epoch: int) -> float:
+        """An epoch of the network. The mean loss of its steps."""
+        assert self.net is not None
+        answers = shots.epoch(self.context, normalised=self.config.head_input == "api_logits")
+        return train_epoch(self.net, optimizer, answers, self.config.weight_in(epoch)).mean().item()
+
+
+class Contexts:
+    """z to prompt contexts p0 + A z, with p0 (n, W) the embeddings of the template's own words."""
+
+    def __init__(self, initial: Tensor, projection: Tensor) -> None:
+        self.initial = initial
+        self.projection = projection  # (n * W, d)
+
+    def __call__(self, z: Vectors) -> Tensor:
+        """(P, d) to (P, n, W), row by row."""
+        offsets = torch.from_numpy(z).to(self.projection) @ self.projection.T
+        return self.initial + offsets.view(len(z), *self.initial.shape)

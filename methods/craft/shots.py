@@ -1,0 +1,62 @@
+"""The training images as the model was sent them: uploaded once for the search, and once more or anew for the mini-batches of an epoch.
+
+Letters in shapes: N training images, B images of a mini-batch, C classes, P contexts, n context words, W width of their embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from petlbench import QueryModel, TrainingData
+from petlbench.access import StoredImages
+
+
+class Shots:
+    """Answers about the training images. Where every pass shows the same views, each image is sent once in the whole run."""
+
+    def __init__(self, model: QueryModel, data: TrainingData) -> None:
+        self._model = model
+        self._train = data.train
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return self._stored[0].count
+
+    @property
+    def class_count(self) -> int:
+        """C."""
+        return len(self._model.class_names)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,), in the order of ``scores``."""
+        return self._stored[1]
+
+    def scores(self, contexts: Tensor) -> Tensor:
+        """Logits (P, N, C) of one and the same pass over the images, with each of the contexts (P, n, W)."""
+        return self._model.context_scores(self._stored[0], contexts)
+
+    def epoch(self, context: Tensor, normalised: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits (B, C) and labels (B,) of the mini-batches of a new pass, with the context (n, W)."""
+        if not self._train.is_deterministic:
+            for images, labels in self._train:
+                yield self._model.context_scores(images, context[None], normalised)[0], labels
+            return
+        stored, labels = self._stored
+        logits = self._model.context_scores(stored, context[None], normalised)[0]
+        order = torch.cat(list(self._train.order())).to(labels.device)
+        for rows in order.split(self._train.batch_size):
+            yield logits[rows], labels[rows]
+
+    @cached_property
+    def _stored(self) -> tuple[StoredImages, Tensor]:
+        """The images of a pass, and their labels; augmented images are of one pass that stays the same (released code)."""
+        train = self._train
+        passes = list(train.in_order() if train.is_deterministic else train)
+        images, labels = (torch.cat(parts) for parts in zip(*passes, strict=True))
+        return self._model.upload(images), labels
