@@ -52,8 +52,13 @@ def make_record(
     allocation: Mapping[str, int] | None = None,
     created: str = "2026-01-01T00:00:00Z",
     queries: int = 1200,
+    access_seen: str | None = None,
+    curve: Sequence[tuple[int, int, float]] = (),
 ) -> Record:
-    """A valid record. ``settings`` are the method's, ``train`` the training recipe's; both become part of the run id."""
+    """A valid record. ``settings`` are the method's, ``train`` the training recipe's; both become part of the run id.
+
+    ``curve``: images and contexts sent and the accuracy then.
+    """
     rung, size, _ = METHODS.get(method, ("WEIGHTS", 1000, 0.0))
     rung, size = access or rung, size if trainable is None else trainable
     config = {
@@ -79,7 +84,7 @@ def make_record(
         protocol=schema.ProtocolId(id=protocol, settings={"selection": selection}),
         selection=selection,
         backbone=schema.BackboneId(name=backbone, sha256=weights, parameters=22_000_000),
-        method=schema.Method(name=method, plugin=method, access=rung, config=dict(settings or {})),
+        method=schema.Method(name=method, plugin=method, access=rung, access_seen=access_seen or rung, config=dict(settings or {})),
         seed=seed,
         config=config,
         code=schema.Code(version="0.1.0", commit="0123456789abcdef", is_dirty=False),
@@ -91,8 +96,9 @@ def make_record(
             train_seconds=12.5 + seed,
             peak_memory_mb=800.0 + seed,
             images_forwarded=5000,
-            queries=phases if rung in ("SCORES", "CONTEXT", "FEATURES") else {},
+            queries=phases if rung != "WEIGHTS" else {},
         ),
+        curve=[schema.CurvePoint(images=images, contexts=contexts, accuracy=reached) for images, contexts, reached in curve],
         metrics=schema.Metrics(accuracy=accuracy, samples=200, standard_error=2.8) if is_finished else None,
     )
 

@@ -116,7 +116,7 @@ def test_a_context_needs_one_template_with_words_before_the_name(templates: tupl
             return model.scores(images)
 
     learner = open_learner(Asking(None), tiny_backbone(), mock_task().spec, CPU, "fp32", Meter())
-    with pytest.raises(ConfigError, match="it needs one template such as 'a photo of a {}.', got"), learner:
+    with pytest.raises(ConfigError, match=r"it needs one template such as 'a photo of a \{\}\.', got"), learner:
         pass
 
 

@@ -18,12 +18,33 @@ BOXES = {"SCORES": "black box", "CONTEXT": "black box", "FEATURES": "black box",
 
 RUN_COLUMNS = [
     *("run_id", "method", "access", "backbone", "task", "protocol", "selection", "seed", "accuracy", "standard_error"),
-    *("params_trainable", "params_head", "stored_bytes", "train_seconds", "peak_memory_mb", "images_forwarded", "queries", "code"),
-    "allocation",
+    *(
+        "params_trainable",
+        "params_head",
+        "stored_bytes",
+        "train_seconds",
+        "peak_memory_mb",
+        "images_forwarded",
+        "queries",
+        "contexts",
+        "code",
+    ),
+    *("access_seen", "allocation", "curve"),
 ]
 ROW_COLUMNS = ["method", "access", "backbone", "suite", "protocol", "mean", "rank"]
 COST_COLUMNS = [
-    *("params_trainable", "params_head", "stored_bytes", "train_seconds", "peak_memory_mb", "images_forwarded", "queries", "seeds"),
+    *(
+        "params_trainable",
+        "params_head",
+        "stored_bytes",
+        "train_seconds",
+        "peak_memory_mb",
+        "images_forwarded",
+        "queries",
+        "contexts",
+        "access_seen",
+        "seeds",
+    ),
 ]
 
 _HAS_OWN_COLUMN = ("seed", "task", "backbone", "protocol")  # of a configuration; every other setting makes a variant of a method
@@ -36,7 +57,7 @@ def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
     ``method``, ``backbone`` and ``protocol`` are told apart here wherever averaging would mix what is not the same: a method by the
     settings that vary (``lora [rank=4]``), a backbone by its weights (``vit@1a2b3c4d``), a protocol by the revision of the data when it is
     not the newest one (``native-1a2b3c4d (data r1)``). Accuracy and its standard error are percent; ``queries`` are images of all phases,
-    NaN unless the model was a black box; ``allocation`` is the record's, place -> trainable parameters.
+    NaN at WEIGHTS, where no model is asked; ``access_seen``, ``allocation`` (place -> trainable parameters) and ``curve`` are the record's.
     """
     finished = _latest_of_each_run(record for record in records if record.has_result)
     backbones, protocols = _backbone_labels(finished), _protocol_labels(finished)
@@ -69,7 +90,8 @@ def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) 
             row: dict[str, Any] = {"method": method, "access": access, "backbone": backbone, "suite": suite, "protocol": protocol}
             row |= {"mean": cells.mean(skipna=False), **{str(task): value for task, value in cells.items()}}
             row |= {column: by_task[column].mean().mean() for column in ("params_trainable", "params_head", "stored_bytes")}
-            row |= {column: group[column].mean() for column in ("train_seconds", "images_forwarded", "queries")}
+            row |= {column: group[column].mean() for column in ("train_seconds", "images_forwarded", "queries", "contexts")}
+            row |= {"access_seen": max(group["access_seen"], key=["", *BOXES].index)}
             row |= {"peak_memory_mb": group["peak_memory_mb"].max(), "seeds": ",".join(map(str, sorted(set(group["seed"]))))}
             rows.append(row)
     order = {suite: i for i, suite in enumerate(suites)}
@@ -196,7 +218,7 @@ def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str,
         run = f"run {record.run_id} ({record.method.name} on {record.task})"
         raise RecordError(f"{run}: status {record.status} without metrics; delete its record and run again")
     parameters, cost, code = record.parameters, record.cost, record.code
-    is_black_box = BOXES.get(record.method.access) == "black box"
+    is_asked = record.method.access != "WEIGHTS"
     commit = f" ({code.commit[:7]}{', modified' if code.is_dirty else ''})" if code.commit else ""
     return {
         "run_id": record.run_id,
@@ -215,7 +237,10 @@ def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str,
         "train_seconds": cost.train_seconds,
         "peak_memory_mb": math.nan if cost.peak_memory_mb is None else cost.peak_memory_mb,
         "images_forwarded": float(cost.images_forwarded),
-        "queries": float(sum(count.images for count in cost.queries.values())) if is_black_box else math.nan,
+        "queries": float(sum(count.images for count in cost.queries.values())) if is_asked else math.nan,
+        "contexts": float(sum(count.contexts for count in cost.queries.values())) if is_asked else math.nan,
         "code": code.version + commit,
+        "access_seen": record.method.access_seen or "",
         "allocation": parameters.allocation if parameters else {},
+        "curve": record.curve,
     }

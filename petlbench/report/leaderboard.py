@@ -16,12 +16,13 @@ from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report.allocation import write_allocation_plots
 from petlbench.report.plots import human_count, task_labels, write_plots
+from petlbench.report.queries import write_query_plots
 
 MISSING = "–"
 _LEGEND = (
     f"Test accuracy in percent, mean over seeds; the best of each column, and what rounds to the same, is bold. {MISSING}: no result, and"
-    " no mean without it. Trainable parameters are without the head; train s, images (through the backbone) and queries (images sent to"
-    " the black box) are means per run."
+    " no mean without it. Trainable parameters are without the head; rung seen is the highest that was made use of; train s, images (through"
+    " the backbone), and queries and contexts (images and prompt contexts sent to a model that is asked) are means per run."
 )
 _TERMINAL_TASKS = 8  # with more, the terminal shows means only: a row is one line of 120 columns
 _HEADING_WIDTH = 9
@@ -48,7 +49,7 @@ def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> lis
         name = _plot_name(part, drawn)
         drawn.add(name)
         drawing = (part, runs, f"Source: {provenance}", results / "plots", name)
-        plots = [*write_plots(*drawing), *write_allocation_plots(*drawing)]
+        plots = [*write_plots(*drawing), *write_query_plots(*drawing), *write_allocation_plots(*drawing)]
         pictures = [f"![{path.stem}](plots/{path.name})" for path in plots if path.suffix == ".svg"]
         sections += [f"## {_title(part)}", f"Source: {provenance}. {_LEGEND}", _markdown_table(part), "\n".join(pictures)]
         paths += plots
@@ -115,10 +116,12 @@ def _as_markdown(cell: Text) -> str:
 def _columns(part: pd.DataFrame, tasks: Sequence[str], is_compact: bool) -> list[tuple[str, list[Text]]]:
     """Headings and rendered cells: the tasks given and what a leaderboard has besides, less the minor costs when compact."""
     minor = [
+        ("rung seen", [Text(rung or MISSING) for rung in part["access_seen"]]),
         ("head", _counts(part["params_head"])),
         ("stored bytes", _counts(part["stored_bytes"])),
         ("memory MB", [Text(_number(megabytes, 0)) for megabytes in part["peak_memory_mb"]]),
         ("images", _counts(part["images_forwarded"])),
+        ("contexts", _counts(part["contexts"])),
     ]
     return [
         ("#", [Text(MISSING if pd.isna(rank) else str(rank)) for rank in part["rank"]]),

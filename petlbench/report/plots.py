@@ -28,7 +28,7 @@ from petlbench.records.store import write_atomically
 from petlbench.report.label_placement import place_labels
 
 # Colours of Okabe and Ito, told apart by all common kinds of colour vision; the markers differ as well.
-_STYLES = {"black box": ("#000000", "o"), "grey box": ("#E69F00", "D"), "white box": ("#0072B2", "^")}
+STYLES = {"black box": ("#000000", "o"), "grey box": ("#E69F00", "D"), "white box": ("#0072B2", "^")}
 
 
 def write_plots(part: pd.DataFrame, runs: pd.DataFrame, source: str, folder: Path, name: str) -> list[Path]:
@@ -95,7 +95,7 @@ def accuracy_vs_parameters(part: pd.DataFrame, source: str) -> Figure:
     axes.set_ylim(max(0.0, min(accuracies, default=0.0) - margin), min(100.0, max(accuracies, default=100.0) + margin))
     axes.grid(color="0.92")
     for access, x, y in zip(shown["access"], sizes, accuracies, strict=True):
-        colour, marker = _STYLES[BOXES[access]]
+        colour, marker = STYLES[BOXES[access]]
         axes.plot([x], [y], marker=marker, color=colour, ms=7, mec="white", mew=0.8, zorder=3)
     axes.set_xlabel("trainable parameters without the head")
     axes.set_ylabel(f"mean test accuracy over {len(task_columns(part))} tasks (%)")
@@ -103,7 +103,7 @@ def accuracy_vs_parameters(part: pd.DataFrame, source: str) -> Figure:
     _legend(figure, part)
     left_out = ", ".join(part["method"][~part.index.isin(shown.index)])
     add_footer(figure, source, f"Not drawn, because results of a task are missing: {left_out}." if left_out else "")
-    place_labels(axes, np.column_stack([sizes, accuracies]), [_wrapped(method) for method in shown["method"]])
+    place_labels(axes, np.column_stack([sizes, accuracies]), [wrapped(method) for method in shown["method"]])
     return figure
 
 
@@ -113,7 +113,7 @@ def task_heatmap(part: pd.DataFrame, source: str) -> Figure:
     values = part[[*tasks, "mean"]].to_numpy(float)  # (methods, tasks + 1)
     rows, columns = values.shape
     below = np.max(np.nan_to_num(values, nan=-math.inf), axis=0) - values
-    width = max(6.5, 1.4 + 0.66 * columns + _name_width(part))
+    width = max(6.5, 1.4 + 0.66 * columns + name_width(part))
     figure = empty_figure(width, 3.0 + 0.29 * rows, f"{suite_of(part)}: test accuracy per task (%)")
     axes = figure.subplots()
     axes.set_title("shaded by the distance to the best of each column, the best in bold", loc="left", fontsize=9)
@@ -151,14 +151,14 @@ def seed_spread(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figure:
     tasks = task_columns(part)
     behind = runs_behind(part, runs).set_index(["method", "access"]).sort_index()
     is_repeated = behind["seed"].nunique() > 1
-    width = _name_width(part) + (8.2 if is_repeated else 5.6)
+    width = name_width(part) + (8.2 if is_repeated else 5.6)
     figure = empty_figure(width, 2.3 + 0.29 * len(part), f"{suite_of(part)}: spread over seeds")
     panels = figure.subplots(1, 2 if is_repeated else 1, sharey=True, width_ratios=(3, 2) if is_repeated else None, squeeze=False)[0]
     with_interval: list[str] = []
     too_few: list[str] = []
     incomplete: list[str] = []
     for i, (method, access) in enumerate(zip(part["method"], part["access"], strict=True)):
-        colour, marker = _STYLES[BOXES[access]]
+        colour, marker = STYLES[BOXES[access]]
         cells = behind.loc[[(method, access)]].pivot_table(index="task", columns="seed", values="accuracy").reindex(tasks)
         means = cells.mean(skipna=False).dropna().to_numpy(float)
         (with_interval if len(means) >= 3 else too_few if len(means) else incomplete).append(method)
@@ -212,21 +212,21 @@ def suite_of(part: pd.DataFrame) -> str:
     return str(part["suite"].iloc[0])
 
 
-def _wrapped(method: str) -> str:
+def wrapped(method: str) -> str:
     """A long name with its settings on two lines."""
     return textwrap.fill(method, max(28, math.ceil(0.6 * len(method))))
 
 
-def _name_width(part: pd.DataFrame) -> float:
+def name_width(part: pd.DataFrame) -> float:
     """Inches that the names of the methods take beside the axes."""
-    return 0.4 + 0.08 * max(len(line) for method in part["method"] for line in _wrapped(method).splitlines())
+    return 0.4 + 0.08 * max(len(line) for method in part["method"] for line in wrapped(method).splitlines())
 
 
 def _legend(figure: Figure, part: pd.DataFrame) -> None:
     """Which mark stands for which kind of access, above the axes."""
     present = {BOXES[access] for access in part["access"]}
-    kinds = [kind for kind in _STYLES if kind in present]
-    marks = [Line2D([], [], ls="none", marker=_STYLES[kind][1], color=_STYLES[kind][0], ms=7) for kind in kinds]
+    kinds = [kind for kind in STYLES if kind in present]
+    marks = [Line2D([], [], ls="none", marker=STYLES[kind][1], color=STYLES[kind][0], ms=7) for kind in kinds]
     spacing = {"handletextpad": 0.1, "columnspacing": 1.2, "borderaxespad": 0.2}
     figure.legend(marks, kinds, loc="outside upper right", ncols=len(kinds), frameon=False, fontsize=9, **spacing)
 
@@ -242,9 +242,9 @@ def add_footer(figure: Figure, source: str, note: str) -> None:
 def _method_axis(axes: Axes, part: pd.DataFrame) -> None:
     """Methods from top to bottom, the mark of their access behind each name."""
     axes.set_ylim(len(part) - 0.5, -0.5)
-    axes.set_yticks(range(len(part)), [_wrapped(method) for method in part["method"]])
+    axes.set_yticks(range(len(part)), [wrapped(method) for method in part["method"]])
     axes.tick_params(axis="y", length=0, pad=15)
     beside = offset_copy(axes.get_yaxis_transform(), axes.get_figure(root=True), -8, 0, units="points")
     for i, access in enumerate(part["access"]):
-        colour, marker = _STYLES[BOXES[access]]
+        colour, marker = STYLES[BOXES[access]]
         axes.plot([0], [i], marker=marker, color=colour, ms=5.5, mec="white", mew=0.6, transform=beside, clip_on=False)

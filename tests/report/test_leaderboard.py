@@ -14,7 +14,7 @@ from petlbench.errors import RecordError
 from petlbench.records.aggregate import leaderboard
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
-from petlbench.report import plots
+from petlbench.report import plots, queries
 from petlbench.report.leaderboard import leaderboard_table, write_leaderboard
 from tests.record_factory import PROTOCOL, SUITES, TASKS, make_grid, make_record
 
@@ -25,7 +25,8 @@ PAIR = {"mini": (A, B)}
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take most of the time and have tests of their own."""
-    monkeypatch.setattr("petlbench.report.leaderboard.write_plots", lambda *_: [])
+    for name in ("write_plots", "write_query_plots"):
+        monkeypatch.setattr(f"petlbench.report.leaderboard.{name}", lambda *_: [])
 
 
 def stored(results: Path, records: Iterable[Record]) -> Path:
@@ -126,9 +127,10 @@ def test_no_finished_run_makes_files_that_say_so(tmp_path: Path) -> None:
 
 def test_pictures_are_written_and_linked_for_every_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("petlbench.report.leaderboard.write_plots", plots.write_plots)
+    monkeypatch.setattr("petlbench.report.leaderboard.write_query_plots", queries.write_query_plots)
     records = [*make_grid(("lora", "bar"), (A, B), (0,)), make_record(protocol="p/2")]
     paths = write_leaderboard(stored(tmp_path, records), PAIR)
-    names = {f"{kind}-{part}" for kind in ("accuracy_vs_parameters", "tasks", "seeds") for part in ("mini", "mini-mini_clip-p_2")}
+    names = {f"{kind}-{part}" for kind in ("accuracy_vs_parameters", "tasks", "seeds", "access") for part in ("mini", "mini-mini_clip-p_2")}
     assert {path.relative_to(tmp_path / "plots").stem for path in paths[2:]} == names
     assert all(path.exists() for path in paths)
     text = (tmp_path / "leaderboard.md").read_text()
