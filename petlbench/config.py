@@ -11,10 +11,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +26,7 @@ from petlbench.settings import Answers, BackboneChoice, Budget, Execution, Proto
 if TYPE_CHECKING:
     from petlbench.method import Method
 
+S = TypeVar("S")
 _SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": Answers, "budget": Budget}
 _SCALARS = {"seed": 0, "precision": "auto"}
 _PRECISIONS = ("auto", "fp32", "bf16")
@@ -146,14 +147,14 @@ def load_method(name: str) -> tuple[type[Method], dict[str, Any]]:
     return METHODS.get(name), {}
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(arguments: Sequence[str], short: Mapping[str, str] = _SHORT) -> dict[str, Any]:
     """``key=value`` words as nested plain values. ``method=NAME`` and ``backbone=NAME`` are short for their ``.name``, ``url`` for ``backbone.url``."""
     words = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
             raise ConfigError(f"'{argument}' is not of the form key=value, such as method=lora or train.epochs=20")
-        words.append(f"{_SHORT[key]}={value}" if key in _SHORT else argument)
+        words.append(f"{short[key]}={value}" if key in short else argument)
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist(words), resolve=True)
     except (YAMLError, OmegaConfBaseException) as error:
@@ -188,7 +189,7 @@ def resolve(arguments: Sequence[str]) -> RunConfig:
     schema.method = OmegaConf.structured(plugin.Config)
     OmegaConf.set_struct(schema, True)
     for where, layer in layers:
-        _merge(schema, layer, where)
+        _merge(schema, layer, where, others=("task", "recipe", *_EXECUTION))
     placed = OmegaConf.create({"execution": OmegaConf.structured(Execution)})
     _merge(placed, {"execution": execution}, "command line")
     return RunConfig(
@@ -221,12 +222,20 @@ def _without_source(part: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in part.items() if key != "source"}
 
 
-def _merge(schema: DictConfig, layer: dict[str, Any], where: str, prefix: str = "") -> None:
-    """Merge one layer into the schema, strictly and key by key; errors name the key as a user types it."""
+def resolve_settings(kind: type[S], arguments: Sequence[str]) -> S:
+    """A flat dataclass of settings from ``key=value`` words, as strict as a run's configuration."""
+    schema = OmegaConf.create({"execution": OmegaConf.structured(kind)})  # the section that is not typed out
+    OmegaConf.set_struct(schema, True)
+    _merge(schema.execution, parse_overrides(arguments, short={}), "command line")
+    return cast(S, _build(schema, "execution"))
+
+
+def _merge(schema: DictConfig, layer: dict[str, Any], where: str, prefix: str = "", others: Sequence[str] = ()) -> None:
+    """Merge one layer into the schema, strictly and key by key; errors name the key as a user types it, ``others`` are keys that exist beside."""
     for key, value in layer.items():
         name = f"{prefix}{key}"
         if key not in schema:
-            known = [str(field) for field in schema] + ([] if prefix else ["task", "recipe", *_EXECUTION])
+            known = [*(str(field) for field in schema), *others]
             listed = f" Known: {', '.join(known)}" if prefix else ""
             raise ConfigError(f"unknown key '{name}'.{did_you_mean(str(key), known)}{listed} ({where})")
         if not OmegaConf.is_missing(schema, key) and dataclasses.is_dataclass(OmegaConf.get_type(schema, key)):
@@ -270,7 +279,7 @@ def _build(schema: DictConfig, section: str) -> Any:
         return OmegaConf.to_object(schema[section])
     except (ValueError, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0]
-        starts_with_field = reason.split(" ")[0] in schema[section]
+        starts_with_field = re.split("[ .]", reason)[0] in schema[section]  # or with the path below one
         raise ConfigError(_typed(f"{section}.{reason}") if starts_with_field else f"{section}: {reason}") from None
 
 
