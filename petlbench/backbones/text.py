@@ -67,14 +67,24 @@ class ClipText:
             kind = type(getattr(self._model, "text", self._model)).__name__
             raise ConfigError(f"the text tower ({kind}) takes no word embeddings; choose a backbone with open_clip's own text transformer")
         tokens = self._trimmed(captions)
-        lead = trim(self._tower, self._tokenize([words]))[0, 1:-1]  # without the start and the end
-        if not len(lead):
-            raise ConfigError(f"a prompt context needs words, got {words!r}; write some before {{}} in the template")
+        lead = self._leading_tokens(words)
         for caption, row in zip(captions, tokens, strict=True):
             if not torch.equal(row[1 : 1 + len(lead)], lead):
                 raise ConfigError(f"the prompt {caption!r} does not begin with the tokens of {words!r}, which all classes must share")
         initial = self._tower.token_embedding(lead.to(self._device)).detach()
         return CaptionContexts(self, tokens.to(self._device), initial)
+
+    def _leading_tokens(self, words: str) -> Tensor:
+        """The ids (n,) of words behind the start token."""
+        given, empty = self._tokenize([words, ""])
+        different = given != empty  # at the words, and at the end token behind them
+        if different[0]:
+            raise ConfigError(
+                "the text tower's tokenizer puts no start token before the words; choose a backbone with open_clip's own tokenizer"
+            )
+        if not different.any():
+            raise ConfigError(f"a prompt context needs words, got {words!r}; write some before {{}} in the template")
+        return given[1 : int(different.sum())]
 
     def to(self, device: torch.device) -> None:
         self._model.to(device)

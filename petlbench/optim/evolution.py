@@ -57,6 +57,7 @@ class CMAES:
         options: dict[str, object] = {
             "popsize": population,
             "AdaptSigma": CMAAdaptSigmaCSA,
+            "CMA_mirrors": 0,  # used below a population of 6, and lost when candidates are asked for and not told
             "seed": np.nan,  # "leave numpy's seed alone"
             "randn": np.random.RandomState(seed).randn,
             "verbose": -9,
