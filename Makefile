@@ -10,7 +10,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench bench-whitebox plan leaderboard test test-all lint format clean
+.PHONY: help install bench bench-whitebox bench-blackbox plan leaderboard test test-all lint format clean
 
 help: ## Show the targets and their variables
 	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
@@ -30,6 +30,9 @@ bench: $(READY) ## Run METHOD on DATASET with SEEDS, then write and show the lea
 
 bench-whitebox: $(READY) ## Measure speed and memory of the white-box methods, with ARGS such as "--methods lora,vpt --json FILE"
 	@$(BIN)/python -m benchmarks.whitebox $(ARGS)
+
+bench-blackbox: $(READY) ## Measure a step of BlackVIP and CraFT, as released and here, with ARGS such as "--batch 16 --json FILE"
+	@$(BIN)/python -m benchmarks.blackbox $(ARGS)
 
 plan: $(READY) ## Show what bench would do
 	@$(BIN)/petlbench plan method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS)
