@@ -1,0 +1,192 @@
+"""BlackVIP as a method: what it asks, what it encodes, what it holds after a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from petlbench.access import Meter
+from petlbench.data.batches import Batches, TrainingData
+from petlbench.errors import BudgetExceeded, ConfigError
+from petlbench.learners import QueryLearner, open_learner
+from petlbench.methods import blackvip
+from petlbench.methods.blackvip import BlackVIP, BlackVIPConfig
+from petlbench.optim.spsa import SPSA, SPSAConfig
+from petlbench.records.schema import Epoch
+from petlbench.settings import Answers, Budget, Train
+from petlbench.testing.mocks import SIZE, mock_task, tiny_backbone
+
+CPU = torch.device("cpu")
+TASK = mock_task()
+EPOCHS, BATCH = 2, 12
+QUERIES = 10
+
+
+@contextmanager
+def opened(meter: Meter | None = None, **settings: Any) -> Iterator[QueryLearner]:
+    torch.manual_seed(0)
+    method = BlackVIP(BlackVIPConfig(encoder="mini_clip", **settings))
+    with open_learner(method, tiny_backbone(), TASK.spec, CPU, "fp32", meter or Meter(), Answers()) as learner:
+        assert isinstance(learner, QueryLearner)
+        yield learner
+
+
+def training_data(augment: str = "none", epochs: int = EPOCHS, history: list[Epoch] | None = None) -> TrainingData:
+    transform = dataclasses.replace(TASK.transform, augment=augment)
+    train = Batches(TASK.train, transform, BATCH, CPU, torch.Generator().manual_seed(0))
+    recipe = Train(epochs=epochs, batch_size=BATCH, warmup_epochs=0)
+    report = (history if history is not None else []).append
+    return TrainingData(train, Batches(TASK.val, TASK.transform, BATCH, CPU), recipe, TASK.spec.class_names, report)
+
+
+def method_of(learner: QueryLearner) -> BlackVIP:
+    assert isinstance(learner.method, BlackVIP)
+    return learner.method
+
+
+def vector(method: BlackVIP) -> Tensor:
+    return torch.nn.utils.parameters_to_vector(method.decoder.parameters()).detach().clone()
+
+
+def one_step(learner: QueryLearner) -> SPSA:
+    """From the first batch of the training data."""
+    method = method_of(learner)
+    optimizer = SPSA(vector(method), method.config.spsa)
+    images, labels = next(iter(training_data().train))
+    method.step(learner._model(), optimizer, images, method._encoded(images), labels)
+    return optimizer
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_a_step_asks_for_its_batch_under_every_candidate(one_sided: bool) -> None:
+    meter = Meter()
+    with opened(meter, spsa=SPSAConfig(one_sided=one_sided)) as learner:
+        learner.fit(training_data())
+    images = EPOCHS * len(TASK.train.labels)
+    assert meter.counts["train"]["images"] == images * (6 if one_sided else QUERIES)
+
+
+def test_the_queries_of_a_step_go_out_together_unless_the_released_order_is_asked_for() -> None:
+    calls = []
+    for sequential in (False, True):
+        meter = Meter()
+        with opened(meter, spsa=SPSAConfig(sequential=sequential)) as learner:
+            one_step(learner)
+        calls.append(meter.counts["train"]["calls"])
+    assert calls == [1, QUERIES]
+
+
+def test_images_that_never_change_are_encoded_once_for_all_passes() -> None:
+    with opened() as learner:
+        learner.fit(training_data(epochs=3))
+        assert learner.method.images_encoded == len(TASK.train.labels)
+
+
+def test_augmented_images_are_encoded_once_per_view() -> None:
+    with opened() as learner:
+        learner.fit(training_data("flip", epochs=3))
+        assert learner.method.images_encoded == 3 * len(TASK.train.labels)
+
+
+def test_a_prediction_encodes_and_asks_once_per_image() -> None:
+    meter = Meter(phase="test")
+    with opened(meter) as learner:
+        learner.predict(Batches(TASK.test, TASK.transform, BATCH, CPU))
+        assert learner.method.images_encoded == meter.counts["test"]["images"] == len(TASK.test.labels)
+
+
+def test_a_prediction_does_not_depend_on_the_other_images_of_its_batch() -> None:
+    with opened() as learner:
+        learner.fit(training_data())
+        scores = [learner.predict(Batches(TASK.test, TASK.transform, size, CPU)) for size in (BATCH, 5)]
+    torch.testing.assert_close(*scores, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("augment", ["none", "flip"])
+def test_training_lowers_the_loss(augment: str) -> None:
+    history: list[Epoch] = []
+    with opened(spsa=SPSAConfig(step=0.02)) as learner:
+        learner.fit(training_data(augment, epochs=25, history=history))
+    losses = [epoch.loss for epoch in history]
+    assert len(losses) == 25 and sum(losses[-5:]) < 0.97 * sum(losses[:5])
+
+
+def test_together_and_one_at_a_time_give_the_same_estimate_when_batchnorm_is_frozen() -> None:
+    estimates = []
+    for sequential in (False, True):
+        with opened(spsa=SPSAConfig(sequential=sequential, perturbation=0.1)) as learner:
+            learner.method.eval()
+            estimates.append(one_step(learner).gradient)
+    torch.testing.assert_close(estimates[0], estimates[1], atol=1e-3 * estimates[1].abs().max().item(), rtol=0)
+
+
+def test_both_ways_leave_the_same_running_statistics() -> None:
+    states = []
+    for sequential in (False, True):
+        with opened(spsa=SPSAConfig(sequential=sequential)) as learner:
+            learner.fit(training_data(epochs=1))
+            states.append(learner.state())
+    assert states[0]["decoder.body.2.num_batches_tracked"] == len(TASK.train.labels) // BATCH * QUERIES
+    for name in (name for name in states[0] if "running" in name):
+        torch.testing.assert_close(states[0][name], states[1][name], atol=1e-3, rtol=1e-2)
+
+
+def test_fewer_images_at_the_same_time_are_more_calls_and_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    solutions, calls = [], []
+    for limit in (2**30, 3 * BATCH * 3 * SIZE**2 * 4):
+        monkeypatch.setattr(blackvip, "CALL_BYTES", limit)
+        meter = Meter()
+        with opened(meter) as learner:
+            solutions.append(one_step(learner).vector)
+        calls.append(meter.counts["train"]["calls"])
+    assert calls == [1, 4]  # 3 + 3 + 3 + 1 candidates
+    torch.testing.assert_close(*solutions, atol=1e-4, rtol=1e-4)
+
+
+def test_after_a_step_the_decoder_holds_the_solution() -> None:
+    with opened() as learner:
+        before = vector(method_of(learner))
+        solution = one_step(learner).vector
+        assert torch.equal(vector(method_of(learner)), solution) and not torch.equal(solution, before)
+
+
+def test_a_refused_query_leaves_the_last_solution() -> None:
+    with opened(Meter(Budget(images=BATCH * QUERIES))) as learner:
+        solution = one_step(learner).vector
+        with pytest.raises(BudgetExceeded):
+            one_step(learner)
+        assert torch.equal(vector(method_of(learner)), solution)
+
+
+def test_prompted_images_keep_the_models_size_and_its_range_of_colours() -> None:
+    with opened(p_eps=1000.0) as learner:
+        images, _ = next(iter(training_data().train))
+        prompted = method_of(learner)._prompted(images, method_of(learner)._encoded(images))
+    assert prompted.shape == images.shape == (BATCH, 3, SIZE, SIZE)
+    assert prompted.min() == -1 and prompted.max() == 1  # of a mean and a standard deviation of one half
+
+
+def test_nothing_of_the_encoder_is_learned_or_stored() -> None:
+    with opened() as learner:
+        assert {name.split(".")[0] for name in learner.state()} == {"decoder"}
+        assert learner.parameter_counts() == (5440, 0)  # 16 px: two doublings, a feature of 128 in a source of 256
+
+
+def test_a_source_that_the_grid_cannot_hold_is_refused() -> None:
+    with (
+        pytest.raises(ConfigError, match="src_dim must be a multiple of 16 above the encoder's 128 features, got 100"),
+        opened(src_dim=100),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("field", "value"), [("p_eps", 0.0), ("src_dim", 0)])
+def test_a_setting_that_cannot_work_is_named(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{field} must"):
+        BlackVIPConfig(**{field: value})
