@@ -9,18 +9,23 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from open_clip.transformer import text_global_pool
+from open_clip.transformer import ResidualAttentionBlock, text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petlbench.errors import ConfigError
 
-ROWS_ON_CPU, ROWS_ON_ACCELERATOR = 64, 2048  # prompts per forward pass: on a CPU larger batches are slower
+ROWS_ON_CPU, ROWS_ON_ACCELERATOR = 128, 2048  # prompts per forward pass: on a CPU larger batches are slower
 
 
 def can_trim(tower: Any) -> bool:
     """Whether what follows the end token never reaches the embedding: causal attention, read at the end token."""
     return tower.attn_mask is not None and _pooling(tower)[0] in ("argmax", "eos") and getattr(tower, "cls_emb", None) is None
+
+
+def can_share(tower: Any) -> bool:
+    """Whether what contexts have in common can be computed once: a tower that can be trimmed, of open_clip's default blocks."""
+    return can_trim(tower) and all(type(block) is ResidualAttentionBlock for block in tower.transformer.resblocks)
 
 
 def trim(tower: Any, tokens: Tensor) -> Tensor:
@@ -30,20 +35,35 @@ def trim(tower: Any, tokens: Tensor) -> Tensor:
     return tokens[:, : int(ends.argmax(dim=-1).max()) + 1]
 
 
-def encode(tower: Any, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
-    """(T, L) trimmed ids to embeddings (T, E), not normalised; ``contexts`` (T, n, W) stand in for the embeddings of positions 1..n.
+def encode(tower: Any, tokens: Tensor) -> Tensor:
+    """(T, L) trimmed ids to embeddings (T, E), not normalised.
 
     The steps are those of open_clip's `TextTransformer.forward` and `CLIP.encode_text`, whose mask only fits ids of full length.
     """
     length = tokens.shape[1]
-    x = _with_contexts(tower.token_embedding(tokens), contexts) + tower.positional_embedding[:length]
-    x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
-    pool, end_id = _pooling(tower)
-    pooled = text_global_pool(x, tokens, pool, eos_token_id=end_id)
-    projection = tower.text_projection
-    if projection is None:
-        return pooled
-    return projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
+    x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
+    return _read(tower, tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]), tokens)
+
+
+def encode_once_per_context(tower: Any, tokens: Tensor, contexts: Tensor) -> Tensor:
+    """Trimmed ids (C, L), whose positions 1..n hold contexts (P, n, W), to embeddings (P * C, E), not normalised.
+
+    Under the causal mask nothing of a class reaches the positions before its name: these go through the tower once per context and not
+    once per prompt, which halves the work where class names are about as long as the context.
+    """
+    classes, lead = len(tokens), 1 + contexts.shape[1]
+    words = tower.token_embedding(tokens) + tower.positional_embedding[: tokens.shape[1]]  # (C, L, W)
+    start = words[:1, :1].expand(len(contexts), -1, -1)
+    shared = torch.cat([start, contexts + tower.positional_embedding[1:lead]], dim=1)  # (P, 1 + n, W)
+    own = words[:, lead:].repeat(len(contexts), 1, 1)  # (P * C, L - 1 - n, W)
+    mask = tower.attn_mask[: tokens.shape[1], : tokens.shape[1]]
+    for block in tower.transformer.resblocks:
+        shared_queries, own_queries = block.ln_1(shared), block.ln_1(own)
+        keys = torch.cat([shared_queries.repeat_interleave(classes, dim=0), own_queries], dim=1)
+        shared = shared + block.ls_1(block.attention(shared_queries, attn_mask=mask[:lead, :lead]))
+        own = own + block.ls_1(block.attention(own_queries, keys, keys, attn_mask=mask[lead:]))
+        shared, own = (x + block.ls_2(block.mlp(block.ln_2(x))) for x in (shared, own))
+    return _read(tower, own, tokens[:, lead:].repeat(len(contexts), 1))
 
 
 class ClipText:
@@ -59,20 +79,53 @@ class ClipText:
     @torch.no_grad()
     def embed(self, captions: list[str]) -> Tensor:
         """(T, E), not normalised, without a graph."""
-        return torch.cat([self.encode(part.to(self._device)) for part in self._trimmed(captions).split(self.rows)])
+        tokens = self._tokenize(captions)
+        if self._tower is None or not can_trim(self._tower):
+            return torch.cat([self._encode_whole(part.to(self._device)) for part in tokens.split(self.rows)])
+        return torch.cat([encode(self._tower, part.to(self._device)) for part in trim(self._tower, tokens).split(self.rows)])
 
     def in_context(self, captions: list[str], words: str) -> CaptionContexts:
         """Prompts, one per class, that all begin with these words. ConfigError when they do not, or when the tower's words cannot be replaced."""
         if self._tower is None:
             kind = type(getattr(self._model, "text", self._model)).__name__
             raise ConfigError(f"the text tower ({kind}) takes no word embeddings; choose a backbone with open_clip's own text transformer")
-        tokens = self._trimmed(captions)
-        lead = self._leading_tokens(words)
+        tokens, lead = self._tokenize(captions), self._leading_tokens(words)
         for caption, row in zip(captions, tokens, strict=True):
             if not torch.equal(row[1 : 1 + len(lead)], lead):
                 raise ConfigError(f"the prompt {caption!r} does not begin with the tokens of {words!r}, which all classes must share")
+        if can_share(self._tower):
+            tokens = trim(self._tower, tokens)
         initial = self._tower.token_embedding(lead.to(self._device)).detach()
         return CaptionContexts(self, tokens.to(self._device), initial)
+
+    @torch.no_grad()
+    def encode_in_contexts(self, tokens: Tensor, contexts: Tensor) -> Tensor:
+        """Ids (C, L), with the embeddings of positions 1..n replaced by each of the contexts (P, n, W), to (P, C, E); for :class:`CaptionContexts`."""
+        assert self._tower is not None
+        if can_share(self._tower):
+            embeddings = encode_once_per_context(self._tower, tokens, contexts)
+        else:
+            given = contexts.repeat_interleave(len(tokens), dim=0)
+            hook = self._tower.token_embedding.register_forward_hook(
+                lambda _, __, words: torch.cat([words[:, :1], given, words[:, 1 + given.shape[1] :]], dim=1)
+            )
+            try:
+                embeddings = self._encode_whole(tokens.repeat(len(contexts), 1))
+            finally:
+                hook.remove()
+        return embeddings.view(len(contexts), len(tokens), -1)
+
+    def to(self, device: torch.device) -> None:
+        self._model.to(device)
+
+    @property
+    def rows(self) -> int:
+        """Prompts per forward pass."""
+        return self._rows or (ROWS_ON_CPU if self._device.type == "cpu" else ROWS_ON_ACCELERATOR)
+
+    def _encode_whole(self, tokens: Tensor) -> Tensor:
+        """Ids (T, L) of full length to (T, E) as the model itself does it; a bare text transformer is called."""
+        return getattr(self._model, "encode_text", self._model)(tokens)
 
     def _leading_tokens(self, words: str) -> Tensor:
         """The ids (n,) of words behind the start token."""
@@ -84,42 +137,11 @@ class ClipText:
             )
         if not different.any():
             raise ConfigError(f"a prompt context needs words, got {words!r}; write some before {{}} in the template")
-        return given[1 : int(different.sum())]
-
-    def to(self, device: torch.device) -> None:
-        self._model.to(device)
-
-    @property
-    def rows(self) -> int:
-        """Prompts per forward pass."""
-        return self._rows or (ROWS_ON_CPU if self._device.type == "cpu" else ROWS_ON_ACCELERATOR)
-
-    @torch.no_grad()
-    def encode(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
-        """Ids (T, L) as ``_trimmed`` gives them, with the embeddings of positions 1..n replaced by ``contexts`` (T, n, W), to (T, E)."""
-        if self._trims:
-            return encode(self._tower, tokens, contexts)
-        whole = getattr(self._model, "encode_text", self._model)  # a bare text transformer is called itself
-        if contexts is None:
-            return whole(tokens)
-        hook = self._tower.token_embedding.register_forward_hook(lambda _, __, words: _with_contexts(words, contexts))  # type: ignore[union-attr]
-        try:
-            return whole(tokens)
-        finally:
-            hook.remove()
-
-    @property
-    def _trims(self) -> bool:
-        return self._tower is not None and can_trim(self._tower)
+        return given[1 : int(different.nonzero().max())]
 
     @property
     def _device(self) -> torch.device:
         return next(self._model.parameters()).device
-
-    def _trimmed(self, captions: list[str]) -> Tensor:
-        """(T, L) ids on the CPU, cut where that is exact."""
-        tokens = self._tokenize(captions)
-        return trim(self._tower, tokens) if self._trims else tokens
 
 
 class CaptionContexts:
@@ -132,16 +154,21 @@ class CaptionContexts:
 
     def embed(self, contexts: Tensor) -> Tensor:
         """Class embeddings (P, C, E), L2-normalised and without a graph, of contexts (P, n, W)."""
-        classes = len(self._tokens)
+        rows = self._text.rows
         parts = []
-        for rows in torch.arange(len(contexts) * classes, device=self._tokens.device).split(self._text.rows):
-            parts.append(self._text.encode(self._tokens[rows % classes], contexts.detach()[rows // classes]))
-        return F.normalize(torch.cat(parts), dim=-1).view(len(contexts), classes, -1)
+        for some in contexts.detach().split(max(1, rows // len(self._tokens))):
+            parts.append(torch.cat([self._text.encode_in_contexts(tokens, some) for tokens in self._tokens.split(rows)], dim=1))
+        return F.normalize(torch.cat(parts), dim=-1)
 
 
-def _with_contexts(words: Tensor, contexts: Tensor | None) -> Tensor:
-    """Word embeddings (T, L, W) with those of positions 1..n replaced."""
-    return words if contexts is None else torch.cat([words[:, :1], contexts, words[:, 1 + contexts.shape[1] :]], dim=1)
+def _read(tower: Any, x: Tensor, tokens: Tensor) -> Tensor:
+    """The embeddings (T, E) of what leaves the blocks (T, L, W), read at the end of the ids (T, L)."""
+    pool, end_id = _pooling(tower)
+    pooled = text_global_pool(tower.ln_final(x), tokens, pool, eos_token_id=end_id)
+    projection = tower.text_projection
+    if projection is None:
+        return pooled
+    return projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
 
 
 def _pooling(tower: Any) -> tuple[str, int]:

@@ -28,12 +28,12 @@ def tokenizer() -> Any:
     return open_clip.SimpleTokenizer()
 
 
-def clip(**text: Any) -> CLIP:
+def clip() -> CLIP:
     """A tiny CLIP whose weights are large enough for differences to be seen."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vision = CLIPVisionCfg(layers=1, width=16, head_width=8, patch_size=8, image_size=16)
-        model = CLIP(JOINT, vision, CLIPTextCfg(width=WIDTH, heads=2, layers=2, **text)).eval()
+        model = CLIP(JOINT, vision, CLIPTextCfg(width=WIDTH, heads=2, layers=2)).eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if not name.startswith("visual."):
@@ -58,13 +58,12 @@ def moved(initial: Tensor, count: int = 3) -> Tensor:
     return initial + torch.randn(count, *initial.shape, generator=torch.Generator().manual_seed(2))
 
 
-class Seen(nn.Module):
-    """Notes the sizes of what goes through the text transformer."""
+class Seen:
+    """Notes the sizes of what goes through the MLP of the first block."""
 
     def __init__(self, tower: Any) -> None:
-        super().__init__()
         self.shapes: list[tuple[int, ...]] = []
-        tower.transformer.register_forward_pre_hook(lambda _, inputs: self.shapes.append(tuple(inputs[0].shape)))
+        tower.transformer.resblocks[0].mlp.register_forward_pre_hook(lambda _, inputs: self.shapes.append(tuple(inputs[0].shape)))
 
 
 @pytest.mark.parametrize("kind", ["plain", "custom", "bare"])
@@ -131,12 +130,22 @@ def test_the_size_of_a_chunk_does_not_matter(rows: int) -> None:
     torch.testing.assert_close(text(model, rows).embed(CAPTIONS), text(model).embed(CAPTIONS), rtol=0, atol=1e-6)
 
 
-def test_no_forward_pass_has_more_rows_than_a_chunk() -> None:
+@pytest.mark.parametrize(("rows", "expected"), [(2, [2, 1] * 3), (4, [3] * 3), (6, [6, 3])])
+def test_no_forward_pass_has_more_rows_than_a_chunk(rows: int, expected: list[int]) -> None:
     model = clip()
     seen = Seen(model)
-    contexts = text(model, rows=4).in_context(CAPTIONS, WORDS)
+    contexts = text(model, rows).in_context(CAPTIONS, WORDS)
     contexts.embed(moved(contexts.initial))
-    assert [shape[0] for shape in seen.shapes] == [4, 4, 1]
+    assert [shape[0] for shape in seen.shapes if shape[1] != 5] == expected
+
+
+def test_positions_before_the_class_name_are_computed_once_per_context() -> None:
+    model = clip()
+    seen = Seen(model)
+    contexts = text(model).in_context(CAPTIONS, WORDS)
+    contexts.embed(moved(contexts.initial, 7))
+    length = int(tokenizer()(CAPTIONS).argmax(dim=1).max()) + 1
+    assert seen.shapes == [(7, 5, WIDTH), (7 * 3, length - 5, WIDTH)]
 
 
 def test_answers_carry_no_graph_and_are_unit_vectors() -> None:
