@@ -145,7 +145,8 @@ class QueryModel:
         grant, texts = self._grant("context_scores", Access.CONTEXT)
         is_stored = isinstance(images, StoredImages)
         count = images.count if isinstance(images, StoredImages) else len(images)
-        parts = contexts.detach().split(max(1, MAX_SCORES // (count * len(self.class_names))))
+        together = max(1, MAX_SCORES // (count * len(self.class_names)))
+        parts = contexts.detach().split(min(together, grant.endpoint.facts.max_contexts or together))
         sent = {"cached": count * len(contexts)} if is_stored else {"images": count * len(parts)}
         weight = tensor_bytes(contexts) + (0 if isinstance(images, StoredImages) else len(parts) * tensor_bytes(images))
         grant.meter.charge(Access.CONTEXT, calls=len(parts), contexts=len(contexts), bytes=weight, **sent)

@@ -44,6 +44,7 @@ class Facts:
     output: Output  # what it answers at most
     has_text: bool  # whether it can score classes
     max_images: int | None = None  # per call; None: as many as fit
+    max_contexts: int | None = None  # per call
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ class AccessError(PetlbenchError):
     """A method asked for more of a backbone than its rung of the access ladder grants."""
 
 
+class EndpointError(PetlbenchError):
+    """A model behind HTTP does not answer, or refuses to."""
+
+
 class BudgetExceeded(PetlbenchError):
     """The next query would exceed the run's budget; it was not sent."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from petlbench.backbones.backbone import Backbone, Contexts
 
 FORWARD_BATCH = 256  # images per forward pass when nothing is kept for a backward pass
+
+
+@dataclass(frozen=True)
+class Described:
+    """Classes as their texts describe them."""
+
+    classes: Tensor  # (C, E), L2-normalised
+    contexts: Contexts | None  # where the words that the captions start with can be replaced
 
 
 class LocalEndpoint:
@@ -40,38 +49,25 @@ class LocalEndpoint:
         self._backbone = backbone
         self._device = device
         self._number_format = number_format
-        self._classes: dict[str, Tensor] = {}  # digest of texts -> (C, E), L2-normalised
-        self._contexts: dict[str, Contexts] = {}
+        self._known: dict[str, Described] = {}  # digest of texts
         self._stored: dict[str, Tensor] = {}  # digest of images -> (B, E)
 
-    @torch.no_grad()
     def describe(self, texts: ClassTexts) -> Tensor | None:
-        assert self._backbone.text is not None
-        if texts.digest not in self._classes:
-            prompts = [list(captions) for captions in texts.captions]
-            self._classes[texts.digest] = self._backbone.embed_classes(prompts).to(self._device)
-        if texts.context is None:
-            return None
-        if texts.digest not in self._contexts:
-            captions = [caption for captions in texts.captions for caption in captions]
-            self._contexts[texts.digest] = self._backbone.text.in_context(captions, texts.context)
-        return self._contexts[texts.digest].initial.to(self._device).clone()
+        if texts.digest not in self._known:
+            self._known[texts.digest] = self.described(texts)
+        contexts = self._known[texts.digest].contexts
+        return None if contexts is None else contexts.initial.to(self._device).clone()
 
     def scores(self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int) -> list[Tensor]:
-        return [self._answer(self._logits(self._embed(part), texts), texts, output, k) for part in parts]
+        known = self._known[texts.digest]
+        return [self._answer(self.logits(self.embed(part), known), texts, output, k) for part in parts]
 
-    @torch.inference_mode()
     def context_scores(
         self, images: Tensor | str, contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
     ) -> list[Tensor]:
-        embeddings = self._stored[images] if isinstance(images, str) else self._embed(images)  # (B, E)
-        if normalised:
-            embeddings = F.normalize(embeddings, dim=-1)
-        answers = []
-        for part in contexts:
-            classes = self._contexts[texts.digest].embed(part.to(self._device))  # (P, C, E)
-            answers.append(self._answer(self._backbone.logit_scale * embeddings @ classes.transpose(1, 2), texts, output, k))
-        return answers
+        embeddings = self._stored[images] if isinstance(images, str) else self.embed(images)  # (B, E)
+        known = self._known[texts.digest]
+        return [self._answer(self.context_logits(embeddings, part, known, normalised), texts, output, k) for part in contexts]
 
     def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
         with torch.inference_mode():
@@ -81,31 +77,51 @@ class LocalEndpoint:
     def upload(self, images: Tensor) -> str:
         digest = digest_of(images)
         if digest not in self._stored:
-            self._stored[digest] = self._embed(images)
+            self._stored[digest] = self.embed(images)
         return digest
 
     def graded_scores(self, images: Tensor, texts: ClassTexts) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         with torch.enable_grad():
             inputs = images.to(self._device).requires_grad_(True)
-            logits = self._logits(self._forward(inputs, self._backbone.project_images), texts)
+            logits = self.logits(self._forward(inputs, self._backbone.project_images), self._known[texts.digest])
 
         def pull(gradient: Tensor) -> Tensor:
             return torch.autograd.grad(logits, inputs, gradient)[0]
 
         return logits.detach().clone(), pull
 
+    @torch.no_grad()
+    def described(self, texts: ClassTexts) -> Described:
+        """The embeddings of class texts. ConfigError when the context cannot be replaced."""
+        assert self._backbone.text is not None
+        classes = self._backbone.embed_classes([list(captions) for captions in texts.captions]).to(self._device)
+        if texts.context is None:
+            return Described(classes, None)
+        captions = [caption for captions in texts.captions for caption in captions]
+        return Described(classes, self._backbone.text.in_context(captions, texts.context))
+
     @torch.inference_mode()
-    def _embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """Joint-space embeddings (B, E), not normalised."""
         return torch.cat([self._forward(part, self._backbone.project_images) for part in images.split(FORWARD_BATCH)])
+
+    def logits(self, embeddings: Tensor, known: Described) -> Tensor:
+        """(B, C) of embeddings (B, E)."""
+        return self._backbone.logit_scale * F.normalize(embeddings, dim=-1) @ known.classes.T
+
+    @torch.inference_mode()
+    def context_logits(self, embeddings: Tensor, contexts: Tensor, known: Described, normalised: bool = True) -> Tensor:
+        """(P, B, C) of embeddings (B, E) and contexts (P, n, W)."""
+        assert known.contexts is not None
+        if normalised:
+            embeddings = F.normalize(embeddings, dim=-1)
+        classes = known.contexts.embed(contexts.to(self._device))  # (P, C, E)
+        return self._backbone.logit_scale * embeddings @ classes.transpose(1, 2)
 
     def _forward(self, images: Tensor, tower: Callable[[Tensor], Tensor]) -> Tensor:
         self.images_forwarded += len(images)
         with autocast(self._number_format, self._device):
             return tower(images.to(self._device)).float()
-
-    def _logits(self, embeddings: Tensor, texts: ClassTexts) -> Tensor:
-        return self._backbone.logit_scale * F.normalize(embeddings, dim=-1) @ self._classes[texts.digest].T
 
     @staticmethod
     def _answer(logits: Tensor, texts: ClassTexts, output: Output, k: int) -> Tensor:

@@ -1,30 +1,182 @@
-"""A model behind ``petlbench serve``: ``backbone=remote url=http://127.0.0.1:8000``."""
+"""A model behind ``petlbench serve``: ``backbone=remote url=http://127.0.0.1:8000``.
+
+Letters in shapes: B images, C classes, P contexts, n context words, W width of the word embeddings, S input size.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
 import torch
+from pydantic import ValidationError
+from torch import Tensor
 
 from petlbench.backbones.backbone import Card
-from petlbench.endpoint import Endpoint
+from petlbench.backbones.local import digest_of
+from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores
+from petlbench.errors import AccessError, ConfigError, EndpointError
+from petlbench.wire import PROTOCOL, TOKEN_VARIABLE, UNKNOWN_IMAGES, UNKNOWN_TEXTS, ServedModel, TextsMessage, pack, unpack
+
+if TYPE_CHECKING:
+    import httpx
+
+    from petlbench.backbones.connection import Connection, RetryPolicy
+
+Q = TypeVar("Q")
+MAX_REMINDERS = 5  # a server that has forgotten what it was told is told again so often in one query
 
 
 class RemoteBackbone:
-    """What a run has to know of a model that it can only ask."""
+    """What a run has to know of a model that it can only ask. The server is asked once, here, and must stay the same from then on."""
 
-    card: Card
-    parameter_count: int
-    feature_width: int
-
-    def __init__(self, url: str) -> None:
-        raise NotImplementedError(url)
+    def __init__(self, url: str, policy: RetryPolicy | None = None, transport: httpx.BaseTransport | None = None) -> None:
+        try:
+            from petlbench.backbones.connection import Connection, RetryPolicy
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"backbone=remote needs {error.name}; install it with: pip install 'petlbench[remote]'") from None
+        self._connection = Connection(url, os.environ.get(TOKEN_VARIABLE) or None, policy or RetryPolicy(), transport)
+        self._served = _served_by(self._connection)
+        self._connection.etag = self._served.etag
+        served = self._served
+        source = f"{served.name} at {url}"
+        self.card = Card("remote", served.input_size, served.mean, served.std, source, Output[served.output.upper()])
+        self.parameter_count = served.parameters
+        self.feature_width = served.feature_width
 
     @property
     def name(self) -> str:
         return self.card.name
 
     def checksum(self) -> str:
-        """Of the served weights, as the server states it."""
-        raise NotImplementedError
+        """Of the served weights, as the server states it. A query to a server that has others by then is refused."""
+        return self._served.sha256
 
     def endpoint(self, device: torch.device, number_format: str = "fp32") -> Endpoint:
-        raise NotImplementedError
+        """ConfigError when the server multiplies in another number format than the run's record would say."""
+        if number_format != self._served.precision:
+            url, has = self._connection.url, self._served.precision
+            raise ConfigError(f"{url} computes in {has}, this run would be recorded as {number_format}; set precision={has}")
+        return RemoteEndpoint(self._connection, self._served, device)
+
+
+class RemoteEndpoint:
+    """Asks a server. The calls of a step are under way at the same time; answers come in the order of the questions."""
+
+    images_forwarded = 0  # in this process
+
+    def __init__(self, connection: Connection, served: ServedModel, device: torch.device) -> None:
+        self.facts = served.facts(f"{served.name} at {connection.url}")
+        self._connection = connection
+        self._device = device
+        self._uploads: dict[str, dict[str, Tensor]] = {}  # digest -> the parts in which images were sent, by their own, to be sent again
+
+    def describe(self, texts: ClassTexts) -> Tensor | None:
+        body = TextsMessage(captions=texts.captions, context=texts.context).model_dump_json().encode()
+        context = self._connection.post("/v1/texts", body, _tensors).get("context")
+        return None if context is None else context.to(self._device)
+
+    def scores(self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int) -> list[Tensor]:
+        def ask(part: Tensor) -> Tensor:
+            body = pack({"images": part.float()}, texts=texts.digest, output=output.label, k=k)
+            return as_scores(self._query("/v1/scores", body, texts), len(texts.captions))
+
+        return self._all(ask, parts)
+
+    def context_scores(
+        self, images: Tensor | str, contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
+    ) -> list[Tensor]:
+        if not normalised:
+            raise AccessError(
+                f"{self.facts.name} gives scores of normalised embeddings only, as any API; others need the model in this process"
+            )
+        if isinstance(images, Tensor) and len(images) > self._images_per_request:
+            images = self.upload(images)
+        uploaded = self._uploads[images] if isinstance(images, str) else {}
+        sent = {"images": images.float()} if isinstance(images, Tensor) else {}
+
+        def ask(part: Tensor) -> Tensor:
+            words = {"texts": texts.digest, "output": output.label, "k": k, "stored": " ".join(uploaded)}
+            answer = self._query("/v1/contexts", pack({"contexts": part.float(), **sent}, **words), texts, tuple(uploaded.values()))
+            return as_scores(answer, len(texts.captions))
+
+        return self._all(ask, contexts)
+
+    def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        return self._all(lambda part: self._query("/v1/features", pack({"images": part.float()}))["features"], parts)
+
+    def upload(self, images: Tensor) -> str:
+        digest = digest_of(images)
+        if digest not in self._uploads:
+            parts = images.split(self._images_per_request)
+            self._all(self._send, parts)
+            self._uploads[digest] = {digest_of(part): part for part in parts}
+        return digest
+
+    def graded_scores(self, images: Tensor, texts: ClassTexts) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        raise AccessError(f"{self.facts.name} gives no gradients")
+
+    @property
+    def _images_per_request(self) -> int:
+        assert self.facts.max_images is not None
+        return self.facts.max_images
+
+    def _query(self, path: str, body: bytes, texts: ClassTexts | None = None, uploaded: Sequence[Tensor] = ()) -> dict[str, Tensor]:
+        """The arrays of an answer. Texts and images that the server has forgotten, such as by being started again, are sent again."""
+        from petlbench.backbones.connection import Refused
+
+        for _ in range(MAX_REMINDERS):
+            try:
+                return self._connection.post(path, body, _tensors)
+            except Refused as refusal:
+                if refusal.code == UNKNOWN_TEXTS and texts is not None:
+                    self.describe(texts)
+                elif refusal.code == UNKNOWN_IMAGES:
+                    for part in uploaded:
+                        self._send(part)
+                else:
+                    raise
+        raise EndpointError(f"{self.facts.name} forgets at once what it is told; serve it with larger keep_texts and keep_images")
+
+    def _send(self, images: Tensor) -> Tensor:
+        self._connection.post("/v1/images", pack({"images": images.float()}), _tensors)
+        return images
+
+    def _all(self, ask: Callable[[Tensor], Tensor], questions: Sequence[Tensor]) -> list[Tensor]:
+        """The answers, on the device of the run. The first failure ends the others."""
+        if len(questions) == 1:
+            return [ask(questions[0]).to(self._device)]
+        with ThreadPoolExecutor(self._connection.policy.concurrency) as pool:
+            try:
+                return [answer.to(self._device) for answer in pool.map(ask, questions)]
+            except BaseException:
+                self._connection.abandon()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _tensors(document: bytes) -> dict[str, Tensor]:
+    return unpack(document)[0]
+
+
+def _served_by(connection: Connection) -> ServedModel:
+    """EndpointError when something else than a petlbench server of this protocol answers."""
+    from petlbench.backbones.connection import Refused
+
+    stranger = f"{connection.url} is no petlbench server"
+    try:
+        told = connection.get("/v1/model", lambda reply: reply.json())
+    except Refused as refusal:
+        raise EndpointError(f"{stranger}: {refusal}" if refusal.code in ("", "not_found") else str(refusal)) from None
+    spoken = told.get("protocol") if isinstance(told, dict) else None
+    if spoken not in (None, PROTOCOL):
+        raise EndpointError(
+            f"{connection.url} speaks version {spoken} of the protocol, this petlbench {PROTOCOL}; install the same version on both"
+        )
+    try:
+        return ServedModel.model_validate(told)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise EndpointError(f"{stranger}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

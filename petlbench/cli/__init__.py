@@ -20,6 +20,7 @@ _COMMANDS = {
     "plan": ("petlbench.cli.runs:plan", "Show what bench would do."),
     "evaluate": ("petlbench.cli.runs:evaluate", "Evaluate what a run learned on a task."),
     "export": ("petlbench.cli.runs:export", "Write what a run learned as weights of a plain timm model."),
+    "serve": ("petlbench.cli.serving:serve", "Put a backbone behind HTTP, for runs with backbone=remote."),
     "leaderboard": ("petlbench.cli.results:leaderboard", "Write tables and plots from all records."),
     "show": ("petlbench.cli.results:show", "Show one record."),
     "validate": ("petlbench.cli.results:validate", "Check records and recompute their accuracy."),

@@ -14,6 +14,7 @@ from petlbench.config import load_method, load_recipe, load_suite, load_yaml, me
 from petlbench.data.task import TASKS, TaskSpec
 
 _NO_FACTS = {"input": "", "parameters": "", "sha256": ""}
+_REMOTE = {"backbone": "remote", "summary": "What `petlbench serve` serves elsewhere: backbone=remote url=http://HOST:PORT", **_NO_FACTS}
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
 
 
@@ -76,7 +77,7 @@ def backbones(as_json: bool) -> None:
         summary = (BACKBONES.get(name).__doc__ or "").strip().splitlines()[0]
         is_family = name not in names("backbones")
         rows.append({"backbone": f"{name}:…" if is_family else name, "summary": summary, **(_NO_FACTS if is_family else _facts(name))})
-    _show(rows, as_json)
+    _show([*rows, _REMOTE], as_json)
 
 
 def _facts(name: str) -> dict[str, Any]:

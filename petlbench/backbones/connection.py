@@ -1,0 +1,162 @@
+"""A connection to ``petlbench serve`` that survives what happens to connections."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import httpx
+
+from petlbench.errors import ConfigError, EndpointError
+from petlbench.wire import TOKEN_VARIABLE
+
+T = TypeVar("T")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When to ask again, and when to give up."""
+
+    patience_seconds: float = 60.0  # a query may fail for so long
+    first_contact_seconds: float = 5.0  # … and the first one, which finds a mistyped address, for so long
+    backoff_seconds: float = 0.1  # before the second attempt; doubles with every further one …
+    longest_backoff_seconds: float = 5.0  # … up to here. What is waited is random between half of it and all of it
+    connect_seconds: float = 5.0
+    answer_seconds: float = 300.0  # a reply may take so long, or a part of it
+    concurrency: int = 4  # queries under way at a time
+
+
+class Refused(EndpointError):
+    """The server has answered that it will not answer."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Unusable(Exception):
+    """An attempt that may be repeated, and after how many seconds if the server has said so."""
+
+    def __init__(self, reason: str, wait_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait_seconds = wait_seconds
+
+
+class Connection:
+    """Sends a query until it is answered. All attempts at a query carry one idempotency key, so that the server answers, and counts, it once."""
+
+    def __init__(self, url: str, token: str | None, policy: RetryPolicy, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = _checked(url)
+        self.policy = policy
+        self.etag: str | None = None  # of the model that queries are meant for
+        self._jitter = random.Random()  # not the one that methods draw from
+        self._is_abandoned = threading.Event()
+        self._client = httpx.Client(
+            base_url=self.url,
+            headers={} if token is None else {"Authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(policy.answer_seconds, connect=policy.connect_seconds),
+            limits=httpx.Limits(max_connections=policy.concurrency, max_keepalive_connections=policy.concurrency),
+            trust_env=httpx.URL(self.url).host not in _LOOPBACK,  # a proxy does not reach this machine's own addresses
+            transport=transport,
+        )
+
+    def get(self, path: str, read: Callable[[httpx.Response], T]) -> T:
+        """Ask for what needs no model. ``read`` raises ValueError for a reply that is not whole."""
+        return self._until_answered(lambda: self._client.get(path), f"GET {path}", read, self.policy.first_contact_seconds)
+
+    def post(self, path: str, body: bytes, read: Callable[[bytes], T]) -> T:
+        """Send a query. Refused when the server will not answer it, EndpointError when it cannot."""
+        headers = {"Idempotency-Key": uuid.uuid4().hex, "Content-Type": "application/octet-stream"}
+        if self.etag is not None:
+            headers["If-Match"] = self.etag
+        return self._until_answered(
+            lambda: self._client.post(path, content=body, headers=headers),
+            f"POST {path}",
+            lambda reply: read(reply.content),
+            self.policy.patience_seconds,
+        )
+
+    def abandon(self) -> None:
+        """Let queries that other threads repeat end."""
+        self._is_abandoned.set()
+
+    def _until_answered(self, attempt: Callable[[], httpx.Response], what: str, read: Callable[[httpx.Response], T], patience: float) -> T:
+        failing_since: float | None = None
+        backoff = self.policy.backoff_seconds
+        while True:
+            try:
+                return self._attempt(attempt, read)
+            except _Unusable as problem:
+                reason, asked = str(problem), problem.wait_seconds or 0.0
+            now = time.monotonic()
+            failing_since = now if failing_since is None else failing_since
+            wait = max(asked, backoff * self._jitter.uniform(0.5, 1.0))
+            if now + wait - failing_since > patience:
+                raise EndpointError(self._farewell(what, reason, now - failing_since, asked))
+            if self._is_abandoned.wait(wait):
+                raise EndpointError(f"{self.url}: {what} was given up with the run")
+            backoff = min(2 * backoff, self.policy.longest_backoff_seconds)
+
+    def _attempt(self, attempt: Callable[[], httpx.Response], read: Callable[[httpx.Response], T]) -> T:
+        try:
+            reply = attempt()
+        except httpx.RequestError as error:
+            raise _Unusable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from None
+        if reply.is_success:
+            try:
+                return read(reply)
+            except ValueError as error:
+                raise _Unusable(f"the reply is {error}") from None
+        code, message = _told(reply)
+        if reply.status_code in (408, 429) or reply.status_code >= 500:
+            raise _Unusable(f"{reply.status_code} {message}", retry_after(reply.headers, datetime.now(UTC)))
+        if reply.status_code in (401, 403) and code != "output_not_offered":
+            raise Refused(f"{self.url} does not let this client in ({message}); put its token into {TOKEN_VARIABLE}", code)
+        raise Refused(f"{self.url}: {message} ({reply.status_code} {code})", code)
+
+    def _farewell(self, what: str, reason: str, seconds: float, asked: float) -> str:
+        wish = f", and it asks to wait {asked:.0f} s" if asked > self.policy.longest_backoff_seconds else ""
+        where = f"{self.url}: no answer to {what} in {seconds:.0f} s{wish} ({reason})"
+        if self.etag is None:
+            return f"{where}; is a model served there? petlbench serve backbone=NAME port=PORT"
+        return f"{where}; when the server is back, the same command runs this again, and bench --retry-failed continues where it stopped"
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """The seconds that a reply asks to wait, given as such or as a date; None when it does not, or not intelligibly."""
+    text = headers.get("retry-after", "").strip()
+    if text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
+    except (ValueError, TypeError):  # no date, or one without a time zone
+        return None
+
+
+def _told(reply: httpx.Response) -> tuple[str, str]:
+    """Code and message of an error, of whatever server."""
+    try:
+        error = reply.json()["error"]
+        return str(error["code"]), str(error["message"])
+    except (ValueError, KeyError, TypeError):
+        return "", reply.reason_phrase or "no reason given"
+
+
+def _checked(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"url={url} is no address ({error}); expected one such as http://127.0.0.1:8000") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigError(f"url={url} is no address of a server; expected one such as http://127.0.0.1:8000")
+    if parsed.userinfo:
+        raise ConfigError(f"url must not hold a password, which would be recorded with the run; put a token into {TOKEN_VARIABLE}")
+    return url.rstrip("/")

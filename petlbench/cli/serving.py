@@ -1,0 +1,29 @@
+"""The command that puts a model behind HTTP: serve."""
+
+from __future__ import annotations
+
+import click
+
+from petlbench.config import resolve_settings
+from petlbench.errors import ConfigError
+from petlbench.run import pick_device
+from petlbench.serve.settings import ServeConfig
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="KEY=VALUE...")
+def serve(words: tuple[str, ...]) -> None:
+    """Serve a backbone to methods that ask: petlbench serve backbone=mini_clip port=8000 output=probabilities
+
+    Others run against it with petlbench run … backbone=remote url=http://127.0.0.1:8000. A token is read from the environment variable
+    PETLBENCH_TOKEN or from token_file=PATH.
+    """
+    config = resolve_settings(ServeConfig, words)
+    try:
+        from petlbench.serve.server import serve as serve_until_interrupted
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"petlbench serve needs {error.name}; install it with: pip install 'petlbench[serve]'") from None
+    try:
+        serve_until_interrupted(config, pick_device(config.device), click.echo, lambda line: click.echo(f"petlbench: {line}", err=True))
+    except KeyboardInterrupt:
+        click.echo("petlbench: stopped", err=True)

@@ -1,0 +1,1 @@
+"""``petlbench serve``: a backbone behind HTTP, which answers and gives nothing else away."""

@@ -1,0 +1,48 @@
+"""The process that serves."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import torch
+import uvicorn
+
+from petlbench.backbones.backbone import load_backbone
+from petlbench.errors import ConfigError
+from petlbench.serve.app import create_app
+from petlbench.serve.service import Service
+from petlbench.serve.settings import ServeConfig
+
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+def serve(config: ServeConfig, device: torch.device, ready: Callable[[str], None], warn: Callable[[str], None]) -> None:
+    """Answer until interrupted. ``ready`` gets one line with the address as soon as requests are taken. ConfigError when the place is taken."""
+    token = config.token()
+    if config.backbone == "remote":
+        raise ConfigError("serve needs a model of its own, got backbone=remote; petlbench backbones lists them")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with _listening(config.host, config.port) as listener:
+        service = Service(load_backbone(config.backbone, config.checkpoint).to(device), config, device)
+        app = create_app(service, config, token)
+        if token is None and not config.host.startswith(_LOOPBACK):
+            warn(f"warning: anyone who reaches {config.host} can ask this model; set PETLBENCH_TOKEN or token_file=")
+        model, port = service.model, listener.getsockname()[1]
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        answers = f"answers {model.output}" if model.has_text else "features only"
+        ready(f"serving {model.name} (sha256 {model.sha256[:12]}…, {model.precision}, {answers}) at http://{host}:{port}")
+        settings = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=5
+        )
+        uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that takes connections from now on; they wait until the server reads them."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {host} port {port}: {error.strerror}; choose another with host= and port=") from None

@@ -1,0 +1,200 @@
+"""What the routes do: checked questions to documents of answers. Nothing here knows of HTTP but the refusals.
+
+Letters in shapes: B images, C classes, E joint width, P contexts, n context words, W width of the word embeddings, S input size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from petlbench.access import MAX_SCORES
+from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.local import Described, LocalEndpoint, digest_of
+from petlbench.endpoint import Output, restrict
+from petlbench.optim.precision import choose
+from petlbench.serve.memory import Shelf
+from petlbench.serve.metrics import Metrics
+from petlbench.serve.refusal import Refusal
+from petlbench.serve.settings import ServeConfig
+from petlbench.serve.worker import Worker
+from petlbench.wire import UNKNOWN_IMAGES, UNKNOWN_TEXTS, ContextsWords, ScoresWords, ServedModel, TextsMessage, pack, unpack
+
+M = TypeVar("M", TextsMessage, ScoresWords, ContextsWords)
+JOINT, FEATURES = "joint", "features"  # towers: into the space of the texts, and before the projection into it
+
+
+class Service:
+    """A backbone that answers documents with documents."""
+
+    def __init__(self, backbone: Backbone, config: ServeConfig, device: torch.device) -> None:
+        number_format = choose(config.precision, device, backbone.parameter_count)
+        self._endpoint = LocalEndpoint(backbone, device, number_format)
+        self.model = _described_model(backbone, config, number_format)
+        self.metrics = Metrics()
+        towers = {JOINT: self._endpoint.embed, FEATURES: lambda images: self._endpoint.features([images])[0]}
+        self.worker = Worker(towers, config.batch_images, config.batch_delay_ms / 1000, self.metrics)
+        self._config = config
+        self._output = Output[self.model.output.upper()]
+        self._texts: Shelf[Described] = Shelf(config.keep_texts)
+        self._images: Shelf[Tensor] = Shelf(config.keep_images)  # (B, E)
+
+    async def describe(self, body: bytes) -> bytes:
+        """Class texts in JSON to the word embeddings (n, W) of their context, if they have one."""
+        if not self.model.has_text:
+            raise Refusal(400, "no_text_tower", f"{self.model.name} has no text tower, so it cannot score classes")
+        texts = _validated(TextsMessage, body).texts()
+        if texts.count > self._config.max_texts:
+            raise Refusal(
+                413, "too_many_texts", f"at most {self._config.max_texts:,} captions per request, got {texts.count:,} (max_texts)"
+            )
+        known = self._texts.get(texts.digest)
+        if known is None:
+            known = await asyncio.wrap_future(self.worker.compute(lambda: self._endpoint.described(texts)))
+            self._texts.put(texts.digest, known)
+        self.metrics.add("texts", texts.count)
+        return pack({} if known.contexts is None else {"context": known.contexts.initial}, digest=texts.digest)
+
+    async def scores(self, body: bytes) -> bytes:
+        """Images (B, 3, S, S) to what may be known of their class scores (B, C)."""
+        tensors, words = _unpacked(body)
+        question = _validated(ScoresWords, words)
+        known, images = self._known(question), self._checked_images(tensors)
+
+        def finish(embeddings: Tensor) -> bytes:
+            return self._answer(self._endpoint.logits(embeddings, known), question)
+
+        reply = await asyncio.wrap_future(self.worker.through(JOINT, images, finish))
+        self.metrics.add("images", len(images))
+        return reply
+
+    async def contexts(self, body: bytes) -> bytes:
+        """Contexts (P, n, W) and images (B, 3, S, S), or digests of uploaded ones, to what may be known of the class scores (P, B, C)."""
+        tensors, words = _unpacked(body)
+        question = _validated(ContextsWords, words)
+        if words.get("normalised", "True") != "True":
+            raise Refusal(
+                400, "not_offered", "scores of image embeddings that are not normalised are not offered, only a model in process has them"
+            )
+        known = self._known(question)
+        contexts = self._checked_contexts(tensors, known)
+        stored = self._uploaded(question.stored.split())
+        images = self._checked_images(tensors) if stored is None else stored
+        asked = len(contexts) * len(images) * len(known.classes)
+        if asked > MAX_SCORES:
+            raise Refusal(413, "too_many_scores", f"at most {MAX_SCORES:,} scores per request, {asked:,} asked for; send fewer contexts")
+
+        def finish(embeddings: Tensor) -> bytes:
+            return self._answer(self._endpoint.context_logits(embeddings, contexts, known), question)
+
+        answered = self.worker.through(JOINT, images, finish) if stored is None else self.worker.compute(lambda: finish(stored))
+        reply = await asyncio.wrap_future(answered)
+        self.metrics.add("contexts", len(contexts))
+        self.metrics.add("images", len(images) if stored is None else 0)
+        return reply
+
+    async def features(self, body: bytes) -> bytes:
+        """Images (B, 3, S, S) to embeddings (B, D)."""
+        images = self._checked_images(_unpacked(body)[0])
+        reply = await asyncio.wrap_future(self.worker.through(FEATURES, images, lambda rows: pack({"features": rows})))
+        self.metrics.add("images", len(images))
+        return reply
+
+    async def upload(self, body: bytes) -> bytes:
+        """Images (B, 3, S, S) to the digest under which their embeddings are remembered."""
+        images = self._checked_images(_unpacked(body)[0])
+        digest = digest_of(images)
+        if self._images.get(digest) is None:
+            embeddings = await asyncio.wrap_future(self.worker.through(JOINT, images, lambda rows: rows.clone()))
+            self._images.put(digest, embeddings, len(embeddings))
+        self.metrics.add("images", len(images))
+        return pack({}, digest=digest)
+
+    def _known(self, question: ScoresWords) -> Described:
+        if Output[question.output.upper()] > self._output:
+            raise Refusal(403, "output_not_offered", f"{question.output} is more than this server gives, {self._output.label}")
+        known = self._texts.get(question.texts)
+        if known is None:
+            raise Refusal(404, UNKNOWN_TEXTS, f"no texts {question.texts[:12]}… here; send them to /v1/texts")
+        return known
+
+    def _uploaded(self, digests: list[str]) -> Tensor | None:
+        """The embeddings (B, E) of uploaded images, part after part; None when none are named."""
+        parts = [self._images.get(digest) for digest in digests]
+        found = [part for part in parts if part is not None]
+        if len(found) < len(parts):
+            raise Refusal(404, UNKNOWN_IMAGES, f"{len(parts) - len(found)} of {len(parts)} uploads are not here; send them to /v1/images")
+        return torch.cat(found) if found else None
+
+    def _checked_images(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        images, size = tensors.get("images"), self.model.input_size
+        wanted = f"'images', float32 of shape (B, 3, {size}, {size})"
+        if images is None:
+            raise Refusal(400, "bad_images", f"expected {wanted}, got {', '.join(tensors) or 'no arrays'}")
+        if images.dtype is not torch.float32 or images.ndim != 4 or images.shape[1:] != (3, size, size) or not len(images):
+            raise Refusal(400, "bad_images", f"expected {wanted}, got {_kind(images)}")
+        if len(images) > self.model.max_images:
+            raise Refusal(413, "too_many_images", f"at most {self.model.max_images:,} images per request, got {len(images):,} (max_images)")
+        return images
+
+    def _checked_contexts(self, tensors: Mapping[str, Tensor], known: Described) -> Tensor:
+        if known.contexts is None:
+            raise Refusal(400, "no_context", "these texts were sent without a context, so there is none to replace")
+        contexts, shape = tensors.get("contexts"), tuple(known.contexts.initial.shape)
+        wanted = f"'contexts', float32 of shape (P, {shape[0]}, {shape[1]})"
+        if contexts is None:
+            raise Refusal(400, "bad_contexts", f"expected {wanted}, got {', '.join(tensors) or 'no arrays'}")
+        if contexts.dtype is not torch.float32 or tuple(contexts.shape[1:]) != shape or not len(contexts):
+            raise Refusal(400, "bad_contexts", f"expected {wanted}, got {_kind(contexts)}")
+        if len(contexts) > self.model.max_contexts:
+            limit = f"at most {self.model.max_contexts:,} contexts per request"
+            raise Refusal(413, "too_many_contexts", f"{limit}, got {len(contexts):,} (max_contexts)")
+        return contexts
+
+    def _answer(self, logits: Tensor, question: ScoresWords) -> bytes:
+        k = min(question.k, self._config.top_k) if self._output is Output.TOP_K else question.k
+        return pack(restrict(logits, Output[question.output.upper()], k))
+
+
+def _described_model(backbone: Backbone, config: ServeConfig, number_format: str) -> ServedModel:
+    card = backbone.card
+    return ServedModel(
+        name=card.name,
+        sha256=backbone.checksum(),
+        source=card.source,
+        parameters=backbone.parameter_count,
+        input_size=card.input_size,
+        mean=card.mean,
+        std=card.std,
+        feature_width=backbone.feature_width,
+        output=min(card.output, Output[config.output.upper()]).label,  # type: ignore[arg-type]
+        has_text=backbone.text is not None,
+        precision=number_format,  # type: ignore[arg-type]
+        max_images=config.images_per_request(card.input_size),
+        max_contexts=config.max_contexts,
+    )
+
+
+def _unpacked(body: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        return unpack(body)
+    except ValueError as error:
+        raise Refusal(400, "bad_body", str(error)) from None
+
+
+def _validated(message: type[M], content: bytes | Mapping[str, str]) -> M:
+    try:
+        return message.model_validate_json(content) if isinstance(content, bytes) else message.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        raise Refusal(400, "bad_message", f"{where}: {first['msg']}") from None
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"

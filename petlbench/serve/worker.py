@@ -1,0 +1,131 @@
+"""The one thread that owns the model, and the merging of what waits for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from petlbench.serve.metrics import Metrics
+
+T = TypeVar("T")
+Tower = Callable[[Tensor], Tensor]  # images (B, 3, S, S) to one row each
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """``finish`` of the images' rows through a tower; without images, of nothing."""
+
+    tower: str
+    images: Tensor | None
+    finish: Callable[[Tensor | None], Any]
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Worker:
+    """Carries jobs out one batch after the other. Waiting jobs that need the same tower go through it together, oldest first."""
+
+    def __init__(self, towers: Mapping[str, Tower], batch_images: int, delay_seconds: float, metrics: Metrics) -> None:
+        self._towers = towers
+        self._batch_images = batch_images
+        self._delay_seconds = delay_seconds
+        self._metrics = metrics
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._work, name="petlbench-model", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def through(self, tower: str, images: Tensor, finish: Callable[[Tensor], T]) -> Future[T]:
+        """Send images through a tower, then ``finish`` with their rows, both on the worker's thread."""
+        return self._put(Job(tower, images, finish))  # type: ignore[arg-type]
+
+    def compute(self, work: Callable[[], T]) -> Future[T]:
+        """Something else that needs the model."""
+        return self._put(Job("", None, lambda _: work()))
+
+    def close(self) -> None:
+        """Finish what waits, and end the thread."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _put(self, job: Job) -> Future[Any]:
+        with self._changed:
+            self._waiting.append(job)
+            self._changed.notify()
+        return job.future
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            self._carry_out(batch)
+
+    def _next_batch(self) -> list[Job]:
+        """What is to be done together; nothing when the worker is closed."""
+        with self._changed:
+            while not self._waiting:
+                if self._is_closing:
+                    return []
+                self._changed.wait()
+            deadline = time.monotonic() + self._delay_seconds
+            while True:
+                batch, is_full = companions(self._waiting, self._batch_images)
+                left = deadline - time.monotonic()
+                if is_full or left <= 0 or self._is_closing:
+                    break
+                self._changed.wait(left)
+            for job in batch:
+                self._waiting.remove(job)
+            return batch
+
+    def _carry_out(self, batch: Sequence[Job]) -> None:
+        batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
+        try:
+            rows = self._forward(batch)
+        except Exception as error:
+            for job in batch:
+                job.future.set_exception(error)
+            return
+        for job, its_rows in zip(batch, rows, strict=True):
+            try:
+                job.future.set_result(job.finish(its_rows))
+            except Exception as error:
+                job.future.set_exception(error)
+
+    def _forward(self, batch: Sequence[Job]) -> Sequence[Tensor | None]:
+        images = [job.images for job in batch if job.images is not None]
+        if not images:
+            return [None] * len(batch)
+        sizes = [len(part) for part in images]
+        rows = self._towers[batch[0].tower](torch.cat(images))
+        self._metrics.add("forward_batches")
+        self._metrics.add("forward_images", sum(sizes))
+        return rows.split(sizes)
+
+
+def companions(waiting: Sequence[Job], limit: int) -> tuple[list[Job], bool]:
+    """The oldest job and those that can share its forward pass of at most ``limit`` images; and whether waiting for more is no use."""
+    first = waiting[0]
+    if first.images is None:
+        return [first], True
+    batch, total = [first], len(first.images)
+    for job in list(waiting)[1:]:
+        if job.tower != first.tower or job.images is None:
+            continue
+        if total + len(job.images) > limit:
+            return batch, True
+        batch.append(job)
+        total += len(job.images)
+    return batch, total >= limit

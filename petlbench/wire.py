@@ -1,0 +1,103 @@
+"""What goes between ``petlbench serve`` and its clients: arrays as safetensors with a few words beside them, texts and facts as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from petlbench.endpoint import ClassTexts, Facts, Output
+
+PROTOCOL = 1
+TOKEN_VARIABLE = "PETLBENCH_TOKEN"
+UNKNOWN_TEXTS, UNKNOWN_IMAGES = "unknown_texts", "unknown_images"  # codes upon which a client sends again what was forgotten
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Caption = Annotated[str, StringConstraints(max_length=1000)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ServedModel(_Message):
+    """``GET /v1/model``: what a client has to know of the model, and what the server takes at a time."""
+
+    protocol: int = PROTOCOL
+    name: str
+    sha256: Digest  # of the weights, as records hold it
+    source: str
+    parameters: int
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    feature_width: int
+    output: Literal["logits", "probabilities", "top_k", "label"]
+    has_text: bool
+    precision: Literal["fp32", "bf16"]
+    max_images: int
+    max_contexts: int
+
+    @property
+    def etag(self) -> str:
+        """Stands for all of it: a server that has come back with anything else has another one."""
+        return f'"{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]}"'
+
+    def facts(self, name: str) -> Facts:
+        return Facts(
+            name=name,
+            input_size=self.input_size,
+            mean=self.mean,
+            std=self.std,
+            feature_width=self.feature_width,
+            output=Output[self.output.upper()],
+            has_text=self.has_text,
+            max_images=self.max_images,
+            max_contexts=self.max_contexts,
+        )
+
+
+class TextsMessage(_Message):
+    """``POST /v1/texts``."""
+
+    captions: Annotated[tuple[Annotated[tuple[Caption, ...], Field(min_length=1)], ...], Field(min_length=1)]  # per class
+    context: Caption | None = None
+
+    def texts(self) -> ClassTexts:
+        return ClassTexts(self.captions, self.context)
+
+
+class ScoresWords(_Message):
+    """What stands beside the arrays of ``POST /v1/scores``."""
+
+    texts: Digest
+    output: Literal["logits", "probabilities", "top_k", "label"]
+    k: Annotated[int, Field(ge=1)]
+
+
+class ContextsWords(ScoresWords):
+    """What stands beside the arrays of ``POST /v1/contexts``."""
+
+    stored: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64}( |$))*$")] = ""  # digests of uploaded images instead of images
+
+
+def pack(tensors: Mapping[str, Tensor], **words: object) -> bytes:
+    """Arrays and words as one safetensors document."""
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(arrays, {name: str(word) for name, word in words.items()})
+
+
+def unpack(document: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The arrays and the words. ValueError when it is no safetensors document, or not a whole one."""
+    try:
+        tensors = load(document)
+    except SafetensorError as error:
+        raise ValueError(f"not a whole safetensors document ({error})") from None
+    header = json.loads(document[8 : 8 + int.from_bytes(document[:8], "little")])
+    return tensors, header.get("__metadata__", {})
