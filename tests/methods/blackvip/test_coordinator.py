@@ -62,7 +62,7 @@ def test_the_trigger_starts_uniform_between_zero_and_a_tenth() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("input_size", "feature_width", "images"), [(32, 128, 16), (16, 24, 5), (48, 40, 3), (30, 24, 3), (224, 768, 2)])
+@pytest.mark.parametrize(("input_size", "feature_width", "images"), [(32, 128, 16), (16, 24, 1), (48, 40, 3), (30, 24, 3), (224, 768, 2)])
 @torch.no_grad()
 def test_the_fast_way_gives_the_plain_prompts_and_running_statistics(
     input_size: int, feature_width: int, images: int, training: bool
