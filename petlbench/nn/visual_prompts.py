@@ -23,18 +23,29 @@ def scaled(pixels: int, size: int) -> int:
     return round(pixels * size / REFERENCE)
 
 
-class Border(nn.Module):
-    """A frame of four strips, zero in the middle, drawn from N(0, 1) at the start: D = 12 p (S - p) scalars, 69,840 for p = 30 and S = 224."""
+def check_prompt(width: int | None, spread: float) -> None:
+    """ValueError for what a configuration cannot mean."""
+    if width is not None and width < 1:
+        raise ValueError(f"width must be an int >= 1 or null, got {width}")
+    if spread < 0:
+        raise ValueError(f"spread must be >= 0, got {spread}")
 
-    def __init__(self, size: int, width: int) -> None:
+
+class Border(nn.Module):
+    """A frame of four strips, zero in the middle: D = 12 p (S - p) scalars, 69,840 for p = 30 and S = 224.
+
+    ``spread``: standard deviation of the normal start, 1 in the released code; so for the patches below.
+    """
+
+    def __init__(self, size: int, width: int, spread: float = 1.0) -> None:
         super().__init__()
         if not 1 <= width < size / 2:
             raise ConfigError(f"method.width must be 1 to {(size - 1) // 2} pixels of a border on an input of {size}, got {width}")
         self._inner = size - 2 * width
-        self.pad_up = nn.Parameter(torch.randn(1, 3, width, size))
-        self.pad_down = nn.Parameter(torch.randn(1, 3, width, size))
-        self.pad_left = nn.Parameter(torch.randn(1, 3, self._inner, width))
-        self.pad_right = nn.Parameter(torch.randn(1, 3, self._inner, width))
+        self.pad_up = nn.Parameter(spread * torch.randn(1, 3, width, size))
+        self.pad_down = nn.Parameter(spread * torch.randn(1, 3, width, size))
+        self.pad_left = nn.Parameter(spread * torch.randn(1, 3, self._inner, width))
+        self.pad_right = nn.Parameter(spread * torch.randn(1, 3, self._inner, width))
 
     def frames(self, vectors: Tensor) -> Tensor:
         """The frames (Q, 3, S, S) of borders (Q, D), which are flat in the order up, down, left, right."""
@@ -50,13 +61,13 @@ class Border(nn.Module):
 
 
 class Patch(nn.Module):
-    """A square in the upper left corner, drawn from N(0, 1) at the start: 3 p^2 scalars."""
+    """A square in the upper left corner: 3 p^2 scalars."""
 
-    def __init__(self, size: int, side: int) -> None:
+    def __init__(self, size: int, side: int, spread: float = 1.0) -> None:
         super().__init__()
         if not 1 <= side < size:
             raise ConfigError(f"method.width must be 1 to {size - 1} pixels of a patch on an input of {size}, got {side}")
-        self.patch = nn.Parameter(torch.randn(1, 3, side, side))
+        self.patch = nn.Parameter(spread * torch.randn(1, 3, side, side))
         self._free = size - side  # pixels between the patch and the far edge
 
     def placed(self, images: Tensor, row: int, column: int) -> Tensor:
@@ -73,8 +84,8 @@ class RandomPatch(Patch):
     Every evaluation goes through the same sequence of places: a result can be repeated.
     """
 
-    def __init__(self, size: int, side: int, seed: int) -> None:
-        super().__init__(size, side)
+    def __init__(self, size: int, side: int, seed: int, spread: float = 1.0) -> None:
+        super().__init__(size, side, spread)
         self._seed = seed
         self._places = {is_training: torch.Generator().manual_seed(seed) for is_training in (True, False)}
 

@@ -1,15 +1,21 @@
-"""The commands of docs/plugin.md, typed out in a copy of the checkout."""
+"""The commands of docs/plugin.md, typed out in a copy of the checkout, and its plugin, run."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from petlbench.method import METHODS
+from petlbench.testing import MethodConformance
+from tests.methods.asking import asking
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,3 +65,38 @@ def test_new_method_refuses_bad_names_and_existing_files(checkout: Path) -> None
         command = [sys.executable, "-m", "petlbench", "new-method", name]
         reply = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
         assert reply.returncode == 2 and expected in reply.stderr
+
+
+@pytest.fixture
+def asked_border(tmp_path: Path) -> Iterator[str]:
+    """The plugin of the section on methods that may only ask, imported from a file; its source."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "plugin.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    (source,) = (block for block in blocks if '@register_method("asked_border"' in block)
+    path = tmp_path / "asked_border.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield source
+    METHODS._targets.pop(path.stem)
+    METHODS._origins.pop(path.stem)
+    del sys.modules[path.stem]
+
+
+def test_the_plugin_that_may_only_ask_is_short(asked_border: str) -> None:
+    assert len(asked_border.splitlines()) < 60
+
+
+def test_the_plugin_that_may_only_ask_learns(asked_border: str) -> None:
+    with asking("method=asked_border", "train.epochs=20") as run:
+        run.fit()
+    assert run.history[-1].loss < 0.9 * run.history[0].loss
+    assert run.meter.counts["train"]["calls"] == 20 * 3
+
+
+def test_the_plugin_that_may_only_ask_keeps_the_contract(asked_border: str) -> None:
+    case = type("Case", (MethodConformance,), {"method": "asked_border"})()
+    case.test_only_declared_parameters_train()
+    case.test_it_is_deterministic_under_a_seed()
+    case.test_it_did_not_reach_above_its_rung()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -73,3 +74,25 @@ def test_a_warm_up_and_a_cosine_may_begin_and_end_above_zero() -> None:
 def test_a_rate_per_256_images_is_scaled_and_its_ends_are_not() -> None:
     recipe = Train(learning_rate=2.0, scale_learning_rate=True, batch_size=64, warmup_learning_rate=0.1, min_learning_rate=0.3)
     assert [learning_rate(epoch, recipe) for epoch in (0, 10, 100)] == pytest.approx([0.1, 0.5, 0.3])
+
+
+def test_vps_rates_are_those_of_its_released_code() -> None:
+    """By steps: (s + 1) / W of the rate in the warm-up of W steps, then half a cosine down over the rest."""
+    recipe = Train(epochs=3, warmup_epochs=0.5, learning_rate=40.0, schedule="vp_cosine", schedule_step="step")
+    rates = [learning_rate(step / 8, recipe, 1 / 8) for step in range(24)]
+    assert rates[:5] == pytest.approx([10, 20, 30, 40, 40])
+    assert rates[4:] == pytest.approx([20 * (1 + math.cos(math.pi * step / 20)) for step in range(20)])
+
+
+def test_blackvips_white_box_rates_are_those_of_its_released_code() -> None:
+    """By epochs: 0.1, then e / W of the rate, then a half cosine that would take as many epochs as there are in all."""
+    recipe = Train(epochs=10, warmup_epochs=4, learning_rate=40.0, warmup_learning_rate=0.1, schedule="dassl_cosine")
+    rates = [learning_rate(epoch, recipe) for epoch in range(10)]
+    assert rates[:4] == pytest.approx([0.1, 10, 20, 30])
+    assert rates[4:] == pytest.approx([20 * (1 + math.cos(math.pi * epoch / 10)) for epoch in range(6)])
+
+
+@pytest.mark.parametrize(("schedule", "step"), [("timm_cosine", "step"), ("dassl_cosine", "step"), ("vp_cosine", "epoch")])
+def test_a_schedule_is_stepped_as_its_code_steps_it(schedule: Any, step: Any) -> None:
+    with pytest.raises(ValueError, match=f"schedule={schedule} goes by the "):
+        Train(schedule=schedule, schedule_step=step)
