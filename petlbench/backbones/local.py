@@ -121,7 +121,7 @@ class LocalEndpoint:
     def _forward(self, images: Tensor, tower: Callable[[Tensor], Tensor]) -> Tensor:
         self.images_forwarded += len(images)
         with autocast(self._number_format, self._device):
-            return tower(images.to(self._device)).float()
+            return tower(images.to(self._device).contiguous()).float()  # bits depend on how images lie in memory, and a server gets them so
 
     @staticmethod
     def _answer(logits: Tensor, texts: ClassTexts, output: Output, k: int) -> Tensor:
