@@ -90,7 +90,7 @@ class ContextsWords(ScoresWords):
 def pack(tensors: Mapping[str, Tensor], **words: object) -> bytes:
     """Arrays and words as one safetensors document."""
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(arrays, {name: str(word) for name, word in words.items()})
+    return save(arrays, {name: str(word) for name, word in words.items()} or None)  # an empty dictionary is written wrongly
 
 
 def unpack(document: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -188,7 +188,7 @@ def proxy(port: int, fault_of: Callable[[int], Fault]) -> Iterator[tuple[str, li
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:  # noqa: N802 (the library's name)
+        def do_POST(self) -> None:
             with lock:
                 number = keys.setdefault(self.headers["Idempotency-Key"], len(keys))
                 if number == len(attempts):
@@ -197,7 +197,7 @@ def proxy(port: int, fault_of: Callable[[int], Fault]) -> Iterator[tuple[str, li
                 act = fault_of(number) if attempts[number] == 1 else honest
             self._do(act)
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self._do(honest)
 
         def _do(self, act: Fault) -> None:

@@ -1,0 +1,120 @@
+"""What the server remembers: the newest within limits, and one reply per idempotency key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from petlbench.serve.memory import Replies, Shelf
+from petlbench.serve.refusal import Refusal
+
+
+def test_a_shelf_gives_up_what_was_used_longest_ago() -> None:
+    shelf: Shelf[int] = Shelf(2)
+    shelf.put("a", 1)
+    shelf.put("b", 2)
+    shelf.get("a")
+    shelf.put("c", 3)
+    assert [shelf.get(key) for key in "abc"] == [1, None, 3]
+
+
+def test_a_shelf_counts_weights_and_keeps_the_newest_whatever_it_weighs() -> None:
+    shelf: Shelf[int] = Shelf(10)
+    for key, weight in (("a", 4), ("b", 4), ("c", 4), ("d", 99)):
+        shelf.put(key, 0, weight)
+        assert shelf.get(key) == 0
+    assert shelf.get("c") is None
+    shelf.put("d", 1, 1)
+    shelf.put("e", 2, 9)
+    assert shelf.get("d") == 1  # its old weight went with its old value
+
+
+class Computation:
+    """Counts how often it is asked for; finishes when it is let go."""
+
+    def __init__(self, outcome: Callable[[], bytes]) -> None:
+        self.count = 0
+        self.go = asyncio.Event()
+        self._outcome = outcome
+
+    async def __call__(self) -> bytes:
+        self.count += 1
+        await self.go.wait()
+        return self._outcome()
+
+
+def run(scenario: Callable[[Replies], Awaitable[None]], limit: int = 2**20) -> None:
+    async def within() -> None:
+        await scenario(Replies(limit))
+
+    asyncio.run(within())
+
+
+def test_a_query_that_comes_again_gets_the_reply_of_the_first() -> None:
+    async def scenario(replies: Replies) -> None:
+        work = Computation(lambda: b"answer")
+        work.go.set()
+        assert await replies.once("key", "/a", b"body", work) == (b"answer", False)
+        assert await replies.once("key", "/a", b"body", work) == (b"answer", True)
+        assert work.count == 1
+
+    run(scenario)
+
+
+def test_a_query_that_comes_again_while_the_first_is_under_way_waits_for_it() -> None:
+    async def scenario(replies: Replies) -> None:
+        work = Computation(lambda: b"answer")
+        first = asyncio.ensure_future(replies.once("key", "/a", b"body", work))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(replies.once("key", "/a", b"body", work))
+        await asyncio.sleep(0)
+        first.cancel()  # its client has hung up
+        work.go.set()
+        assert await second == (b"answer", True)
+        assert work.count == 1
+
+    run(scenario)
+
+
+def test_a_failure_is_not_kept() -> None:
+    async def scenario(replies: Replies) -> None:
+        outcomes = iter([Refusal(404, "unknown_texts", ""), None])
+
+        def outcome() -> bytes:
+            if (problem := next(outcomes)) is not None:
+                raise problem
+            return b"answer"
+
+        work = Computation(outcome)
+        work.go.set()
+        with pytest.raises(Refusal):
+            await replies.once("key", "/a", b"body", work)
+        assert await replies.once("key", "/a", b"body", work) == (b"answer", False)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("route", "body"), [("/b", b"body"), ("/a", b"bodi"), ("/a", b"body ")])
+def test_a_key_of_another_query_is_refused(route: str, body: bytes) -> None:
+    async def scenario(replies: Replies) -> None:
+        work = Computation(lambda: b"answer")
+        work.go.set()
+        await replies.once("key", "/a", b"body", work)
+        with pytest.raises(Refusal) as refused:
+            await replies.once("key", route, body, work)
+        assert (refused.value.status, refused.value.code) == (409, "idempotency_key_reused")
+
+    run(scenario)
+
+
+def test_replies_are_forgotten_when_they_weigh_too_much() -> None:
+    async def scenario(replies: Replies) -> None:
+        work = Computation(lambda: bytes(3000))
+        work.go.set()
+        for key in ("a", "b", "c", "a"):
+            assert not (await replies.once(key, "/a", b"body", work))[1]
+        assert (await replies.once("c", "/a", b"body", work))[1]
+
+    run(scenario, limit=9000)
