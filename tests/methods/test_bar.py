@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petlbench.config import resolve
-from petlbench.errors import ConfigError
+from petlbench.errors import BudgetExceeded, ConfigError
 from petlbench.methods.bar import BAR, BARConfig, decayed_rate
 from tests.methods.asking import asking
 
@@ -79,6 +79,25 @@ def test_the_rate_is_least_in_the_last_tenth_of_the_steps() -> None:
 @given(st.integers(1, 200), st.floats(1, 200), st.floats(0, 5), st.floats(5, 10))
 def test_rates_fall_from_first_to_least(step: int, last: float, least: float, first: float) -> None:
     assert least <= decayed_rate(step + 1, last, first, least) <= decayed_rate(step, last, first, least) <= first
+
+
+def test_the_program_holds_what_was_learned_even_when_the_budget_ends_training() -> None:
+    with asking("method=bar", "budget.images=80") as run:
+        start = run.learner.state()["program"]
+        with pytest.raises(BudgetExceeded):
+            run.fit()
+        assert not torch.equal(run.learner.state()["program"], start)
+
+
+def test_the_loss_is_focal_unless_the_focus_is_zero() -> None:
+    losses = []
+    for focus in (0, 2):
+        with asking(
+            "method=bar", f"method.focus={focus}", "train.epochs=1", "method.learning_rate=1.0e-9", "method.min_learning_rate=0"
+        ) as run:
+            run.fit()
+        losses.append(run.history[0].loss)
+    assert losses[1] < 0.9 * losses[0]
 
 
 def test_what_it_learned_can_be_loaded() -> None:

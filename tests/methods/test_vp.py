@@ -51,3 +51,9 @@ def test_a_random_patch_is_evaluated_alike_every_time() -> None:
 def test_released_rows_warm_up_from_nothing_and_take_a_whole_cosine_from_there(epoch: int, rate: float) -> None:
     recipe = resolve(["method=vp", "task=blackvip16/stanford_cars"]).train
     assert learning_rate(epoch, recipe) == pytest.approx(rate)
+
+
+def test_the_last_step_of_vps_warm_up_runs_at_the_full_rate() -> None:
+    with asking("method=vp", "train.epochs=3", "train.warmup_epochs=1") as run:
+        run.fit()
+    assert run.history[0].learning_rate == pytest.approx(40.0)
