@@ -153,7 +153,7 @@ def test_neither_the_handle_nor_an_answer_nor_its_graph_leads_to_the_model(rung:
 
 
 def _of_the_graph(answer: Tensor) -> Iterator[object]:
-    """Every node of an autograd graph and what it holds."""
+    """Every node of an autograd graph and what it holds, the graphs of tensors that are held included."""
     waiting, seen = [answer.grad_fn], set()
     while waiting:
         node = waiting.pop()
@@ -162,7 +162,10 @@ def _of_the_graph(answer: Tensor) -> Iterator[object]:
         seen.add(node)
         for name in dir(node):
             if not name.startswith("__") and name != "saved_variables":  # the deprecated name of saved_tensors
-                yield from reachable(getattr(node, name, None))
+                for thing in reachable(getattr(node, name, None)):
+                    yield thing
+                    if isinstance(thing, Tensor):
+                        waiting.append(thing.grad_fn)
         waiting += [following for following, _ in node.next_functions]
 
 

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from petlbench.access import Access, Meter, grant
-from petlbench.config import resolve
+from petlbench.config import load_method, resolve
 from petlbench.endpoint import ClassTexts, Output, as_scores, restrict
 from petlbench.errors import ConfigError
+from petlbench.learners import open_learner
 from petlbench.run import execute
 from petlbench.settings import Answers
-from petlbench.testing.mocks import tiny_backbone
+from petlbench.testing.mocks import mock_task, tiny_backbone
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 0.0], [0.0, 3.0, -2.0, 1.0]])
 
@@ -76,6 +77,15 @@ def test_a_method_that_needs_more_than_it_would_get_says_so_before_it_starts(tmp
     words = ["method=bar", "task=mini/digits", "access.output=label", f"out={tmp_path}"]
     with pytest.raises(ConfigError, match=r"method bar needs probabilities of the model, access\.output gives label only"):
         execute(resolve(words))
+
+
+def test_a_model_that_gives_less_than_a_method_needs_is_named() -> None:
+    backbone = tiny_backbone()
+    object.__setattr__(backbone.card, "output", Output.TOP_K)
+    method = load_method("bar")[0](resolve(["method=bar", "task=mini/digits"]).method_config)
+    learner = open_learner(method, backbone, mock_task().spec, torch.device("cpu"), "fp32", Meter())
+    with pytest.raises(ConfigError, match=r"method bar needs probabilities of the model, tiny gives top_k only"), learner:
+        pass
 
 
 def test_a_method_that_needs_the_label_only_runs_on_labels(tmp_path: object) -> None:

@@ -148,3 +148,11 @@ def test_shots_and_training_on_validation_images_shape_the_training_split() -> N
 def test_a_resize_below_the_backbones_input_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"protocol\.resize=7 is smaller than the backbone's input of 8 pixels"):
         load_task(spec(), Protocol(resize=7), 8, *PLAIN)
+
+
+@given(st.integers(1, 9), st.integers(1, 6))
+def test_a_smaller_last_batch_can_be_left_out_unless_there_is_no_other(count: int, size: int) -> None:
+    batches = Batches(split(count, 3), Transform(3, *PLAIN), size, CPU, seeded(), drop_last=True)
+    sizes = [len(labels) for _, labels in batches]
+    assert sizes == ([size] * (count // size) if count >= size else [count])
+    assert len(batches) == len(sizes)

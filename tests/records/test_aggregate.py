@@ -62,6 +62,11 @@ def test_only_a_model_that_is_asked_has_queries() -> None:
     assert row_of(frame, "craft")["queries"] == 1200
 
 
+def test_a_row_shows_the_highest_rung_that_one_of_its_runs_made_use_of() -> None:
+    records = [make_record("craft", seed=seed, access_seen=rung) for seed, rung in enumerate(("SCORES", "CONTEXT", "SCORES"))]
+    assert row_of(leaderboard(records, PAIR), "craft")["access_seen"] == "CONTEXT"
+
+
 def test_only_runs_with_a_result_count() -> None:
     records = [make_record(accuracy=80), make_record(seed=1, status="diverged"), make_record(seed=2, status="budget")]
     assert list(runs_frame(records)["seed"]) == [0, 2]
