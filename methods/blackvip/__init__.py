@@ -103,7 +103,7 @@ class BlackVIP(QueryMethod):
 
     def _encoded(self, images: Tensor) -> Tensor:
         self.images_encoded += len(images)
-        return self.encoder(images)
+        return self.encoder(images, self.number_format)
 
     def _prompted(self, images: Tensor, features: Tensor) -> Tensor:
         prompts = self.decoder.plain(features) if self.config.spsa.sequential else self.decoder(features)

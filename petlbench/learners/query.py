@@ -39,6 +39,7 @@ class QueryLearner:
     def opened(self) -> Iterator[None]:
         """Grant the model for the duration of a run."""
         self._endpoint = self.backbone.endpoint(self.device, self.number_format)
+        self.method.number_format = self.number_format
         self._check_output()
         known = (self.spec.class_names, self._texts())
         try:

@@ -29,10 +29,10 @@ QUERIES = 10
 
 
 @contextmanager
-def opened(meter: Meter | None = None, **settings: Any) -> Iterator[QueryLearner]:
+def opened(meter: Meter | None = None, number_format: str = "fp32", **settings: Any) -> Iterator[QueryLearner]:
     torch.manual_seed(0)
     method = BlackVIP(BlackVIPConfig(encoder="mini_clip", **settings))
-    with open_learner(method, tiny_backbone(), TASK.spec, CPU, "fp32", meter or Meter(), Answers()) as learner:
+    with open_learner(method, tiny_backbone(), TASK.spec, CPU, number_format, meter or Meter(), Answers()) as learner:
         assert isinstance(learner, QueryLearner)
         yield learner
 
@@ -176,6 +176,16 @@ def test_nothing_of_the_encoder_is_learned_or_stored() -> None:
     with opened() as learner:
         assert {name.split(".")[0] for name in learner.state()} == {"decoder"}
         assert learner.parameter_counts() == (5440, 0)  # 16 px: two doublings, a feature of 128 in a source of 256
+
+
+def test_the_encoder_multiplies_in_the_format_of_the_run() -> None:
+    images = torch.randn(2, 3, 32, 32)
+    rounded = []
+    for number_format in ("fp32", "bf16"):
+        with opened(number_format=number_format) as learner:
+            rounded.append(method_of(learner)._encoded(images))
+    assert rounded[1].dtype == torch.float32
+    assert 0 < (rounded[0] - rounded[1]).abs().max() < 0.05 * rounded[0].abs().max()
 
 
 def test_a_source_that_the_grid_cannot_hold_is_refused() -> None:
