@@ -161,7 +161,7 @@ def test_only_the_network_alone_keeps_the_templates_words() -> None:
 
 def test_without_collaboration_the_search_ends_before_the_network_starts() -> None:
     seen: list[tuple[Tensor, Tensor]] = []
-    with opened(collaborate=False) as learner:
+    with opened(collaborate=False, weight=5.0) as learner:
         method = learner.method
         start = method.net.fc1.weight.detach().clone()
         learner.fit(training(lambda epoch: seen.append((method.context.clone(), method.net.fc1.weight.detach().clone()))))
@@ -215,6 +215,14 @@ def test_the_projection_has_the_asked_spread() -> None:
     with opened(intrinsic_dim=400, projection_std=None) as learner:
         drawn = learner.method.draw_projection()
     assert drawn.abs().max().item() == pytest.approx(400**-0.5, rel=0.01)
+
+
+def test_another_seed_draws_another_projection() -> None:
+    drawn = []
+    for seed in (0, 0, 1):
+        with opened(seed) as learner:
+            drawn.append(learner.method.draw_projection())
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 # What is counted and stored
