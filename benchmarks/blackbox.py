@@ -47,8 +47,8 @@ from petlbench.methods.blackvip.coordinator import compose
 from petlbench.methods.blackvip.encoder import ClassToken, Encoder
 from petlbench.optim.precision import choose
 from petlbench.optim.spsa import SPSA, SPSAConfig
-from petlbench.run import pick_device
 from petlbench.settings import Answers
+from petlbench.shared import pick_device
 
 CLIP, VIT = "ViT-B-32", {"patch_size": 32, "embed_dim": 768, "depth": 12, "num_heads": 12, "num_classes": 0}
 Way = Callable[[], object]

@@ -35,7 +35,7 @@ from petlbench.cli.console import table_console
 from petlbench.config import load_method
 from petlbench.errors import ConfigError, PetlbenchError
 from petlbench.method import METHODS, GradientMethod, Method
-from petlbench.run import pick_device
+from petlbench.shared import pick_device
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

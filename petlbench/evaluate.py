@@ -23,7 +23,7 @@ from petlbench.learners import GradientLearner, Learner, open_learner
 from petlbench.nn import merge
 from petlbench.optim.precision import choose
 from petlbench.records.store import write_atomically
-from petlbench.run import EVAL_BATCH, accuracy, open_task, pick_device, shared_backbone
+from petlbench.shared import EVAL_BATCH, accuracy, open_task, pick_device, shared_backbone
 
 
 def evaluate_checkpoint(saved: Checkpoint, words: list[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from petlbench import measure, provenance
 from petlbench.access import Access, Meter, check_output
-from petlbench.backbones.backbone import BACKBONES, Backbone, load_backbone
+from petlbench.backbones.backbone import BACKBONES
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoint import save_checkpoint, save_predictions
 from petlbench.config import RunConfig, load_method, suite_of
 from petlbench.curve import Curve
 from petlbench.data.batches import Batches, TrainingData
-from petlbench.data.load import Task, find_task, load_task
+from petlbench.data.load import Task, find_task
 from petlbench.endpoint import Output
 from petlbench.errors import BudgetExceeded, ConfigError, Diverged, PetlbenchError
 from petlbench.learners import Learner, open_learner
@@ -34,9 +34,8 @@ from petlbench.method import Method, QueryMethod
 from petlbench.optim.precision import choose
 from petlbench.records import schema
 from petlbench.records.store import RecordStore, run_id
-from petlbench.settings import BackboneChoice
+from petlbench.shared import EVAL_BATCH, accuracy, loaded, open_task, pick_device, shared_backbone
 
-EVAL_BATCH = 256  # images per forward pass when nothing is kept for a backward pass
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
 
 
@@ -69,46 +68,6 @@ def record_path(config: RunConfig) -> Path:
     """Where a run's record lies, whether it was carried out or not."""
     store = RecordStore(Path(config.execution.out))
     return store.path(config.task, config.method, config.backbone.name, config.seed, run_id(config.identity))
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the first GPU, else the CPU. ConfigError when a named device is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got '{name}'") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda, but torch sees no GPU; use device=auto")
-    return device
-
-
-def shared_backbone(choice: BackboneChoice, device: torch.device) -> tuple[Backbone | RemoteBackbone, str]:
-    """A backbone and its checksum. One in this process is loaded once; a server is asked anew, since it may be another one now."""
-    if choice.url is not None:
-        remote = RemoteBackbone(choice.url)
-        return remote, remote.checksum()
-    return _loaded(choice.name, choice.checkpoint, device)
-
-
-@lru_cache(maxsize=2)
-def _loaded(name: str, checkpoint: str | None, device: torch.device) -> tuple[Backbone, str]:
-    backbone = load_backbone(name, checkpoint)
-    checksum = backbone.checksum()
-    return backbone.to(device), checksum
-
-
-def open_task(config: RunConfig, backbone: Backbone | RemoteBackbone) -> Task:
-    """A run's task under its protocol."""
-    card = backbone.card
-    return load_task(find_task(config.task), config.protocol, card.input_size, card.mean, card.std)
-
-
-def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Percent of rows of (N, C) scores whose largest entry is the label."""
-    correct = scores.argmax(dim=1).cpu() == labels.cpu()
-    return 100.0 * int(correct.sum()) / len(correct)
 
 
 _running: dict[int, _Run] = {}
@@ -177,7 +136,7 @@ class _Run:
                 finally:
                     self.counted |= {"images_forwarded": learner.images_forwarded(), "images_encoded": learner.images_encoded()}
         if backbone.checksum() != checksum:
-            _loaded.cache_clear()
+            loaded.cache_clear()
             raise RuntimeError(
                 f"method {self.method.name} changed the shared backbone; its numbers and those of later runs cannot be trusted"
             )

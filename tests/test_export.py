@@ -14,8 +14,9 @@ from petlbench.config import resolve
 from petlbench.data.batches import Batches
 from petlbench.errors import CheckpointError
 from petlbench.evaluate import evaluate_checkpoint, export_merged
-from petlbench.run import execute, open_task, shared_backbone
+from petlbench.run import execute
 from petlbench.settings import BackboneChoice
+from petlbench.shared import open_task, shared_backbone
 
 CPU = torch.device("cpu")
 

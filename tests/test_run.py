@@ -21,7 +21,8 @@ from petlbench.data.store import Split, open_store
 from petlbench.evaluate import evaluate_checkpoint
 from petlbench.records.schema import Epoch, Record, read_record
 from petlbench.records.validate import problems_of
-from petlbench.run import _loaded, accuracy, execute
+from petlbench.run import execute
+from petlbench.shared import accuracy, loaded
 from tests.object_graph import reachable
 
 SHORT = ("train.epochs=2", "train.warmup_epochs=0", "threads=1")
@@ -53,7 +54,7 @@ def test_a_gradient_method_forwards_every_image_once_per_epoch(run: Callable[...
 
 def test_a_run_gives_the_same_numbers_whatever_the_process_did_before(run: Callable[..., tuple[Record, Path]]) -> None:
     """A bench of many runs in one process must equal the runs one by one; loading a backbone draws random numbers."""
-    _loaded.cache_clear()
+    loaded.cache_clear()
     first = run("linear")[0]
     run("lora", "seed=5", "train.epochs=1")
     second = run("linear")[0]

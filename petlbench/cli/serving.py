@@ -6,8 +6,8 @@ import click
 
 from petlbench.config import resolve_settings
 from petlbench.errors import ConfigError
-from petlbench.run import pick_device
 from petlbench.serve.settings import ServeConfig
+from petlbench.shared import pick_device
 
 
 @click.command()

@@ -1,0 +1,57 @@
+"""What the runs of a process share: the device, backbones that are loaded once, tasks under a protocol."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from petlbench.backbones.backbone import Backbone, load_backbone
+from petlbench.backbones.remote import RemoteBackbone
+from petlbench.config import RunConfig
+from petlbench.data.load import Task, find_task, load_task
+from petlbench.errors import ConfigError
+from petlbench.settings import BackboneChoice
+
+EVAL_BATCH = 256  # images per forward pass when nothing is kept for a backward pass
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the first GPU, else the CPU. ConfigError when a named device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got '{name}'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, but torch sees no GPU; use device=auto")
+    return device
+
+
+def shared_backbone(choice: BackboneChoice, device: torch.device) -> tuple[Backbone | RemoteBackbone, str]:
+    """A backbone and its checksum. One in this process is loaded once; a server is asked anew, since it may be another one now."""
+    if choice.url is not None:
+        remote = RemoteBackbone(choice.url)
+        return remote, remote.checksum()
+    return loaded(choice.name, choice.checkpoint, device)
+
+
+@lru_cache(maxsize=2)
+def loaded(name: str, checkpoint: str | None, device: torch.device) -> tuple[Backbone, str]:
+    backbone = load_backbone(name, checkpoint)
+    checksum = backbone.checksum()
+    return backbone.to(device), checksum
+
+
+def open_task(config: RunConfig, backbone: Backbone | RemoteBackbone) -> Task:
+    """A run's task under its protocol."""
+    card = backbone.card
+    return load_task(find_task(config.task), config.protocol, card.input_size, card.mean, card.std)
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Percent of rows of (N, C) scores whose largest entry is the label."""
+    correct = scores.argmax(dim=1).cpu() == labels.cpu()
+    return 100.0 * int(correct.sum()) / len(correct)
