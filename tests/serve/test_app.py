@@ -141,6 +141,11 @@ def test_a_body_without_a_declared_length_is_limited_too(opened: Open) -> None:
     assert_refused(opened(max_body_mb=1).post("/v1/scores", content=chunks), 413, "body_too_large")
 
 
+def test_a_body_that_is_announced_too_large_is_not_read(opened: Open) -> None:
+    reply = opened(max_body_mb=1).post("/v1/scores", content=scores_body(), headers={"Content-Length": str(2**20 + 1)})
+    assert_refused(reply, 413, "body_too_large")
+
+
 def test_an_answer_about_too_many_contexts_is_refused(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("petlbench.serve.service.MAX_SCORES", 2 * 2 * 3 - 1)
     assert_refused(opened().post("/v1/contexts", content=contexts_body(2, images())), 413, "too_many_scores", "at most 11 scores")
