@@ -28,7 +28,7 @@ from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task, find_task
 from petlbench.endpoint import Output
 from petlbench.errors import BudgetExceeded, ConfigError, Diverged, PetlbenchError
-from petlbench.learners import Learner, open_learner
+from petlbench.learners import Learner, check_remote, open_learner
 from petlbench.memo import Memo
 from petlbench.method import Method, QueryMethod
 from petlbench.optim.precision import choose
@@ -105,6 +105,8 @@ class _Run:
         if config.backbone.url is None:
             BACKBONES.get(config.backbone.name.partition(":")[0])
         method = load_method(config.method)[0]
+        if config.backbone.url is not None:
+            check_remote(config.method, method.access)
         if issubclass(method, QueryMethod) and method.access is not Access.FEATURES:
             check_output(config.method, method.output, Output[config.access.output.upper()], "access.output")
         out = Path(config.execution.out)

@@ -18,6 +18,7 @@ from petlbench.config import resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
 from petlbench.data.store import Split, open_store
+from petlbench.errors import AccessError
 from petlbench.evaluate import evaluate_checkpoint
 from petlbench.records.schema import Epoch, Record, read_record
 from petlbench.records.validate import problems_of
@@ -269,3 +270,10 @@ def test_the_record_says_what_was_run_on_what(run: Callable[..., tuple[Record, P
     assert set(record.split_hashes) == {"train", "val", "test"}
     assert (record.suite, record.task, record.class_count) == ("mini", "mini/digits", 10)
     assert path.relative_to(path.parents[3]).as_posix().startswith("records/mini/digits/vpt_shallow-mini_clip-s0-")
+
+
+def test_a_method_that_a_remote_model_cannot_serve_is_refused_before_anything_is_recorded(tmp_path: Path) -> None:
+    words = ["method=lora", "task=mini/digits", "backbone=remote", "url=http://127.0.0.1:1", f"out={tmp_path}"]
+    with pytest.raises(AccessError, match="method lora needs access WEIGHTS; a remote model gives SCORES, CONTEXT and FEATURES"):
+        execute(resolve(words))
+    assert not list(tmp_path.iterdir())

@@ -18,7 +18,13 @@ from petlbench.learners.query import QueryLearner
 from petlbench.method import GradientMethod, Method, QueryMethod
 from petlbench.settings import Answers
 
-__all__ = ["PLAN", "AdaptedModel", "GradientLearner", "Learner", "QueryLearner", "load_into", "open_learner"]
+__all__ = ["PLAN", "AdaptedModel", "GradientLearner", "Learner", "QueryLearner", "check_remote", "load_into", "open_learner"]
+
+
+def check_remote(name: str, rung: Access) -> None:
+    """AccessError when a method needs more than can be had of a model behind HTTP."""
+    if rung > Access.FEATURES:
+        raise AccessError(f"method {name} needs access {rung.name}; a remote model gives SCORES, CONTEXT and FEATURES")
 
 
 @contextmanager
@@ -33,8 +39,8 @@ def open_learner(
 ) -> Iterator[GradientLearner | QueryLearner]:
     """The learner that fits the method's rung, ready to fit or to load what was learned."""
     rung = method.access
-    if isinstance(backbone, RemoteBackbone) and rung > Access.FEATURES:
-        raise AccessError(f"method {method.name} needs access {rung.name}; a remote model gives SCORES, CONTEXT and FEATURES")
+    if isinstance(backbone, RemoteBackbone):
+        check_remote(method.name, rung)
     if isinstance(method, GradientMethod) and rung is Access.WEIGHTS and isinstance(backbone, Backbone):
         meter.note(Access.WEIGHTS)
         yield GradientLearner(method, backbone, spec, device, number_format)
