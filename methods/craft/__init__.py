@@ -31,7 +31,7 @@ class CraftConfig:
     collaborate: bool = True  # false: the search to its end with weight 0, then the network
     intrinsic_dim: int = 512  # d: the search is over z in R^d, the context is p0 + A z
     population: int = 40  # candidates per iteration
-    budget: int = 8000  # prompt evaluations: budget // population iterations, and as many epochs of the network
+    budget: int = 8000  # prompt evaluations at most: budget // population iterations, or train.epochs of them where these are fewer
     sigma: float = 1.0  # initial step of the search
     bound: float | None = 5.0  # z stays in [-bound, bound]; null: unbounded
     projection_std: float | None = 0.2  # of the entries of A; null: uniform as torch's linear layers start (ImageNet scripts)
@@ -62,13 +62,12 @@ class CraftConfig:
         if self.refine == "none" and self.weight:
             raise ValueError(f"weight couples the context to the network; with refine=none it must be 0, got {self.weight}")
 
-    def turns(self) -> list[tuple[bool, bool]]:
-        """Of every turn, whether it takes a step of the search and whether it trains the network for an epoch."""
-        parts = (self.generate, self.refine == "mlp")
-        alternating = self.collaborate or not all(parts)
-        return [
-            turn for turn in ([parts] if alternating else [(True, False), (False, True)]) for _ in range(self.budget // self.population)
-        ]
+    def turns(self, epochs: int) -> list[tuple[bool, bool]]:
+        """Of every turn, whether it takes a step of the search and whether it trains the network for an epoch; at most ``epochs`` turns."""
+        both = (self.generate, self.refine == "mlp")
+        phases = [both] if self.collaborate or not all(both) else [(True, False), (False, True)]
+        iterations = min(self.budget // self.population, max(1, epochs // len(phases)))
+        return [phase for phase in phases for _ in range(iterations)]
 
     def weight_in(self, epoch: int) -> float:
         """lambda_t of an epoch of the network, counted from 0: on as long as its prompt evaluations are in the first part of the budget."""
@@ -124,7 +123,7 @@ class Craft(QueryMethod):
         config, shots, contexts = self.config, Shots(model, data), Contexts(self.context.clone(), projection)
         optimizer = None if self.net is None else torch.optim.Adam(self.net.parameters(), lr=config.head_learning_rate, fused=True)
         epochs = 0  # of the network
-        for turn, (searches, refines) in enumerate(config.turns()):
+        for turn, (searches, refines) in enumerate(config.turns(data.recipe.epochs)):
             if searches and search.stopped:
                 continue
             loss = self._search(search, shots, contexts, config.weight if refines else 0.0) if searches else 0.0

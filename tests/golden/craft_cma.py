@@ -94,7 +94,9 @@ def _check_run(case: Case, model: QueryModel) -> None:
     for name, parameter in method.net.named_parameters():
         parameter.register_hook(partial(_keep_first, first, name))
     train = Recorded(case.tensors["train_images"], case.tensors["train_labels"], case.config["batch_size"])
-    data = TrainingData(train, train, Train(batch_size=train.batch_size), model.class_names, report)
+    data = TrainingData(
+        train, train, Train(epochs=case.config["iterations"], warmup_epochs=0, batch_size=train.batch_size), model.class_names, report
+    )
     with patch.object(craft, "train_epoch", train_epoch):
         method.tune(model, data, replay, case.tensors["projection.weight"])
 

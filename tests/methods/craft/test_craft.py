@@ -189,6 +189,14 @@ def test_training_ends_when_the_search_has_stopped() -> None:
     assert epochs == [0, 1]
 
 
+@given(budget=st.integers(40, 9000), epochs=st.integers(1, 300), collaborate=st.booleans())
+def test_neither_the_budget_nor_the_epochs_are_exceeded(budget: int, epochs: int, collaborate: bool) -> None:
+    turns = CraftConfig(budget=budget, collaborate=collaborate).turns(epochs)
+    searches, refines = (sum(part) for part in zip(*turns, strict=True))
+    assert 1 <= searches == refines <= budget // 40
+    assert len(turns) <= max(epochs, 1 if collaborate else 2)
+
+
 def test_released_input_reaches_the_network_and_not_the_fitness() -> None:
     found: dict[str, list[list[float]]] = {}
     weights = {}

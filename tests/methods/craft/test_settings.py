@@ -44,7 +44,7 @@ def test_a_preset_has_crafts_settings_but_for_what_it_leaves_out(preset: str) ->
 
 
 @pytest.mark.parametrize("method", ["craft", *LEFT_OUT])
-def test_the_epochs_that_progress_counts_are_those_of_the_budget(method: str) -> None:
+def test_the_epochs_are_as_many_as_the_budget_allows(method: str) -> None:
     for task, (values, train) in settings(method).items():
         assert train["epochs"] == PHASES.get(method, 1) * (values["budget"] // values.get("population", 40)), task
 
