@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -86,7 +86,7 @@ def _check_run(case: Case, model: QueryModel) -> None:
 
     def train_epoch(net: Any, optimizer: Any, answers: Any, weight: float) -> Tensor:
         losses = _real(net, optimizer, answers, weight)
-        steps.append({"losses": losses, "active": int(weight > 0)})
+        steps.append({"losses": losses, "weight": weight})
         return losses
 
     _real = craft.train_epoch
@@ -104,7 +104,10 @@ def _check_run(case: Case, model: QueryModel) -> None:
     compare(case, "fitness", torch.tensor([fitness for _, fitness in replay.told]))
     compare(case, "bias", torch.stack([seen["bias"] for seen in reports]))
     compare(case, "xbest", torch.stack([seen["best"] for seen in reports]).float())
-    compare(case, "reg_active", torch.tensor([seen["active"] for seen in steps]))
+    always = replace(method.config, weight=1.0)  # of a case whose lambda_ is 0 the weights do not tell
+    active = [int(always.weight_in(epoch)) for epoch in range(len(steps))]
+    compare(case, "reg_active", torch.tensor(active))
+    assert [seen["weight"] for seen in steps] == [case.config["lambda_"] * on for on in active]
     compare(case, "head_losses", torch.stack([seen["losses"] for seen in steps]))
     logits = torch.stack([seen["logits"] for seen in reports])
     compare(case, "test_logits", logits)
