@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.endpoint import Output
@@ -85,14 +85,17 @@ class Craft(QueryMethod):
     access = Access.CONTEXT
     output = Output.LOGITS
 
-    context: Tensor  # (n, W): what is searched for; a buffer, since nothing is differentiated with respect to it
+    context: Tensor  # (n, W): a parameter where it is searched for, and so is counted
     net: Refinement | None
 
     def templates(self, of_task: tuple[str, ...]) -> tuple[str, ...]:
         return of_task[:1] if self.config.template is None else (self.config.template,)
 
     def build(self, model: QueryModel) -> None:
-        self.register_buffer("context", model.context)
+        if self.config.generate:
+            self.context = nn.Parameter(model.context, requires_grad=False)
+        else:
+            self.register_buffer("context", model.context)
         self.net = Refinement(len(model.class_names), self.config.hidden) if self.config.refine == "mlp" else None
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:

@@ -30,6 +30,7 @@ CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"intrinsic_dim": 6, "population": 5, "budget": 22, "hidden": 7}  # four iterations
 BBT: dict[str, Any] = {"refine": "none", "weight": 0.0, "context_from": "best"}
 IMAGES, CLASSES = 36, 3  # of the mock task
+CONTEXT = 4 * 4  # scalars of "a photo of a" in the mock text tower
 
 
 @contextmanager
@@ -238,13 +239,18 @@ def test_another_seed_draws_another_projection() -> None:
 
 def test_the_network_has_two_matrices_and_two_biases() -> None:
     with opened() as learner:
-        assert learner.parameter_counts() == (2 * CLASSES * 7 + 7 + CLASSES, 0)
+        assert learner.parameter_counts() == (CONTEXT + 2 * CLASSES * 7 + 7 + CLASSES, 0)
         assert set(learner.state()) == {"context", "net.fc1.weight", "net.fc1.bias", "net.fc2.weight", "net.fc2.bias"}
 
 
-def test_bbt_stores_its_context_only() -> None:
+def test_bbt_learns_and_stores_its_context_only() -> None:
     with opened(**BBT) as learner:
-        assert set(learner.state()) == {"context"}
+        assert set(learner.state()) == {"context"} and learner.parameter_counts() == (CONTEXT, 0)
+
+
+def test_a_context_that_is_not_searched_for_is_not_counted() -> None:
+    with opened(generate=False) as learner:
+        assert learner.parameter_counts() == (2 * CLASSES * 7 + 7 + CLASSES, 0)
 
 
 # What is refused
