@@ -16,13 +16,12 @@ from torch.nn import functional as F
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.data.batches import Batches
 from petlbench.errors import ConfigError
+from petlbench.nn.visual_prompts import CALL_BYTES
 from petlbench.optim.spsa import SPSA, SPSAConfig
 from petlbench.records.schema import Epoch
 
 from .coordinator import Decoder, compose, geometry
 from .encoder import load_encoder
-
-CALL_BYTES = 2**30  # of prompted images that exist at the same time
 
 
 @dataclass

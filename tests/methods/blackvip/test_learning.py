@@ -1,0 +1,21 @@
+"""What BlackVIP's budget on the mini suite is good for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from petlbench.config import resolve
+from petlbench.run import execute
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["mini/digits", "mini/biased_digits"])
+def test_it_is_better_than_zero_shot_at_digits(task: str, tmp_path: Path) -> None:
+    accuracy = []
+    for method in ("zero_shot", "blackvip"):
+        record, _ = execute(resolve([f"method={method}", f"task={task}", f"out={tmp_path}", "threads=1"]))
+        assert record.metrics is not None
+        accuracy.append(record.metrics.accuracy)
+    assert accuracy[1] > accuracy[0]
