@@ -129,6 +129,7 @@ def measure_blackvip(backbone: Backbone, settings: Settings) -> dict[str, Any]:
             method.encoder = encoder
             method.build_coordinator(model, encoder.feature_width)
             method.to(device).train()
+            method.number_format = settings.released_precision if name == "released" else settings.precision
             method.load_state_dict(methods["released"].state_dict())  # all start alike
             optimizer = SPSA(nn.utils.parameters_to_vector(method.decoder.parameters()), spsa)
             ways[name] = _way(name, method, model, optimizer, images, labels)
@@ -149,14 +150,12 @@ def _way(name: str, method: BlackVIP, model: QueryModel, optimizer: SPSA, images
 
     def released(candidates: Tensor) -> Tensor:
         nn.utils.vector_to_parameters(candidates[0], method.decoder.parameters())
-        method.images_encoded += len(images)
-        prompts = method.decoder.plain(method.encoder(images))
+        prompts = method.decoder.plain(method._encoded(images))
         prompted = compose(images, prompts, method.config.p_eps, method.low, method.high)
         return F.cross_entropy(model.scores(prompted), labels)[None]
 
     def fresh() -> Tensor:
-        method.images_encoded += len(images)
-        return method.step(model, optimizer, images, method.encoder(images), labels)
+        return method.step(model, optimizer, images, method._encoded(images), labels)
 
     return {
         "released": lambda: optimizer.step(released),

@@ -17,7 +17,7 @@ from petlbench.optim.precision import autocast
 if TYPE_CHECKING:
     from petlbench.backbones.backbone import Backbone, Contexts
 
-FORWARD_BATCH = 256  # images per forward pass when nothing is kept for a backward pass
+FORWARD_ON_CPU, FORWARD_ON_ACCELERATOR = 96, 256  # images per forward pass; on a CPU larger ones leave the cache (mini_clip: 1.3 times slower)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class LocalEndpoint:
 
     def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
         with torch.inference_mode():
-            answers = [self._forward(part, self._backbone.vit) for part in parts]
+            answers = [self._in_passes(part, self._backbone.vit) for part in parts]
         return [answer.clone() for answer in answers]
 
     def upload(self, images: Tensor) -> str:
@@ -103,7 +103,7 @@ class LocalEndpoint:
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:
         """Joint-space embeddings (B, E), not normalised."""
-        return torch.cat([self._forward(part, self._backbone.project_images) for part in images.split(FORWARD_BATCH)])
+        return self._in_passes(images, self._backbone.project_images)
 
     def logits(self, embeddings: Tensor, known: Described) -> Tensor:
         """(B, C) of embeddings (B, E)."""
@@ -117,6 +117,10 @@ class LocalEndpoint:
             embeddings = F.normalize(embeddings, dim=-1)
         classes = known.contexts.embed(contexts.to(self._device))  # (P, C, E)
         return self._backbone.logit_scale * embeddings @ classes.transpose(1, 2)
+
+    def _in_passes(self, images: Tensor, tower: Callable[[Tensor], Tensor]) -> Tensor:
+        size = FORWARD_ON_CPU if self._device.type == "cpu" else FORWARD_ON_ACCELERATOR
+        return torch.cat([self._forward(part, tower) for part in images.split(size)])
 
     def _forward(self, images: Tensor, tower: Callable[[Tensor], Tensor]) -> Tensor:
         self.images_forwarded += len(images)
