@@ -1,0 +1,13 @@
+"""Seeds of random streams that share nothing with each other."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def derived_seed(label: str, seed: int) -> int:
+    """A seed in [0, 2**32), which every generator takes, for the stream that ``label`` names.
+
+    With the run's seed itself, a generator would repeat what the global one drew when the method was built: perturbations equal to the start.
+    """
+    return int.from_bytes(hashlib.sha256(f"{label} {seed}".encode()).digest()[:4])
