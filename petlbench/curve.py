@@ -11,7 +11,7 @@ from petlbench.records.schema import CurvePoint
 class Curve:
     """Test accuracy (percent) whenever the images or contexts sent in training have doubled since the last look, and at the end.
 
-    The looks are counted as queries of the test phase. A method that sends nothing after its first epoch is looked at once, at the end.
+    The looks are counted as queries of the test phase. A method that sends nothing after its first step is looked at once, at the end.
     """
 
     def __init__(self, meter: Meter, look: Callable[[], float]) -> None:
@@ -20,7 +20,7 @@ class Curve:
         self._look = look
         self._last: tuple[int, int] | None = None  # images and contexts sent
 
-    def after_epoch(self) -> None:
+    def after_step(self) -> None:
         """Look, when it is time to."""
         sent = self._sent()
         if self._last is None:

@@ -79,6 +79,11 @@ def _report(ticket: int, epoch: schema.Epoch) -> None:
     _running[ticket].note(epoch)
 
 
+def _look(ticket: int) -> None:
+    """What a method calls after a step."""
+    _running[ticket].look()
+
+
 class _Run:
     """The parts of a record, gathered as a run goes on, so that what is known can be written at any moment."""
 
@@ -162,7 +167,7 @@ class _Run:
         _running[ticket] = self
         with self.clock.measure("train"):
             try:
-                learner.fit(self._training_data(task, train, val, partial(_report, ticket)))
+                learner.fit(self._training_data(task, train, val, ticket))
             except BudgetExceeded as reason:
                 self.status, self.facts["error"] = "budget", str(reason)
             finally:
@@ -170,20 +175,25 @@ class _Run:
             if self._best is not None:
                 learner.load_state(self._best[1])
 
-    def _training_data(self, task: Task, train: Batches, val: Batches, report: Callable[[schema.Epoch], None]) -> TrainingData:
+    def _training_data(self, task: Task, train: Batches, val: Batches, ticket: int) -> TrainingData:
         config = self.config
         identity = [self.facts["backbone"].sha256, task.spec.revision, task.train.digest, dataclasses.asdict(config.protocol)]
         memo = Memo(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
-        return TrainingData(train, val, config.train, task.spec.class_names, report, memo, config.execution.cache_mb)
+        calls = (partial(_report, ticket), partial(_look, ticket))
+        return TrainingData(train, val, config.train, task.spec.class_names, *calls, memo, config.execution.cache_mb)
 
     def note(self, epoch: schema.Epoch) -> None:
         """Take down an epoch that has ended."""
         if not math.isfinite(epoch.loss):
             raise Diverged(f"the training loss is {epoch.loss} in epoch {epoch.epoch}")
         self.history.append(self._select(epoch) if self._is_looked_at(epoch.epoch) else epoch)
-        if self._curve is not None:
-            self._curve.after_epoch()
+        self.look()
         self.progress(epoch.epoch + 1, self.config.train.epochs)
+
+    def look(self) -> None:
+        """Take down how good the method has become, when it is time to."""
+        if self._curve is not None:
+            self._curve.after_step()
 
     def _is_looked_at(self, epoch: int) -> bool:
         """Whether a selection rule that looks at epochs looks at this one."""

@@ -25,7 +25,7 @@ def followed(*epochs: tuple[int, int]) -> tuple[Curve, Meter, list[str]]:
     curve = Curve(meter, look)
     for images, contexts in epochs:
         meter.charge(images=images, contexts=contexts)
-        curve.after_epoch()
+        curve.after_step()
     return curve, meter, phases
 
 

@@ -120,7 +120,8 @@ class TrainingData:
     val: Batches
     recipe: Train
     class_names: tuple[str, ...]
-    report: Callable[[Epoch], None]  # to be called after every pass or step worth showing: history, progress, model selection
+    report: Callable[[Epoch], None]  # to be called after every pass: history, progress, model selection
+    look: Callable[[], None] = lambda: None  # to be called after a step: what has been learned so far may be evaluated now
     memo: Memo = field(default_factory=Memo)  # what depends on the backbone, these images and the protocol only
     cache_mb: int = 4096  # memory for activations that are computed once and reused
 

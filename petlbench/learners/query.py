@@ -15,7 +15,7 @@ from petlbench.backbones.remote import RemoteBackbone
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.task import TaskSpec
 from petlbench.endpoint import ClassTexts, Endpoint, Output
-from petlbench.errors import ConfigError
+from petlbench.errors import AccessError, ConfigError
 from petlbench.learners.base import evaluating, load_into
 from petlbench.method import QueryMethod
 from petlbench.settings import Answers
@@ -40,7 +40,7 @@ class QueryLearner:
         """Grant the model for the duration of a run."""
         self._endpoint = self.backbone.endpoint(self.device, self.number_format)
         self.method.number_format = self.number_format
-        self._check_output()
+        self._check_scores()
         known = (self.spec.class_names, self._texts())
         try:
             with grant(self.method.access, self._endpoint, *known, self.meter, self.answers) as handle:
@@ -51,10 +51,13 @@ class QueryLearner:
         finally:
             self._handle = None
 
-    def _check_output(self) -> None:
+    def _check_scores(self) -> None:
+        """Refuse a model that does not score classes, or not as exactly as the method needs, before anything is sent or loaded."""
         if self.method.access is Access.FEATURES:
-            return  # embeddings are not class scores
+            return
         name, needed, facts = self.method.name, self.method.output, self._endpoint.facts
+        if not facts.has_text:
+            raise AccessError(f"{facts.name} has no text tower, so it cannot score classes; choose a vision-language backbone")
         check_output(name, needed, Output[self.answers.output.upper()], "access.output")
         check_output(name, needed, facts.output, facts.name)
 
