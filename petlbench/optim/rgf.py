@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from petlbench.optim.seeds import derived_seed
+
 
 @dataclass
 class RGFConfig:
@@ -35,7 +37,7 @@ class RGFConfig:
 
 def normal(seed: int) -> Callable[[int], Tensor]:
     """Directions (D,) with standard normal entries, drawn on the CPU: equal on every device."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(derived_seed("perturbations", seed))
     return lambda length: torch.randn(length, generator=generator)
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from petlbench.optim.seeds import derived_seed
+
 
 @dataclass
 class SPSAConfig:
@@ -57,7 +59,7 @@ class SPSAConfig:
 
 def segmented_uniform(seed: int) -> Callable[[int], Tensor]:
     """Perturbations (D,) with entries uniform in [-1, -0.5] and [0.5, 1] (released code), drawn on the CPU: equal on every device."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(derived_seed("perturbations", seed))
 
     def draw(length: int) -> Tensor:
         magnitude = (torch.rand(length, generator=generator) + 1) / 2

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from petlbench.optim.rgf import RGF, RGFConfig
+from petlbench.optim.rgf import RGF, RGFConfig, normal
 
 TARGET = torch.linspace(-1, 1, 20)
 
@@ -61,6 +61,12 @@ def test_a_seed_decides_the_directions() -> None:
         optimizer.step(distance, rate=0.1)
     assert torch.equal(first.vector, again.vector)
     assert not torch.equal(first.vector, other.vector)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_directions_do_not_follow_what_the_same_seed_drew_for_the_start(seed: int) -> None:
+    torch.manual_seed(seed)
+    assert abs(torch.corrcoef(torch.stack([torch.randn(1000), normal(seed)(1000)]))[0, 1]) < 0.3
 
 
 def test_the_start_stays_as_it_was() -> None:

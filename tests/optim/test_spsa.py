@@ -104,6 +104,15 @@ def test_a_seed_decides_the_perturbations() -> None:
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2]) and not torch.equal(*draws[0])
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_perturbations_do_not_follow_what_the_same_seed_drew_for_the_start(seed: int) -> None:
+    torch.manual_seed(seed)
+    start = torch.rand(1000)
+    perturbation = segmented_uniform(seed)(1000)
+    for drawn in (perturbation, perturbation.abs()):
+        assert abs(torch.corrcoef(torch.stack([start, drawn]))[0, 1]) < 0.3
+
+
 def test_the_start_is_not_written_to() -> None:
     start = torch.zeros(20)
     SPSA(start, SPSAConfig()).step(distance)
