@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Protocol
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,10 +69,12 @@ class Backbone:
         projection: nn.Module | None = None,
         text: TextTower | None = None,
         logit_scale: float = 1.0,
+        feature_width: int | None = None,
     ) -> None:
         self.card = card
         end_with_the_class_token(vit)
-        self.vit = vit.eval().requires_grad_(False)  # a timm VisionTransformer without a head: (B, 3, S, S) -> (B, D)
+        self.vit = vit.eval().requires_grad_(False)  # a timm VisionTransformer without a head, or another tower: (B, 3, S, S) -> (B, D)
+        self.feature_width = feature_width or int(vit.num_features)  # type: ignore[arg-type]  # D
         self.projection = None if projection is None else projection.eval().requires_grad_(False)  # (B, D) -> (B, E)
         self.text = text
         self.logit_scale = logit_scale
@@ -82,9 +85,9 @@ class Backbone:
         return self.card.name
 
     @property
-    def feature_width(self) -> int:
-        """D."""
-        return int(self.vit.num_features)  # type: ignore[arg-type]
+    def is_vit(self) -> bool:
+        """Whether methods can change its vision tower."""
+        return isinstance(self.vit, VisionTransformer)
 
     @cached_property
     def parameter_count(self) -> int:

@@ -12,8 +12,7 @@ from torch import Tensor
 def end_with_the_class_token(vit: Any) -> None:
     """Let the last block of a timm ViT that is read at its class token compute the MLP for that token alone: the same scores and gradients,
     and about 1 / (1.5 L) of the work of all L blocks saved. Other poolings and kinds of blocks are left as they are."""
-    last = vit.blocks[-1]
-    if isinstance(vit, VisionTransformer) and vit.global_pool == "token" and type(last) is Block:
+    if isinstance(vit, VisionTransformer) and vit.global_pool == "token" and type(last := vit.blocks[-1]) is Block:
         last.forward = partial(_class_token_only, last)
 
 

@@ -1,6 +1,7 @@
-"""Any CLIP of open_clip with a plain ViT as image tower: ``open_clip:ViT-B-16/openai``.
+"""Any CLIP of open_clip: ``open_clip:ViT-B-16/openai``.
 
-The image tower is moved into timm's class, so that every white-box method runs on it; the text tower stays open_clip's.
+A plain ViT as image tower is moved into timm's class, so that every white-box method runs on it; the text tower stays open_clip's. Any other
+image tower (``open_clip:RN50/openai``) stays as it is, for methods that only ask.
 """
 
 from __future__ import annotations
@@ -44,21 +45,29 @@ def load(name: str, checkpoint: str | None) -> Backbone:
 
 
 def convert(model: Any, name: str, architecture: str, source: str) -> Backbone:
-    """A backbone from a built open_clip model. ConfigError when its image tower is not a plain ViT read at the class token."""
-    vit, projection = convert_tower(model)
+    """A backbone from a built open_clip model."""
     visual = model.visual
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
     card = Card(name, size, tuple(visual.image_mean), tuple(visual.image_std), source=source)
     scale = model.logit_scale.detach().exp().item()
-    model.visual = nn.Identity()  # its tensors live on in the timm tower
-    return Backbone(card, vit, projection, ClipText(model, open_clip.get_tokenizer(architecture)), scale)
+    if is_plain_vit(visual):
+        tower, projection = convert_tower(model)
+        width = tower.num_features
+    else:
+        tower, projection, width = visual, None, open_clip.get_model_config(architecture)["embed_dim"]
+    model.visual = nn.Identity()  # its tensors live on in the backbone's tower
+    text = ClipText(model, open_clip.get_tokenizer(architecture))
+    return Backbone(card, tower, projection, text, scale, width)
+
+
+def is_plain_vit(visual: nn.Module) -> bool:
+    """Whether an image tower is a vision transformer that is read at its class token, nothing else."""
+    return isinstance(visual, open_clip.transformer.VisionTransformer) and visual.attn_pool is None and visual.pool_type == "tok"
 
 
 def convert_tower(model: Any) -> tuple[VisionTransformer, nn.Linear]:
-    """The image tower as a timm model without a head, and the projection into the joint space."""
+    """The plain ViT of an open_clip model as a timm model without a head, and the projection into the joint space."""
     visual = model.visual
-    if not isinstance(visual, open_clip.transformer.VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
-        raise ConfigError(f"the image tower is a {type(visual).__name__}, not a plain ViT with a class token; choose another architecture")
     block = visual.transformer.resblocks[0]
     quick = type(block.mlp.gelu).__name__ == "QuickGELU"
     width = visual.conv1.out_channels

@@ -42,6 +42,10 @@ def open_learner(
     if isinstance(backbone, RemoteBackbone):
         check_remote(method.name, rung)
     if isinstance(method, GradientMethod) and rung is Access.WEIGHTS and isinstance(backbone, Backbone):
+        if not backbone.is_vit:
+            raise AccessError(
+                f"method {method.name} changes a vision transformer; {backbone.name} has a {type(backbone.vit).__name__} to be asked only"
+            )
         meter.note(Access.WEIGHTS)
         yield GradientLearner(method, backbone, spec, device, number_format)
     elif isinstance(method, QueryMethod) and rung < Access.WEIGHTS:

@@ -12,11 +12,17 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from petlbench.access import Meter
 from petlbench.backbones.backbone import load_backbone
 from petlbench.backbones.open_clip import convert
-from petlbench.errors import CheckpointError, ConfigError
+from petlbench.config import load_method, resolve
+from petlbench.endpoint import ClassTexts, Output
+from petlbench.errors import AccessError, CheckpointError, ConfigError
+from petlbench.learners import open_learner
 from petlbench.nn.deltas import QuickGELU
+from petlbench.testing.mocks import mock_task
 
+CPU = torch.device("cpu")
 CAPTIONS = ["a photo of a cat.", "a photo of a dog.", "stripes"]
 TINY = {
     "embed_dim": 16,
@@ -92,13 +98,22 @@ def test_the_card_has_the_models_size_and_constants(tiny: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["resnet", "attention pooling", "average pooling"])
-def test_a_tower_of_another_kind_is_refused(tiny: str, kind: str) -> None:
+def test_a_tower_of_another_kind_answers_as_before_and_can_only_be_asked(tiny: str, kind: str) -> None:
     if kind == "resnet":
         vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
     else:
         vision = TINY["vision_cfg"] | ({"attentional_pool": True} if kind == "attention pooling" else {"pool_type": "avg"})  # type: ignore[operator]
-    with pytest.raises(ConfigError, match="not a plain ViT with a class token; choose another architecture"):
-        convert(built(tiny, vision_cfg=vision), "open_clip:test", "ViT-B-16", source="test")
+    model, images = built(tiny, vision_cfg=vision), torch.randn(2, 3, 32, 32)
+    expected = answers(model, images)
+    backbone = convert(model, "open_clip:test", tiny, source="test")
+    endpoint, texts = backbone.endpoint(CPU), ClassTexts(tuple((caption,) for caption in CAPTIONS))
+    endpoint.describe(texts)
+    torch.testing.assert_close(endpoint.scores([images], texts, Output.LOGITS, 1)[0], expected, rtol=0, atol=1e-4)
+    assert endpoint.features([images])[0].shape == (2, backbone.feature_width)
+    lora = load_method("lora")[0](resolve(["method=lora", "task=mini/digits"]).method_config)
+    refused = open_learner(lora, backbone, mock_task().spec, CPU, "fp32", Meter())
+    with pytest.raises(AccessError, match=r"method lora changes a vision transformer; open_clip:test has a \w+ to be asked only"), refused:
+        pass
 
 
 def test_a_local_checkpoint_is_loaded(tiny: str, tmp_path: Path) -> None:
