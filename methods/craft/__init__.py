@@ -104,10 +104,12 @@ class Craft(QueryMethod):
         self.tune(model, data, search, self.draw_projection())
 
     def predict(self, model: QueryModel, images: Tensor) -> Tensor:
-        return self.refined(model.context_scores(images, self.context[None])[0])
+        """Y_O, or Y_I as long as the network has not learned: a budget may end before its first step."""
+        logits = model.context_scores(images, self.context[None])[0]
+        return self.refined(logits) if self.net is not None and self.net.has_learned else logits
 
     def refined(self, logits: Tensor) -> Tensor:
-        """Y_O of the logits Y_I (..., C)."""
+        """Y_O of the logits Y_I (..., C), with the network as it is: the search hears of it from the start (released code)."""
         return logits if self.net is None else logits + self.net(logits)
 
     def draw_projection(self) -> Tensor:

@@ -16,10 +16,13 @@ from .losses import refinement_loss
 class Refinement(nn.Module):
     """W2 relu(W1 x + b1) + b2, (B, C) -> (B, C): what is added to the logits. 2 C H + H + C parameters, torch's initial values."""
 
+    has_learned: Tensor  # whether a step was taken; what random weights add is no refinement
+
     def __init__(self, class_count: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(class_count, hidden)
         self.fc2 = nn.Linear(hidden, class_count)
+        self.register_buffer("has_learned", torch.tensor(False))
 
     def forward(self, logits: Tensor) -> Tensor:
         return self.fc2(self.fc1(logits).relu())
@@ -33,5 +36,6 @@ def train_epoch(net: Refinement, optimizer: torch.optim.Optimizer, answers: Iter
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        net.has_learned.fill_(True)
         losses.append(loss.detach())
     return torch.stack(losses)

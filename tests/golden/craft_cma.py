@@ -140,5 +140,5 @@ def _method(case: Case, model: QueryModel) -> craft.Craft:
         )
     )
     method.build(model)
-    method.net.load_state_dict(case.below("net."))
+    method.net.load_state_dict(case.below("net.") | {"has_learned": torch.tensor(False)})
     return method

@@ -51,7 +51,7 @@ def granted(case: Case, kind: type[CLIP | CustomTextCLIP] = CLIP) -> Iterator[Qu
 def network(case: Case, class_count: int) -> Refinement:
     """The refinement network with the case's initial weights."""
     net = Refinement(class_count, case.config["hidden"])
-    net.load_state_dict(case.below("net."))
+    net.load_state_dict(case.below("net.") | {"has_learned": torch.tensor(False)})
     return net
 
 

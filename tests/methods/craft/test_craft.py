@@ -18,12 +18,12 @@ from torch import Tensor
 from petlbench.access import Meter
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task
-from petlbench.errors import ConfigError
+from petlbench.errors import BudgetExceeded, ConfigError
 from petlbench.learners import QueryLearner, open_learner
 from petlbench.methods import craft
 from petlbench.methods.craft import Craft, CraftConfig
 from petlbench.records.schema import Epoch
-from petlbench.settings import Train
+from petlbench.settings import Budget, Train
 from petlbench.testing import mock_task, tiny_backbone
 
 CPU = torch.device("cpu")
@@ -234,13 +234,37 @@ def test_another_seed_draws_another_projection() -> None:
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
+def test_a_budget_that_ends_before_the_network_learns_leaves_it_out() -> None:
+    images = torch.randn(2, 3, 16, 16)
+    with opened() as learner:
+        method, model = learner.method, learner._model()
+        learner.meter.budget = Budget(contexts=5)  # a population and nothing of the network's epoch
+        with pytest.raises(BudgetExceeded):
+            learner.fit(training())
+        learner.meter.budget = Budget()
+        assert torch.equal(method.predict(model, images), model.context_scores(images, method.context[None])[0])
+
+
+def test_the_network_takes_part_from_its_first_step() -> None:
+    images, answers = torch.randn(2, 3, 16, 16), []
+    with opened(collaborate=False) as learner:
+        method, model = learner.method, learner._model()
+
+        def compare(_: Epoch) -> None:
+            plain = model.context_scores(images, method.context[None])[0]
+            answers.append(torch.equal(method.predict(model, images), plain))
+
+        learner.fit(training(compare))
+    assert answers == [True] * 4 + [False] * 4
+
+
 # What is counted and stored
 
 
 def test_the_network_has_two_matrices_and_two_biases() -> None:
     with opened() as learner:
         assert learner.parameter_counts() == (CONTEXT + 2 * CLASSES * 7 + 7 + CLASSES, 0)
-        assert set(learner.state()) == {"context", "net.fc1.weight", "net.fc1.bias", "net.fc2.weight", "net.fc2.bias"}
+        assert set(learner.state()) == {"context", "net.fc1.weight", "net.fc1.bias", "net.fc2.weight", "net.fc2.bias", "net.has_learned"}
 
 
 def test_bbt_learns_and_stores_its_context_only() -> None:
