@@ -77,9 +77,14 @@ class BlackVIP(QueryMethod):
 
     def step(self, model: QueryModel, optimizer: SPSA, images: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         """One update from images (B, 3, S, S), their features (B, F) and labels (B,): the loss () that the optimiser gives. The decoder holds the
-        solution afterwards, also when a query was refused."""
+        solution afterwards; when a query was refused, it is as it was before."""
+        running = [buffer.clone() for buffer in self.decoder.buffers()]
         try:
             return optimizer.step(partial(self._losses, model, images, features, labels))
+        except BaseException:
+            for buffer, before in zip(self.decoder.buffers(), running, strict=True):
+                buffer.copy_(before)
+            raise
         finally:
             nn.utils.vector_to_parameters(optimizer.vector, self.decoder.parameters())
 

@@ -156,12 +156,15 @@ def test_after_a_step_the_decoder_holds_the_solution() -> None:
         assert torch.equal(vector(method_of(learner)), solution) and not torch.equal(solution, before)
 
 
-def test_a_refused_query_leaves_the_last_solution() -> None:
-    with opened(Meter(Budget(images=BATCH * QUERIES))) as learner:
-        solution = one_step(learner).vector
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_refused_query_leaves_everything_as_the_last_step_did(sequential: bool) -> None:
+    """Also when some queries of the step were answered, and although the decoder has run for those that were not."""
+    with opened(Meter(Budget(images=BATCH * QUERIES * 3 // 2)), spsa=SPSAConfig(sequential=sequential)) as learner:
+        one_step(learner)
+        before = learner.state()
         with pytest.raises(BudgetExceeded):
             one_step(learner)
-        assert torch.equal(vector(method_of(learner)), solution)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in learner.state().items())
 
 
 def test_prompted_images_keep_the_models_size_and_its_range_of_colours() -> None:
