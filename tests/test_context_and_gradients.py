@@ -20,6 +20,7 @@ from petlbench.errors import AccessError, BudgetExceeded, ConfigError
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
 from petlbench.settings import Answers, Budget
+from petlbench.testing import mocks
 from petlbench.testing.mocks import mock_task, tiny_backbone
 from tests.object_graph import reachable
 
@@ -57,6 +58,43 @@ def test_other_contexts_give_other_scores_in_their_order() -> None:
         assert scores.shape == (3, 2, 3) and not torch.allclose(scores[0], scores[1])
         for context, expected in zip(some, scores, strict=True):
             torch.testing.assert_close(model.context_scores(images(), context[None])[0], expected)
+
+
+def test_a_context_is_encoded_once_for_all_batches_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    embed = mocks._HashedContexts.embed
+
+    def counted(prompts: mocks._HashedContexts, given: Tensor) -> Tensor:
+        encoded.append(len(given))
+        return embed(prompts, given)
+
+    monkeypatch.setattr(mocks._HashedContexts, "embed", counted)
+    with granted(Access.CONTEXT) as model:
+        one, other, *more = contexts(model, 4)
+        for batch in images(6).split(2):
+            model.context_scores(batch, one[None])
+        assert encoded == [1]
+        model.context_scores(images(), torch.stack(more))
+        model.context_scores(images(), one[None])
+        model.context_scores(images(), other[None])
+    assert encoded == [1, 2, 1]
+
+
+def test_a_context_that_is_changed_in_place_is_encoded_anew() -> None:
+    with granted(Access.CONTEXT) as model:
+        context = model.context
+        before = model.context_scores(images(), context[None])
+        context.add_(0.3)
+        assert not torch.allclose(model.context_scores(images(), context[None]), before)
+
+
+def test_a_context_of_other_texts_is_encoded_anew() -> None:
+    endpoint = tiny_backbone().endpoint(CPU)
+    found = []
+    for captions in (PROMPTS, PROMPTS[::-1]):
+        with grant(Access.CONTEXT, endpoint, NAMES, ClassTexts(captions, "a photo of a"), Meter(), Answers()) as model:
+            found.append(model.context_scores(images(), model.context[None]))
+    torch.testing.assert_close(found[0], found[1].flip(-1))
 
 
 def test_uploaded_images_are_forwarded_and_paid_once_and_answer_as_sent_ones() -> None:

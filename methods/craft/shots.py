@@ -21,6 +21,7 @@ class Shots:
     def __init__(self, model: QueryModel, data: TrainingData) -> None:
         self._model = model
         self._train = data.train
+        self._last: tuple[Tensor, Tensor] | None = None  # a context (n, W), and the logits (N, C) of the uploaded images with it
 
     @property
     def count(self) -> int:
@@ -47,11 +48,16 @@ class Shots:
             for images, labels in self._train:
                 yield self._model.context_scores(images, context[None], normalised)[0], labels
             return
-        stored, labels = self._stored
-        logits = self._model.context_scores(stored, context[None], normalised)[0]
+        logits, labels = self._logits(context, normalised), self.labels
         order = torch.cat(list(self._train.order())).to(labels.device)
         for rows in order.split(self._train.batch_size):
             yield logits[rows], labels[rows]
+
+    def _logits(self, context: Tensor, normalised: bool) -> Tensor:
+        """(N, C) of the uploaded images with the context (n, W), asked for when it has changed; ``normalised`` is the same in all of a run."""
+        if self._last is None or not torch.equal(self._last[0], context):
+            self._last = context.clone(), self._model.context_scores(self._stored[0], context[None], normalised)[0]
+        return self._last[1]
 
     @cached_property
     def _stored(self) -> tuple[StoredImages, Tensor]:

@@ -92,8 +92,12 @@ def test_an_epoch_of_the_network_costs_one_context_more() -> None:
     assert sent()["contexts"] == (5 + 1) * 4
 
 
-def test_the_network_alone_costs_one_context_per_epoch() -> None:
-    assert sent(generate=False)["contexts"] == 4
+def test_the_network_alone_asks_once() -> None:
+    assert sent(generate=False)["contexts"] == 1
+
+
+def test_behind_the_search_the_network_asks_once() -> None:
+    assert sent(collaborate=False)["contexts"] == 5 * 4 + 1
 
 
 def test_every_image_is_sent_once_and_a_population_is_one_call() -> None:
