@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from petlbench.methods.blackvip.coordinator import Decoder, compose, geometry
 from petlbench.methods.blackvip.encoder import ClassToken, Encoder
@@ -43,6 +44,8 @@ def _check_prompts(case: Case, images: Tensor, features: Tensor, layer_by_layer:
             _check_rows(case, prompted, limits)
             case.check("expected.eval.prompt_mean", prompts.mean(dim=(2, 3)), **limits)
             case.check("expected.eval.prompted_mean", prompted.mean(dim=(2, 3)), **limits)
+            is_cut_off = prompted != images + config["p_eps"] * prompts
+            case.check("expected.eval.clamped_fraction", is_cut_off.float().mean(), **limits)
     for name, statistic in running_statistics(decoder).items():
         case.check(f"expected.train.{name}", statistic, **limits)
 
@@ -50,11 +53,12 @@ def _check_prompts(case: Case, images: Tensor, features: Tensor, layer_by_layer:
 def _encoder(case: Case) -> Encoder:
     sizes = case.config["encoder"]
     keys = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias")
-    vit = VisionTransformer(**{key: sizes[key] for key in keys}, num_classes=0)
-    assert vit.norm.eps == sizes["norm_eps"]
+    norm_layer = partial(nn.LayerNorm, eps=sizes["norm_eps"])
+    vit = VisionTransformer(**{key: sizes[key] for key in keys}, num_classes=0, norm_layer=norm_layer)
     vit.load_state_dict(case.below("encoder."))
-    assert "before final norm" in case.config["feature"]
-    return Encoder(ClassToken(vit, norm=False), sizes["img_size"], sizes["embed_dim"])
+    place = re.search("(before|after) final norm", case.config["feature"])
+    assert place
+    return Encoder(ClassToken(vit, norm=place[1] == "after"), sizes["img_size"], sizes["embed_dim"])
 
 
 def load_decoder(state: dict[str, Tensor], size: int, feature_width: int, config: dict[str, Any]) -> Decoder:
