@@ -36,7 +36,7 @@ class CraftConfig:
     bound: float | None = 5.0  # z stays in [-bound, bound]; null: unbounded
     projection_std: float | None = 0.2  # of the entries of A; null: uniform as torch's linear layers start (ImageNet scripts)
     weight: float = 0.1  # lambda of both consistency terms
-    cutoff: int = 4  # the network's consistency term is on in the first 1 / cutoff of the budget
+    cutoff: int = 4  # the network's consistency term is on in the first 1 / cutoff of the iterations
     hidden: int = 256  # H of the network
     head_learning_rate: float = 1e-3  # of Adam, constant
     head_input: Literal["api_logits", "released_unnormalised"] = (
@@ -46,9 +46,10 @@ class CraftConfig:
     template: str | None = "a photo of a {}."  # null: the task's first; the words before {} are what is replaced
 
     def __post_init__(self) -> None:
-        for name, least in (("intrinsic_dim", 1), ("population", 2), ("cutoff", 1), ("hidden", 1)):
+        for name, least in (("intrinsic_dim", 1), ("population", 3), ("cutoff", 1), ("hidden", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        _check_template(self.template)
         for name in ("sigma", "bound", "projection_std", "head_learning_rate"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -63,15 +64,30 @@ class CraftConfig:
             raise ValueError(f"weight couples the context to the network; with refine=none it must be 0, got {self.weight}")
 
     def turns(self, epochs: int) -> list[tuple[bool, bool]]:
-        """Of every turn, whether it takes a step of the search and whether it trains the network for an epoch; at most ``epochs`` turns."""
+        """Of every turn, whether it takes a step of the search and whether it trains the network for an epoch; at most ``epochs`` turns.
+
+        Of two phases the first has the odd turn: with a single one there is no network.
+        """
         both = (self.generate, self.refine == "mlp")
         phases = [both] if self.collaborate or not all(both) else [(True, False), (False, True)]
-        iterations = min(self.budget // self.population, max(1, epochs // len(phases)))
-        return [phase for phase in phases for _ in range(iterations)]
+        iterations = self.budget // self.population
+        return [phase for place, phase in enumerate(phases) for _ in range(min(iterations, -(-(epochs - place) // len(phases))))]
 
-    def weight_in(self, epoch: int) -> float:
-        """lambda_t of an epoch of the network, counted from 0: on as long as its prompt evaluations are in the first part of the budget."""
-        return self.weight if (epoch + 1) * self.population <= self.budget // self.cutoff else 0.0
+    def weight_in(self, epoch: int, epochs: int) -> float:
+        """lambda_t in an epoch of the network, counted from 0, of so many in all: on in the first 1 / cutoff of them.
+
+        These are the epochs at whose end budget // cutoff prompts have been evaluated at most, with the budget that ``epochs`` leaves.
+        """
+        return self.weight if epoch < epochs // self.cutoff else 0.0
+
+
+def _check_template(template: str | None) -> None:
+    """ValueError when there are no words to replace, or not one place for the class name. ``None`` is checked with the task's templates."""
+    if template is None:
+        return
+    words, found, rest = template.partition("{}")
+    if not (found and words.strip()) or set("{}") & set(words + rest):
+        raise ValueError(f"template must have words, which are what is learned, and then one {{}} for the class name, got {template!r}")
 
 
 @register_method("craft", CraftConfig, cite="arXiv:2402.04050")
@@ -127,14 +143,15 @@ class Craft(QueryMethod):
         """All of training, with a given search over z and a given A (n * W, d)."""
         config, shots, contexts = self.config, Shots(model, data), Contexts(self.context.clone(), projection)
         optimizer = None if self.net is None else torch.optim.Adam(self.net.parameters(), lr=config.head_learning_rate, fused=True)
-        epochs = 0  # of the network
-        for turn, (searches, refines) in enumerate(config.turns(data.recipe.epochs)):
+        turns = config.turns(data.recipe.epochs)
+        epoch, epochs = 0, sum(refines for _, refines in turns)  # of the network
+        for turn, (searches, refines) in enumerate(turns):
             if searches and search.stopped:
                 continue
             loss = self._search(search, shots, contexts, config.weight if refines else 0.0) if searches else 0.0
             if refines and optimizer is not None:
-                loss = self._refine(optimizer, shots, epochs)
-                epochs += 1
+                loss = self._refine(optimizer, shots, config.weight_in(epoch, epochs))
+                epoch += 1
             data.report(Epoch(epoch=turn, loss=loss, learning_rate=config.head_learning_rate if refines else 0.0))
 
     @torch.no_grad()
@@ -152,11 +169,11 @@ class Craft(QueryMethod):
         self.context.copy_(contexts(chosen()).mean(dim=0))
         return min(found)
 
-    def _refine(self, optimizer: torch.optim.Optimizer, shots: Shots, epoch: int) -> float:
+    def _refine(self, optimizer: torch.optim.Optimizer, shots: Shots, weight: float) -> float:
         """An epoch of the network. The mean loss of its steps."""
         assert self.net is not None
         answers = shots.epoch(self.context, normalised=self.config.head_input == "api_logits")
-        return train_epoch(self.net, optimizer, answers, self.config.weight_in(epoch)).mean().item()
+        return train_epoch(self.net, optimizer, answers, weight).mean().item()
 
 
 class Contexts:

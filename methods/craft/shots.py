@@ -1,4 +1,4 @@
-"""The training images as the model was sent them: uploaded once for the search, and once more or anew for the mini-batches of an epoch.
+"""The training images as the model was sent them: uploaded once, and where they are augmented sent anew for the mini-batches of an epoch.
 
 Letters in shapes: N training images, B images of a mini-batch, C classes, P contexts, n context words, W width of their embeddings.
 """

@@ -84,8 +84,8 @@ def query_names() -> list[str]:
 
 @cache
 def scores(name: str) -> Tensor:
-    """Test scores after one epoch on the mock task."""
-    config = resolve([f"method={name}", "task=mini/digits", "train.epochs=1", "train.warmup_epochs=0"])
+    """Test scores after two epochs on the mock task: one for each phase of a method that has two."""
+    config = resolve([f"method={name}", "task=mini/digits", "train.epochs=2", "train.warmup_epochs=0"])
     task, cpu = mock_task(), torch.device("cpu")
     torch.manual_seed(0)
     train, val, test = (Batches(split, task.transform, 12, cpu) for split in (task.train, task.val, task.test))
