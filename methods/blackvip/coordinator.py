@@ -63,11 +63,10 @@ def geometry(input_size: int, feature_width: int, source_width: int | None = Non
         channels, remainder = divmod(source_width, grid**2)
         if remainder or source_width <= feature_width:
             raise ValueError(f"src_dim must be a multiple of {grid**2} above the encoder's {feature_width} features, got {source_width}")
+    possible = f"is a multiple of {groups}" if groups else f"divides {WIDTHS[0]} or is a multiple of it"
     groups = groups or min(channels, WIDTHS[0])
     if channels % groups or WIDTHS[0] % groups:
-        raise ValueError(
-            f"src_dim must be {grid**2} times a number that divides {WIDTHS[0]} or is a multiple of {groups}, got {channels * grid**2}"
-        )
+        raise ValueError(f"src_dim must be {grid**2} times a number that {possible}, got {channels * grid**2}, {channels} times")
     return Geometry(grid, channels, stages, groups)
 
 

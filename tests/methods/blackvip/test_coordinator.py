@@ -96,15 +96,17 @@ def test_a_prompt_counts_as_much_as_its_strength_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("input_size", "source_width", "message"),
+    ("input_size", "source_width", "groups", "message"),
     [
-        (31, None, "31 px cannot be halved"),
-        (6, None, "6 px cannot be halved"),
-        (32, 100, "multiple of 16 above"),
-        (32, 128, "multiple of 16 above"),
-        (32, 48 * 16, "divides 64 or is a multiple of"),
+        (31, None, None, "31 px cannot be halved"),
+        (6, None, None, "6 px cannot be halved"),
+        (32, 100, None, "multiple of 16 above"),
+        (32, 128, None, "multiple of 16 above"),
+        (32, 48 * 16, None, "16 times a number that divides 64 or is a multiple of it, got 768, 48 times"),
+        (32, 96 * 16, None, "16 times a number that divides 64 or is a multiple of it, got 1536, 96 times"),
+        (32, 16 * 16, 32, "16 times a number that is a multiple of 32, got 256, 16 times"),
     ],
 )
-def test_a_decoder_that_cannot_be_built_is_refused(input_size: int, source_width: int | None, message: str) -> None:
+def test_a_decoder_that_cannot_be_built_is_refused(input_size: int, source_width: int | None, groups: int | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        geometry(input_size, 128, source_width)
+        geometry(input_size, 128, source_width, groups)
