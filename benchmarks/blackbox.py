@@ -124,7 +124,7 @@ def measure_blackvip(backbone: Backbone, settings: Settings) -> dict[str, Any]:
     methods: dict[str, BlackVIP] = {}
     with _opened(backbone, settings, counters, Access.SCORES) as models:
         for name, model in models.items():
-            spsa = SPSAConfig(repeats=settings.repeats, sequential=name == "released")
+            spsa = SPSAConfig(repeats=settings.repeats, sequential_exact=name == "released")
             method = methods[name] = BlackVIP(BlackVIPConfig(spsa=spsa))
             method.encoder = encoder
             method.build_coordinator(model, encoder.feature_width)

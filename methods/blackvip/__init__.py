@@ -110,7 +110,7 @@ class BlackVIP(QueryMethod):
         return self.encoder(images, self.number_format)
 
     def _prompted(self, images: Tensor, features: Tensor) -> Tensor:
-        prompts = self.decoder.plain(features) if self.config.spsa.sequential else self.decoder(features)
+        prompts = self.decoder.plain(features) if self.config.spsa.sequential_exact else self.decoder(features)
         return compose(images, prompts, self.config.p_eps, self.low, self.high)
 
     def _losses(self, model: QueryModel, images: Tensor, features: Tensor, labels: Tensor, candidates: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class RGF:
 
     @torch.no_grad()
     def step(self, losses: Callable[[Tensor], Tensor], rate: float) -> Tensor:
-        """One step of a length. Nothing in here waits for the device.
+        """One step of a length.
 
         ``losses``: candidates (Q, D) to losses (Q,). Row 0 is the solution itself, then one row per direction.
 

@@ -29,7 +29,7 @@ class SPSAConfig:
     momentum: float = 0.9  # beta of the gradient correction; 0: plain SPSA
     repeats: int = 5  # K estimates that are averaged in a step
     one_sided: bool = False  # differences to one shared unperturbed query: K + 1 queries a step instead of 2K
-    sequential: bool = False  # ask for one loss at a time, as the released code does, instead of all of a step together
+    sequential_exact: bool = False  # ask for one loss at a time, as the released code does, instead of all of a step together
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
@@ -84,10 +84,10 @@ class SPSA:
 
     @torch.no_grad()
     def step(self, losses: Callable[[Tensor], Tensor]) -> Tensor:
-        """One step. Nothing in here waits for the device.
+        """One step.
 
         ``losses``: candidates (Q, D) to losses (Q,). Rows come in the order in which the released code asks: +1, -1, +2, -2, …; one-sided: the
-        solution itself, then +1, +2, …. Sequential: called Q times with one row.
+        solution itself, then +1, +2, …. With sequential_exact: called Q times with one row.
 
         Returns the mean () of the losses of the last repeat.
         """
@@ -97,7 +97,7 @@ class SPSA:
         deltas = torch.stack([self._perturbations(len(self.vector)) for _ in range(config.repeats)]).to(self.vector)  # (K, D)
         ahead, behind = self.vector + scale * deltas, self.vector - scale * deltas
         candidates = torch.cat([self.vector[None], ahead]) if config.one_sided else torch.stack([ahead, behind], dim=1).flatten(0, 1)
-        values = torch.cat([losses(row) for row in candidates.split(1)]) if config.sequential else losses(candidates)
+        values = torch.cat([losses(row) for row in candidates.split(1)]) if config.sequential_exact else losses(candidates)
         if config.one_sided:
             above, below, distance = values[1:], values[:1].expand(config.repeats), scale
         else:

@@ -98,7 +98,7 @@ def _configured(settings: dict[str, Any], has_momentum: bool = True, sequential:
         perturbation_decay=settings["gamma"],
         momentum=settings["b1"] if has_momentum else 0.0,
         repeats=settings["sp"],
-        sequential=sequential,
+        sequential_exact=sequential,
     )
 
 

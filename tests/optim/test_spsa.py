@@ -24,7 +24,7 @@ def listed(*perturbations: Tensor) -> Callable[[int], Tensor]:
     return lambda length: next(left)
 
 
-@pytest.mark.parametrize("settings", [{}, {"momentum": 0.0}, {"one_sided": True}, {"sequential": True}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.0}, {"one_sided": True}, {"sequential_exact": True}], ids=str)
 def test_it_comes_near_the_minimum(settings: dict[str, bool]) -> None:
     optimizer = SPSA(torch.zeros(20), SPSAConfig(step=0.02, **settings))
     for _ in range(300):
@@ -56,10 +56,10 @@ def test_one_sided_differences_share_one_query_of_the_solution() -> None:
 
 
 @pytest.mark.parametrize(("one_sided", "queries"), [(False, 10), (True, 6)])
-def test_sequential_asks_for_one_loss_at_a_time_and_takes_the_same_step(one_sided: bool, queries: int) -> None:
+def test_sequential_exact_asks_for_one_loss_at_a_time_and_takes_the_same_step(one_sided: bool, queries: int) -> None:
     solutions, calls = [], []
     for sequential in (False, True):
-        optimizer = SPSA(torch.zeros(20), SPSAConfig(one_sided=one_sided, sequential=sequential))
+        optimizer = SPSA(torch.zeros(20), SPSAConfig(one_sided=one_sided, sequential_exact=sequential))
         calls.append([])
         optimizer.step(lambda rows: calls[-1].append(len(rows)) or distance(rows))
         solutions.append(optimizer.vector)

@@ -76,7 +76,7 @@ def test_the_queries_of_a_step_go_out_together_unless_the_released_order_is_aske
     calls = []
     for sequential in (False, True):
         meter = Meter()
-        with opened(meter, spsa=SPSAConfig(sequential=sequential)) as learner:
+        with opened(meter, spsa=SPSAConfig(sequential_exact=sequential)) as learner:
             one_step(learner)
         calls.append(meter.counts["train"]["calls"])
     assert calls == [1, QUERIES]
@@ -120,7 +120,7 @@ def test_training_lowers_the_loss(augment: str) -> None:
 def test_together_and_one_at_a_time_give_the_same_estimate_when_batchnorm_is_frozen() -> None:
     estimates = []
     for sequential in (False, True):
-        with opened(spsa=SPSAConfig(sequential=sequential, perturbation=0.1)) as learner:
+        with opened(spsa=SPSAConfig(sequential_exact=sequential, perturbation=0.1)) as learner:
             learner.method.eval()
             estimates.append(one_step(learner).gradient)
     torch.testing.assert_close(estimates[0], estimates[1], atol=1e-3 * estimates[1].abs().max().item(), rtol=0)
@@ -129,7 +129,7 @@ def test_together_and_one_at_a_time_give_the_same_estimate_when_batchnorm_is_fro
 def test_both_ways_leave_the_same_running_statistics() -> None:
     states = []
     for sequential in (False, True):
-        with opened(spsa=SPSAConfig(sequential=sequential)) as learner:
+        with opened(spsa=SPSAConfig(sequential_exact=sequential)) as learner:
             learner.fit(training_data(epochs=1))
             states.append(learner.state())
     assert states[0]["decoder.body.2.num_batches_tracked"] == len(TASK.train.labels) // BATCH * QUERIES
@@ -159,7 +159,7 @@ def test_after_a_step_the_decoder_holds_the_solution() -> None:
 @pytest.mark.parametrize("sequential", [False, True])
 def test_a_refused_query_leaves_everything_as_the_last_step_did(sequential: bool) -> None:
     """Also when some queries of the step were answered, and although the decoder has run for those that were not."""
-    with opened(Meter(Budget(images=BATCH * QUERIES * 3 // 2)), spsa=SPSAConfig(sequential=sequential)) as learner:
+    with opened(Meter(Budget(images=BATCH * QUERIES * 3 // 2)), spsa=SPSAConfig(sequential_exact=sequential)) as learner:
         one_step(learner)
         before = learner.state()
         with pytest.raises(BudgetExceeded):
