@@ -70,6 +70,7 @@ class BAR(QueryMethod):
                 total += optimizer.step(partial(self._losses, model, self.embed(images), labels), rate)
                 with torch.no_grad():
                     self.program.copy_(optimizer.vector.view_as(self.program))
+                data.look()
             data.report(Epoch(epoch=epoch, loss=total.item() / len(data.train), learning_rate=rate))
 
     def _losses(self, model: QueryModel, embedded: Tensor, labels: Tensor, vectors: Tensor) -> Tensor:

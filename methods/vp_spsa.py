@@ -41,6 +41,7 @@ class VPSPSA(QueryMethod):
             for images, labels in data.train:
                 total += optimizer.step(partial(self._losses, model, images, labels))
                 nn.utils.vector_to_parameters(optimizer.vector, self.prompt.parameters())
+                data.look()
             data.report(Epoch(epoch=epoch, loss=total.item() / len(data.train), learning_rate=config.step_gain(optimizer.steps)))
 
     def _losses(self, model: QueryModel, images: Tensor, labels: Tensor, vectors: Tensor) -> Tensor:

@@ -72,7 +72,10 @@ class BlackVIP(QueryMethod):
         optimizer = SPSA(nn.utils.parameters_to_vector(self.decoder.parameters()), spsa, seed=self.seed)
         features = self._encoded_once(data.train) if data.train.is_deterministic else None
         for epoch in range(data.recipe.epochs):
-            losses = [self.step(model, optimizer, *batch) for batch in self._batches(data.train, features)]
+            losses = []
+            for batch in self._batches(data.train, features):
+                losses.append(self.step(model, optimizer, *batch))
+                data.look()
             data.report(Epoch(epoch=epoch, loss=torch.stack(losses).mean().item(), learning_rate=spsa.step_gain(optimizer.steps)))
 
     def step(self, model: QueryModel, optimizer: SPSA, images: Tensor, features: Tensor, labels: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -29,10 +29,10 @@ class Asking:
     meter: Meter
     history: list[Epoch] = field(default_factory=list)
 
-    def fit(self) -> None:
+    def fit(self, look: Callable[[], None] = lambda: None) -> None:
         train = Batches(TASK.train, TASK.transform, 12, CPU, torch.Generator().manual_seed(self.config.seed))
         val = Batches(TASK.val, TASK.transform, 12, CPU)
-        self.learner.fit(TrainingData(train, val, self.config.train, TASK.spec.class_names, self.history.append))
+        self.learner.fit(TrainingData(train, val, self.config.train, TASK.spec.class_names, self.history.append, look))
 
     def predict(self) -> Tensor:
         return self.learner.predict(Batches(TASK.test, TASK.transform, 10, CPU))

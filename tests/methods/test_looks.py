@@ -1,0 +1,56 @@
+"""Methods that estimate gradients may be evaluated after every step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from petlbench.errors import BudgetExceeded
+from tests.methods.asking import Asking, asking
+
+METHODS = {
+    "bar": (("method=bar",), 6),
+    "blackvip": (("method=blackvip", "method.encoder=mini_clip"), 10),
+    "vp_spsa": (("method=vp_spsa",), 10),
+}
+BATCH, STEPS = 12, 6
+
+
+def looked_at(run: Asking) -> list[dict[str, Tensor]]:
+    """What was learned at every look; a look predicts, as an evaluation does."""
+    states: list[dict[str, Tensor]] = []
+
+    def look() -> None:
+        states.append(run.learner.state())
+        run.meter.phase = "test"
+        run.predict()
+        run.meter.phase = "train"
+
+    run.fit(look)
+    return states
+
+
+def is_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_look_after_every_step_sees_what_that_step_learned(method: str) -> None:
+    words, queries = METHODS[method]
+    with asking(*words) as run:
+        states = looked_at(run)
+    assert len(states) == STEPS
+    with asking(*words, f"budget.images={4 * BATCH * queries}") as shorter:
+        with pytest.raises(BudgetExceeded):
+            shorter.fit()
+        assert is_same(shorter.learner.state(), states[3]) and not is_same(states[2], states[3])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_looks_do_not_change_what_is_learned(method: str) -> None:
+    words, _ = METHODS[method]
+    with asking(*words) as unseen, asking(*words) as seen:
+        unseen.fit()
+        looked_at(seen)
+        assert is_same(unseen.learner.state(), seen.learner.state())
