@@ -85,6 +85,7 @@ def _check_run(case: Case, model: QueryModel) -> None:
         reports.append({"bias": method.context - initial, "best": torch.from_numpy(replay.best), "logits": logits, "head": head})
 
     def train_epoch(net: Any, optimizer: Any, answers: Any, weight: float) -> Tensor:
+        _check_adam(case, optimizer)
         losses = _real(net, optimizer, answers, weight)
         steps.append({"losses": losses, "weight": weight})
         return losses
@@ -116,6 +117,12 @@ def _check_run(case: Case, model: QueryModel) -> None:
         compare(case, f"head_grad_first_step.{name}", gradient)
         compare(case, f"head_after_iter1.{name}", reports[0]["head"][name])
         compare(case, f"head_final.{name}", reports[-1]["head"][name])
+
+
+def _check_adam(case: Case, optimizer: torch.optim.Optimizer) -> None:
+    assert isinstance(optimizer, torch.optim.Adam)
+    expected = {"lr": case.config["lr"], **case.config["adam"], "betas": tuple(case.config["adam"]["betas"])}
+    assert {name: optimizer.defaults[name] for name in expected} == expected
 
 
 def _keep_first(seen: dict[str, Tensor], name: str, gradient: Tensor) -> None:
