@@ -69,10 +69,13 @@ class Meter:
 
 @dataclass(frozen=True)
 class StoredImages:
-    """Images that the model has been sent and keeps for further questions."""
+    """Images that the model has been sent and keeps for further questions. A sum asks about both, in this order, as one."""
 
-    digest: str
+    digests: tuple[str, ...]  # of the parts that they were sent in
     count: int
+
+    def __add__(self, other: StoredImages) -> StoredImages:
+        return StoredImages(self.digests + other.digests, self.count + other.count)
 
 
 @dataclass
@@ -150,7 +153,7 @@ class QueryModel:
         sent = {"cached": count * len(contexts)} if is_stored else {"images": count * len(parts)}
         weight = tensor_bytes(contexts) + (0 if isinstance(images, StoredImages) else len(parts) * tensor_bytes(images))
         grant.meter.charge(Access.CONTEXT, calls=len(parts), contexts=len(contexts), bytes=weight, **sent)
-        asked = images.digest if isinstance(images, StoredImages) else images.detach()
+        asked = images.digests if isinstance(images, StoredImages) else images.detach()
         return torch.cat(grant.endpoint.context_scores(asked, parts, texts, grant.output, grant.answers.top_k, normalised))
 
     def features(self, images: Tensor) -> Tensor:

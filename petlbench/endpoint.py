@@ -85,17 +85,17 @@ class Endpoint(Protocol):
         ...
 
     def context_scores(
-        self, images: Tensor | str, contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
+        self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
     ) -> list[Tensor]:
-        """Class scores (P, B, C) of images (B, 3, S, S), or of uploaded ones, in each part (P, n, W) of the contexts; one call per part."""
+        """Class scores (P, B, C) of images (B, 3, S, S), or of uploaded ones by digest, in each part (P, n, W) of the contexts; one call per part."""
         ...
 
     def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Embeddings (B, D) of each part, one call per part."""
         ...
 
-    def upload(self, images: Tensor) -> str:
-        """Send images to be asked about again and again; the digest that stands for them."""
+    def upload(self, images: Tensor) -> tuple[str, ...]:
+        """Send images to be asked about again and again; the digests that stand for them, part after part."""
         ...
 
     def graded_scores(self, images: Tensor, texts: ClassTexts) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -110,6 +110,18 @@ def test_uploaded_images_are_forwarded_and_paid_once_and_answer_as_sent_ones() -
     assert (counts["images"], counts["contexts"], counts["cached"]) == (4 + 4, 15, 2 * 5 * 4)
 
 
+def test_images_uploaded_in_parts_answer_as_those_uploaded_at_once_and_contexts_are_paid_once() -> None:
+    meter = Meter()
+    with granted(Access.CONTEXT, meter=meter) as model:
+        some, whole = contexts(model, 5), model.upload(images(6))
+        first, second, third = (model.upload(part) for part in (images(6)[:4], images(6)[4:], images(6)[4:]))
+        found = model.context_scores(first + second + third, some)
+        counted = meter.counts["train"]["contexts"], meter.counts["train"]["cached"]
+        expected = model.context_scores(whole, some)
+    torch.testing.assert_close(found, torch.cat([expected, expected[:, 4:]], dim=1))
+    assert counted == (5, 5 * 8)
+
+
 def test_contexts_are_budgeted_and_the_refused_query_counts_for_nothing() -> None:
     meter = Meter(Budget(contexts=7))
     with granted(Access.CONTEXT, meter=meter) as model:

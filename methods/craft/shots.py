@@ -5,8 +5,9 @@ Letters in shapes: N training images, B images of a mini-batch, C classes, P con
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
@@ -62,7 +63,6 @@ class Shots:
     @cached_property
     def _stored(self) -> tuple[StoredImages, Tensor]:
         """The images of a pass, and their labels; augmented images are of one pass that stays the same (released code)."""
-        train = self._train
-        passes = list(train.in_order() if train.is_deterministic else train)
-        images, labels = (torch.cat(parts) for parts in zip(*passes, strict=True))
-        return self._model.upload(images), labels
+        shown = self._train.in_order() if self._train.is_deterministic else self._train
+        sent = [(self._model.upload(images), labels) for images, labels in shown]  # batch by batch: one at a time is held in float32
+        return reduce(operator.add, (stored for stored, _ in sent)), torch.cat([labels for _, labels in sent])

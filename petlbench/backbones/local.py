@@ -65,9 +65,9 @@ class LocalEndpoint:
         return [self._answer(self.logits(self.embed(part), known), texts, output, k) for part in parts]
 
     def context_scores(
-        self, images: Tensor | str, contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
+        self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
     ) -> list[Tensor]:
-        embeddings = self._stored[images] if isinstance(images, str) else self.embed(images)  # (B, E)
+        embeddings = self.embed(images) if isinstance(images, Tensor) else torch.cat([self._stored[digest] for digest in images])  # (B, E)
         known = self._known[texts.digest]
         return [self._answer(self.context_logits(embeddings, part, known, normalised), texts, output, k) for part in contexts]
 
@@ -76,11 +76,11 @@ class LocalEndpoint:
             answers = [self._in_passes(part, self._backbone.vit) for part in parts]
         return [answer.clone() for answer in answers]
 
-    def upload(self, images: Tensor) -> str:
+    def upload(self, images: Tensor) -> tuple[str, ...]:
         digest = digest_of(images)
         if digest not in self._stored:
             self._stored[digest] = self.embed(images)
-        return digest
+        return (digest,)
 
     def graded_scores(self, images: Tensor, texts: ClassTexts) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         with torch.enable_grad():
@@ -146,5 +146,5 @@ class LocalEndpoint:
 def digest_of(images: Tensor) -> str:
     """SHA-256 of images' shape and content."""
     digest = hashlib.sha256(str(tuple(images.shape)).encode())
-    digest.update(images.detach().float().cpu().contiguous().numpy().tobytes())
+    digest.update(images.detach().float().cpu().contiguous().numpy().data)
     return digest.hexdigest()

@@ -71,7 +71,7 @@ class RemoteEndpoint:
         self.facts = served.facts(f"{served.name} at {connection.url}")
         self._connection = connection
         self._device = device
-        self._uploads: dict[str, dict[str, Tensor]] = {}  # digest -> the parts in which images were sent, by their own, to be sent again
+        self._uploads: dict[str, Tensor] = {}  # images by digest, to be sent again
 
     def describe(self, texts: ClassTexts) -> Tensor | None:
         body = TextsMessage(captions=texts.captions, context=texts.context).model_dump_json().encode()
@@ -86,20 +86,27 @@ class RemoteEndpoint:
         return self._all(ask, parts)
 
     def context_scores(
-        self, images: Tensor | str, contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
+        self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
     ) -> list[Tensor]:
         if not normalised:
             raise AccessError(
                 f"{self.facts.name} gives scores of normalised embeddings only, as any API; others need the model in this process"
             )
-        if isinstance(images, Tensor) and len(images) > self._images_per_request:
-            images = self.upload(images)
-        uploaded = self._uploads[images] if isinstance(images, str) else {}
-        sent = {"images": images.float()} if isinstance(images, Tensor) else {}
+        sent: dict[str, Tensor] = {}
+        uploaded: list[tuple[str, Tensor]] = []
+        if not isinstance(images, Tensor):
+            uploaded = [(digest, self._uploads[digest]) for digest in images]
+        elif len(images) > self._images_per_request:
+            uploaded = self._sent(images)  # for this question only
+        else:
+            sent = {"images": images.float()}
+        stored = " ".join(digest for digest, _ in uploaded)
 
         def ask(part: Tensor) -> Tensor:
-            words = {"texts": texts.digest, "output": output.label, "k": k, "stored": " ".join(uploaded)}
-            answer = self._query("/v1/contexts", pack({"contexts": part.float(), **sent}, **words), texts, tuple(uploaded.values()))
+            words = {"texts": texts.digest, "output": output.label, "k": k, "stored": stored}
+            answer = self._query(
+                "/v1/contexts", pack({"contexts": part.float(), **sent}, **words), texts, [images for _, images in uploaded]
+            )
             return as_scores(answer, len(texts.captions))
 
         return self._all(ask, contexts)
@@ -107,13 +114,10 @@ class RemoteEndpoint:
     def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
         return self._all(lambda part: self._query("/v1/features", pack({"images": part.float()}))["features"], parts)
 
-    def upload(self, images: Tensor) -> str:
-        digest = digest_of(images)
-        if digest not in self._uploads:
-            parts = images.split(self._images_per_request)
-            self._all(self._send, parts)
-            self._uploads[digest] = {digest_of(part): part for part in parts}
-        return digest
+    def upload(self, images: Tensor) -> tuple[str, ...]:
+        uploaded = self._sent(images)
+        self._uploads.update(uploaded)
+        return tuple(digest for digest, _ in uploaded)
 
     def graded_scores(self, images: Tensor, texts: ClassTexts) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         raise AccessError(f"{self.facts.name} gives no gradients")
@@ -139,6 +143,12 @@ class RemoteEndpoint:
                 else:
                     raise
         raise EndpointError(f"{self.facts.name} forgets at once what it is told; serve it with larger keep_texts and keep_images")
+
+    def _sent(self, images: Tensor) -> list[tuple[str, Tensor]]:
+        """Images in parts that a request takes, each with its digest, after those that the server was not sent before have been sent."""
+        parts = [(digest_of(part), part) for part in images.split(self._images_per_request)]
+        self._all(self._send, [part for digest, part in parts if digest not in self._uploads])
+        return parts
 
     def _send(self, images: Tensor) -> Tensor:
         self._connection.post("/v1/images", pack({"images": images.float()}), _tensors)

@@ -111,6 +111,24 @@ def test_scores_in_contexts_are_those_in_process_with_any_number_of_images(
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)  # 40 images in parts of 16 there, at once here
 
 
+def test_images_that_look_alike_are_asked_about_as_often_as_they_come(local: Backbone, remote: RemoteBackbone) -> None:
+    repeated = images(16).repeat(2, 1, 1, 1)  # two equal parts of 16
+    for are_stored in (False, True):
+        with granted(remote.endpoint(CPU), Access.CONTEXT) as (model, _):
+            asked = model.upload(repeated) if are_stored else repeated
+            assert model.context_scores(asked, model.context[None]).shape == (1, 32, 3)
+
+
+def test_only_uploaded_images_are_kept_to_be_sent_again(remote: RemoteBackbone) -> None:
+    endpoint = remote.endpoint(CPU)
+    with granted(endpoint, Access.CONTEXT) as (model, _):
+        model.context_scores(images(40), model.context[None])
+        assert not [found for found in reachable(endpoint) if isinstance(found, Tensor) and found.ndim == 4]
+        model.upload(images(40))
+        kept = [found for found in reachable(endpoint) if isinstance(found, Tensor) and found.ndim == 4]
+    assert sum(len(part) for part in kept) == 40
+
+
 def test_nothing_passes_through_a_model_of_this_process(remote: RemoteBackbone) -> None:
     endpoint = remote.endpoint(CPU)
     with granted(endpoint, Access.SCORES) as (model, _):

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from petlbench.access import Meter
+from petlbench.access import Meter, QueryModel, StoredImages
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task
 from petlbench.errors import BudgetExceeded, ConfigError
@@ -104,8 +104,21 @@ def test_behind_the_search_the_network_asks_once() -> None:
 def test_every_image_is_sent_once_and_a_population_is_one_call() -> None:
     counts = sent()
     assert counts["images"] == IMAGES
-    assert counts["calls"] == 1 + 2 * 4
+    assert counts["calls"] == IMAGES // 12 + 2 * 4
     assert counts["cached"] == IMAGES * counts["contexts"]
+
+
+def test_images_are_sent_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    upload = QueryModel.upload
+
+    def noted(model: QueryModel, images: Tensor) -> StoredImages:
+        sizes.append(len(images))
+        return upload(model, images)
+
+    monkeypatch.setattr(QueryModel, "upload", noted)
+    sent(**BBT)
+    assert sizes == [12] * 3
 
 
 def test_augmented_images_are_sent_once_for_the_search_and_anew_in_every_epoch() -> None:
