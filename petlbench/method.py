@@ -83,6 +83,9 @@ class QueryMethod(Method, nn.Module):
     def build(self, model: QueryModel) -> None:
         """Create the parameters and buffers that are learned; called before ``fit`` and before a checkpoint is loaded."""
 
+    def check_state(self, state: dict[str, Tensor]) -> None:
+        """CheckpointError when a saved state, about to be loaded, was learned beside another model of the method's own than it has now."""
+
     @abstractmethod
     def fit(self, model: QueryModel, data: TrainingData) -> None:
         """Learn from the training data through the model's answers."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.data.batches import Batches
-from petlbench.errors import ConfigError
+from petlbench.errors import CheckpointError, ConfigError
 from petlbench.nn.visual_prompts import CALL_BYTES
 from petlbench.optim.spsa import SPSA, SPSAConfig
 from petlbench.records.schema import Epoch
@@ -53,6 +53,7 @@ class BlackVIP(QueryMethod):
     def build(self, model: QueryModel) -> None:
         config: BlackVIPConfig = self.config
         self.encoder = load_encoder(config.encoder, config.encoder_checkpoint, config.encoder_norm)
+        self.register_buffer("encoder_sha256", self.encoder.sha256.clone())  # stored, so that what was learned keeps to its encoder
         self.build_coordinator(model, self.encoder.feature_width, self.encoder.first_layer_groups)
 
     def build_coordinator(self, model: QueryModel, feature_width: int, first_layer_groups: int | None = None) -> None:
@@ -65,6 +66,12 @@ class BlackVIP(QueryMethod):
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.mean, model.std))
         self.register_buffer("low", (0 - mean) / std, persistent=False)
         self.register_buffer("high", (1 - mean) / std, persistent=False)
+
+    def check_state(self, state: dict[str, Tensor]) -> None:
+        learned_on = state.get("encoder_sha256")
+        if learned_on is not None and not torch.equal(learned_on.cpu(), self.encoder.sha256):
+            then, now = (bytes(each.tolist()).hex()[:12] for each in (learned_on, self.encoder.sha256))
+            raise CheckpointError(f"it was learned with method.encoder={self.config.encoder} weights {then}…, these are {now}…")
 
     @torch.no_grad()
     def fit(self, model: QueryModel, data: TrainingData) -> None:

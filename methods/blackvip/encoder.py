@@ -5,7 +5,7 @@ Letters in shapes: B images, S input size, F feature width.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import timm
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench.backbones.backbone import Backbone, load_backbone
+from petlbench.backbones.backbone import Backbone, load_backbone, sha256_of
 from petlbench.backbones.weights_file import read_state
 from petlbench.errors import CheckpointError, ConfigError
 from petlbench.optim.precision import autocast
@@ -30,6 +30,11 @@ class Encoder:
         self.input_size = input_size  # S
         self.feature_width = feature_width  # F
         self.first_layer_groups = first_layer_groups  # of the decoder; None: the rule
+
+    @cached_property
+    def sha256(self) -> Tensor:
+        """Of its weights, as 32 bytes (32,) uint8."""
+        return torch.tensor(list(sha256_of(self._tower)), dtype=torch.uint8)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, number_format: str = "fp32") -> Tensor:

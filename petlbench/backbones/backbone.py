@@ -137,14 +137,19 @@ class Backbone:
 
     def checksum(self) -> str:
         """SHA-256 over names, shapes and bytes of all tensors of the vision tower and the projection."""
-        digest = hashlib.sha256()
-        for part in (self.vit, self.projection):
-            for name, tensor in part.state_dict().items() if part is not None else ():
-                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                digest.update(
-                    tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode()
-                )
-        return digest.hexdigest()
+        return sha256_of(self.vit, self.projection).hex()
+
+
+def sha256_of(*parts: nn.Module | None) -> bytes:
+    """SHA-256 over names, shapes and bytes of all tensors of some modules, equal on every device."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for name, tensor in part.state_dict().items() if part is not None else ():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(
+                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode()
+            )
+    return digest.digest()
 
 
 def share(module: nn.Module) -> nn.Module:

@@ -90,6 +90,7 @@ class QueryLearner:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.method.state_dict().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        self.method.check_state(state)
         load_into(self.method.state_dict(keep_vars=True), state)
 
     def parameter_counts(self) -> tuple[int, int]:

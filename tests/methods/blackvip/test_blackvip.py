@@ -13,7 +13,7 @@ from torch import Tensor
 
 from petlbench.access import Meter
 from petlbench.data.batches import Batches, TrainingData
-from petlbench.errors import BudgetExceeded, ConfigError
+from petlbench.errors import BudgetExceeded, CheckpointError, ConfigError
 from petlbench.learners import QueryLearner, open_learner
 from petlbench.methods import blackvip
 from petlbench.methods.blackvip import BlackVIP, BlackVIPConfig
@@ -175,9 +175,24 @@ def test_prompted_images_keep_the_models_size_and_its_range_of_colours() -> None
     assert prompted.min() == -1 and prompted.max() == 1  # of a mean and a standard deviation of one half
 
 
-def test_nothing_of_the_encoder_is_learned_or_stored() -> None:
+def test_what_was_learned_loads_beside_the_same_encoder() -> None:
+    with opened() as learner, opened() as fresh:
+        one_step(learner)
+        fresh.load_state(learner.state())
+        assert torch.equal(vector(method_of(fresh)), vector(method_of(learner)))
+
+
+def test_what_was_learned_does_not_load_beside_an_encoder_of_other_weights() -> None:
+    with opened(encoder_norm=True) as learner, opened() as fresh:
+        before = fresh.state()
+        with pytest.raises(CheckpointError, match=r"learned with method\.encoder=mini_clip weights \w{12}…, these are \w{12}…"):
+            fresh.load_state(learner.state())
+        assert all(torch.equal(tensor, before[name]) for name, tensor in fresh.state().items())
+
+
+def test_of_the_encoder_only_the_checksum_is_stored() -> None:
     with opened() as learner:
-        assert {name.split(".")[0] for name in learner.state()} == {"decoder"}
+        assert {name.split(".")[0] for name in learner.state()} == {"decoder", "encoder_sha256"}
         assert learner.parameter_counts() == (5440, 0)  # 16 px: two doublings, a feature of 128 in a source of 256
 
 
