@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.endpoint import Output
 from petlbench.optim.evolution import CMAES, Strategy, Vectors
+from petlbench.optim.seeds import derived_seed
 from petlbench.records.schema import Epoch
 
 from .losses import fitness
@@ -131,7 +132,7 @@ class Craft(QueryMethod):
     def draw_projection(self) -> Tensor:
         """A (n * W, d). A component of A z spreads by about std * sigma * sqrt(d), whatever the size of the word embeddings."""
         dimension, std = self.config.intrinsic_dim, self.config.projection_std
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(derived_seed("projection", self.seed))
         projection = torch.empty(self.context.numel(), dimension)
         if std is None:
             projection.uniform_(-(dimension**-0.5), dimension**-0.5, generator=generator)

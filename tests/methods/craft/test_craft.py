@@ -293,6 +293,13 @@ def test_the_network_takes_part_from_its_first_step() -> None:
     assert answers == [True] * 4 + [False] * 4
 
 
+def test_the_projection_repeats_nothing_of_the_global_stream() -> None:
+    with opened(projection_std=1.0) as learner:
+        drawn = learner.method.draw_projection()
+    torch.manual_seed(0)
+    assert not torch.allclose(drawn, torch.empty_like(drawn).normal_())
+
+
 # What is counted and stored
 
 
