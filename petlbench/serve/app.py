@@ -45,6 +45,8 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
         started = time.perf_counter()
         try:
             response = await answer(request)
+        except asyncio.CancelledError:
+            response = _error(503, "ending", "this server is ending")
         except Exception:
             number = uuid.uuid4().hex[:12]
             _log.exception("request %s, %s %s", number, request.method, request.url.path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from collections.abc import Callable
 
 import torch
@@ -13,6 +15,7 @@ from petlbench.errors import ConfigError
 from petlbench.serve.app import create_app
 from petlbench.serve.service import Service
 from petlbench.serve.settings import ServeConfig
+from petlbench.serve.worker import Worker
 
 _LOOPBACK = ("127.", "::1", "localhost")
 
@@ -34,9 +37,22 @@ def serve(config: ServeConfig, device: torch.device, ready: Callable[[str], None
         answers = f"answers {model.output}" if model.has_text else "features only"
         ready(f"serving {model.name} (sha256 {model.sha256[:12]}…, {model.precision}, {answers}) at http://{host}:{port}")
         settings = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=5
+            app, log_level="critical", access_log=False, server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=2
         )
-        uvicorn.Server(settings).run(sockets=[listener])
+        try:
+            uvicorn.Server(settings).run(sockets=[listener])
+        finally:
+            _end(service.worker, warn)
+
+
+def _end(worker: Worker, warn: Callable[[str], None]) -> None:
+    """Close the worker. When it is in the midst of a forward pass, end the process at once: the interpreter would abort on its way out."""
+    worker.close()
+    if worker.is_alive:
+        warn("stopped in the midst of a forward pass")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -16,6 +16,7 @@ from torch import Tensor
 from petlbench.serve.metrics import Metrics
 
 T = TypeVar("T")
+CLOSING_SECONDS = 2.0  # a forward pass that is under way when the server ends may take so long; then it is left
 Tower = Callable[[Tensor], Tensor]  # images (B, 3, S, S) to one row each
 
 
@@ -56,16 +57,22 @@ class Worker:
         return self._put(Job("", None, lambda _: work()))
 
     def close(self) -> None:
-        """Finish what waits, and end the thread."""
+        """Cancel what waits and end the thread, which is not waited for when the model is busy for longer than CLOSING_SECONDS."""
         with self._changed:
             self._is_closing = True
+            given_up, self._waiting = self._waiting, deque()
             self._changed.notify()
-        self._thread.join()
+        for job in given_up:
+            job.future.cancel()
+        self._thread.join(CLOSING_SECONDS)
 
     def _put(self, job: Job) -> Future[Any]:
         with self._changed:
-            self._waiting.append(job)
-            self._changed.notify()
+            if self._is_closing:
+                job.future.cancel()
+            else:
+                self._waiting.append(job)
+                self._changed.notify()
         return job.future
 
     def _work(self) -> None:
@@ -80,15 +87,15 @@ class Worker:
                     return []
                 self._changed.wait()
             deadline = time.monotonic() + self._delay_seconds
-            while True:
+            while self._waiting:  # until it is closed
                 batch, is_full = companions(self._waiting, self._batch_images)
                 left = deadline - time.monotonic()
-                if is_full or left <= 0 or self._is_closing:
-                    break
+                if is_full or left <= 0:
+                    for job in batch:
+                        self._waiting.remove(job)
+                    return batch
                 self._changed.wait(left)
-            for job in batch:
-                self._waiting.remove(job)
-            return batch
+            return []
 
     def _carry_out(self, batch: Sequence[Job]) -> None:
         batch = [job for job in batch if job.future.set_running_or_notify_cancel()]

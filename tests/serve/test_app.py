@@ -258,6 +258,14 @@ def test_a_fault_of_the_server_is_a_number_to_the_client_and_a_traceback_in_the_
     assert number in caplog.text and "ZeroDivisionError" in caplog.text
 
 
+def test_a_query_to_a_server_that_ends_is_told_so() -> None:
+    config = ServeConfig(batch_delay_ms=0)
+    service = Service(tiny_backbone(), config, CPU)
+    with TestClient(create_app(service, config, None)) as client:
+        service.worker.close()
+        assert_refused(client.post("/v1/features", content=pack({"images": images()})), 503, "ending")
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 404), ("GET", "/docs", 404), ("GET", "/v1/scores", 405)])
 def test_other_addresses_are_refused_in_json(method: str, path: str, status: int, opened: Open) -> None:
     reply = opened().request(method, path)

@@ -82,6 +82,14 @@ def test_a_port_that_is_taken_is_named(call: Call) -> None:
     assert code == 2 and f"cannot listen at 127.0.0.1 port {port}: " in err and "choose another" in err
 
 
+def test_a_server_whose_model_is_busy_ends_all_the_same(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    monkeypatch.setattr("petlbench.serve.worker.Worker.is_alive", True)
+    assert "stopped in the midst of a forward pass" in call("serve", "port=0", "threads=1")[2]
+    assert ended == [0]
+
+
 def test_the_ready_line_names_model_and_address(call: Call) -> None:
     code, out, err = call("serve", "port=0", "output=label", "threads=1")
     assert code == 0 and err == ""

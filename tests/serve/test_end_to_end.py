@@ -22,7 +22,7 @@ from tests.serve import processes
 from tests.serve.processes import Exchange, Fault, ServerProcess, proxy
 
 # A budget shortens any method: it ends with what it has learned until then.
-WORDS = ("task=mini/digits", "threads=1", "save=true", "train.curve=false", "budget.images=2600", "budget.contexts=130")
+WORDS = ("task=mini/digits", "threads=1", "save=true", "curve=false", "budget.images=2600", "budget.contexts=130")
 ASKING = [name for name in METHODS.names() if load_method(name)[0].access <= Access.FEATURES]
 ONE_PER_RUNG = {"zero_shot": 2, "craft": 5, "linear": 3}  # method -> the query during which the server dies
 Run = Callable[[str], tuple[Record, dict[str, torch.Tensor]]]

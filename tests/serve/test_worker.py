@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
@@ -107,6 +108,25 @@ def test_what_nobody_waits_for_any_more_is_not_computed(started: Callable[..., t
     gate.set()
     assert worker.compute(lambda: 1).result(10) == 1
     assert metrics.value("forward_batches") == 0
+
+
+def test_a_worker_that_is_busy_is_not_waited_for_when_the_server_ends(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petlbench.serve.worker.CLOSING_SECONDS", 0.05)
+    worker = Worker({"a": rows}, 4, LONG, Metrics())
+    busy = worker.compute(gate.wait)
+    while not busy.running():
+        time.sleep(0.001)
+    waiting = worker.through("a", torch.zeros(1, 1), len)
+    worker.close()
+    assert waiting.cancelled() and busy.running()
+    assert worker.compute(lambda: 1).cancelled()  # nothing is begun any more
+
+
+def test_a_request_that_waits_for_others_does_not_keep_the_server_from_ending() -> None:
+    worker = Worker({"a": rows}, 4, LONG, Metrics())
+    waiting = worker.through("a", torch.zeros(1, 1), len)
+    worker.close()
+    assert waiting.cancelled() and not worker.is_alive
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 6)), min_size=1, max_size=12), st.integers(1, 8))
