@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from petlbench.serve.metrics import Metrics
+from petlbench.serve.refusal import Refusal
 
 T = TypeVar("T")
 CLOSING_SECONDS = 2.0  # a forward pass that is under way when the server ends may take so long; then it is left
@@ -57,19 +58,19 @@ class Worker:
         return self._put(Job("", None, lambda _: work()))
 
     def close(self) -> None:
-        """Cancel what waits and end the thread, which is not waited for when the model is busy for longer than CLOSING_SECONDS."""
+        """Refuse what waits and end the thread, which is not waited for when the model is busy for longer than CLOSING_SECONDS."""
         with self._changed:
             self._is_closing = True
             given_up, self._waiting = self._waiting, deque()
             self._changed.notify()
         for job in given_up:
-            job.future.cancel()
+            _give_up(job)
         self._thread.join(CLOSING_SECONDS)
 
     def _put(self, job: Job) -> Future[Any]:
         with self._changed:
             if self._is_closing:
-                job.future.cancel()
+                _give_up(job)
             else:
                 self._waiting.append(job)
                 self._changed.notify()
@@ -120,6 +121,11 @@ class Worker:
         self._metrics.add("forward_batches")
         self._metrics.add("forward_images", sum(sizes))
         return rows.split(sizes)
+
+
+def _give_up(job: Job) -> None:
+    if job.future.set_running_or_notify_cancel():
+        job.future.set_exception(Refusal(503, "ending", "this server is ending"))
 
 
 def companions(waiting: Sequence[Job], limit: int) -> tuple[list[Job], bool]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from petlbench.serve.metrics import Metrics
+from petlbench.serve.refusal import Refusal
 from petlbench.serve.worker import Job, Worker, companions
 
 LONG = 30.0  # seconds: a delay that no test waits for
@@ -20,6 +23,11 @@ LONG = 30.0  # seconds: a delay that no test waits for
 
 def rows(images: Tensor) -> Tensor:
     return images.flatten(1).sum(dim=1)
+
+
+def is_refused(future: Future[Any]) -> bool:
+    problem = future.exception(0)
+    return isinstance(problem, Refusal) and (problem.status, problem.code) == (503, "ending")
 
 
 @pytest.fixture
@@ -118,15 +126,15 @@ def test_a_worker_that_is_busy_is_not_waited_for_when_the_server_ends(gate: thre
         time.sleep(0.001)
     waiting = worker.through("a", torch.zeros(1, 1), len)
     worker.close()
-    assert waiting.cancelled() and busy.running()
-    assert worker.compute(lambda: 1).cancelled()  # nothing is begun any more
+    assert is_refused(waiting) and busy.running()
+    assert is_refused(worker.compute(lambda: 1))  # nothing is begun any more
 
 
 def test_a_request_that_waits_for_others_does_not_keep_the_server_from_ending() -> None:
     worker = Worker({"a": rows}, 4, LONG, Metrics())
     waiting = worker.through("a", torch.zeros(1, 1), len)
     worker.close()
-    assert waiting.cancelled() and not worker.is_alive
+    assert is_refused(waiting) and not worker.is_alive
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 6)), min_size=1, max_size=12), st.integers(1, 8))
