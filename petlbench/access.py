@@ -16,11 +16,12 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from petlbench.backbones.local import digest_of
 from petlbench.endpoint import ClassTexts, Endpoint, Output, tensor_bytes
 from petlbench.errors import AccessError, BudgetExceeded, ConfigError
 from petlbench.settings import Answers, Budget
 
-PHASES = ("train", "val", "test")
+PHASES = ("train", "val", "test", "curve")
 COUNTED = ("calls", "images", "contexts", "texts", "cached", "bytes")
 MAX_SCORES = 2**24  # scores (P, B, C) in one answer about contexts: 64 MB
 
@@ -89,6 +90,12 @@ class _Grant:
     context: Tensor | None  # (n, W)
     output: Output
     answers: Answers
+    uploaded: dict[str, tuple[str, ...]] = field(default_factory=dict)  # digest of images here -> digests that the endpoint knows them by
+
+    @property
+    def call_size(self) -> int:
+        """Images per call at most."""
+        return min(self.answers.batch, self.endpoint.facts.max_images or self.answers.batch)
 
 
 _grants: dict[int, _Grant] = {}
@@ -118,7 +125,7 @@ class QueryModel:
         -inf for classes that the answer does not name. At GRADIENTS they can be differentiated with respect to the images.
         """
         grant, texts = self._grant("scores", Access.SCORES, Access.CONTEXT, Access.GRADIENTS)
-        parts = images.split(self._call_size())
+        parts = images.split(grant.call_size)
         grant.meter.charge(Access.SCORES, calls=len(parts), images=len(images), bytes=tensor_bytes(images))
         if grant.access is Access.GRADIENTS and torch.is_grad_enabled() and images.requires_grad:
             grant.meter.note(Access.GRADIENTS)
@@ -133,39 +140,45 @@ class QueryModel:
         return grant.context.clone()
 
     def upload(self, images: Tensor) -> StoredImages:
-        """Send normalised images (B, 3, S, S) once, to be asked about in many contexts."""
+        """Send normalised images (B, 3, S, S) once, to be asked about in many contexts. What was uploaded before is not sent: it counts as cached."""
         grant, _ = self._grant("upload", Access.CONTEXT)
-        calls = -(-len(images) // self._call_size())
-        grant.meter.charge(Access.CONTEXT, calls=calls, images=len(images), bytes=tensor_bytes(images))
-        return StoredImages(grant.endpoint.upload(images.detach()), len(images))
+        parts = [(digest_of(part), part) for part in images.detach().split(grant.call_size)]
+        new = {digest: part for digest, part in parts if digest not in grant.uploaded}
+        count = sum(len(part) for part in new.values())
+        sent = {"calls": len(new), "images": count, "bytes": tensor_bytes(*new.values())}
+        grant.meter.charge(Access.CONTEXT, cached=len(images) - count, **sent)
+        for digest, part in new.items():
+            grant.uploaded[digest] = grant.endpoint.upload(part)
+        return StoredImages(tuple(known for digest, _ in parts for known in grant.uploaded[digest]), len(images))
 
     def context_scores(self, images: Tensor | StoredImages, contexts: Tensor, normalised: bool = True) -> Tensor:
         """Class scores (P, B, C) of images with each of the contexts (P, n, W) in place of the words that all class texts start with.
 
-        Stored images count as cached, once per context. ``normalised=False``: of image embeddings as they leave the tower, which no API
-        gives and released code uses (CraFT); only a model in this process can.
+        Stored images count as cached, once per context. Others are sent with the contexts, in as many calls as they need: those to be asked about
+        in many contexts are better uploaded. ``normalised=False``: of image embeddings as they leave the tower, which no API gives and released
+        code uses (CraFT); only a model in this process can.
         """
         grant, texts = self._grant("context_scores", Access.CONTEXT)
-        is_stored = isinstance(images, StoredImages)
-        count = images.count if isinstance(images, StoredImages) else len(images)
-        together = max(1, MAX_SCORES // (count * len(self.class_names)))
+        if isinstance(images, StoredImages):
+            questions: list[Tensor | tuple[str, ...]] = [images.digests]
+            count, weight, largest = images.count, 0, images.count
+        else:
+            questions = [*images.detach().split(grant.call_size)]
+            count, weight, largest = len(images), tensor_bytes(images), min(len(images), grant.call_size)
+        together = max(1, MAX_SCORES // (largest * len(self.class_names)))
         parts = contexts.detach().split(min(together, grant.endpoint.facts.max_contexts or together))
-        sent = {"cached": count * len(contexts)} if is_stored else {"images": count * len(parts)}
-        weight = tensor_bytes(contexts) + (0 if isinstance(images, StoredImages) else len(parts) * tensor_bytes(images))
-        grant.meter.charge(Access.CONTEXT, calls=len(parts), contexts=len(contexts), bytes=weight, **sent)
-        asked = images.digests if isinstance(images, StoredImages) else images.detach()
-        return torch.cat(grant.endpoint.context_scores(asked, parts, texts, grant.output, grant.answers.top_k, normalised))
+        sent = {"cached": count * len(contexts)} if isinstance(images, StoredImages) else {"images": count * len(parts)}
+        sent |= {"calls": len(questions) * len(parts), "contexts": len(questions) * len(contexts)}
+        grant.meter.charge(Access.CONTEXT, bytes=len(questions) * tensor_bytes(contexts) + len(parts) * weight, **sent)
+        told = (texts, grant.output, grant.answers.top_k, normalised)
+        return torch.cat([torch.cat(grant.endpoint.context_scores(asked, parts, *told)) for asked in questions], dim=1)
 
     def features(self, images: Tensor) -> Tensor:
         """Embeddings (B, D) of normalised images (B, 3, S, S): the pooled output of the vision tower, before any joint-space projection."""
         grant, _ = self._grant("features", Access.FEATURES)
-        parts = images.detach().split(self._call_size())
+        parts = images.detach().split(grant.call_size)
         grant.meter.charge(Access.FEATURES, calls=len(parts), images=len(images), bytes=tensor_bytes(images))
         return torch.cat(grant.endpoint.features(parts))
-
-    def _call_size(self) -> int:
-        grant = _grants[self.ticket]
-        return min(grant.answers.batch, grant.endpoint.facts.max_images or grant.answers.batch)
 
     def _grant(self, verb: str, *rungs: Access) -> tuple[_Grant, ClassTexts]:
         grant = _grants.get(self.ticket)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from petlbench import access
 from petlbench.access import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.data.batches import TrainingData
-from petlbench.endpoint import ClassTexts
+from petlbench.endpoint import ClassTexts, Endpoint, tensor_bytes
 from petlbench.errors import AccessError, BudgetExceeded, ConfigError
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
@@ -119,7 +120,86 @@ def test_images_uploaded_in_parts_answer_as_those_uploaded_at_once_and_contexts_
         counted = meter.counts["train"]["contexts"], meter.counts["train"]["cached"]
         expected = model.context_scores(whole, some)
     torch.testing.assert_close(found, torch.cat([expected, expected[:, 4:]], dim=1))
-    assert counted == (5, 5 * 8)
+    assert counted == (5, 2 + 5 * 8), "two images were uploaded again"
+
+
+class _Noted:
+    """An endpoint that takes down what it is sent."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.sent = dict.fromkeys(("calls", "images", "contexts", "bytes"), 0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._endpoint, name)
+
+    def upload(self, images: Tensor) -> tuple[str, ...]:
+        self._note(images)
+        return self._endpoint.upload(images)
+
+    def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        for part in parts:
+            self._note(part)
+        return self._endpoint.features(parts)
+
+    def context_scores(self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], *told: Any) -> list[Tensor]:
+        for part in contexts:
+            self._note(images if isinstance(images, Tensor) else torch.empty(0), part)
+        return self._endpoint.context_scores(images, contexts, *told)
+
+    def _note(self, images: Tensor, contexts: Tensor | None = None) -> None:
+        others = torch.empty(0) if contexts is None else contexts
+        amounts = {"calls": 1, "images": len(images), "contexts": len(others), "bytes": tensor_bytes(images, others)}
+        self.sent = {name: amount + amounts[name] for name, amount in self.sent.items()}
+
+
+VERBS: dict[str, Callable[[QueryModel], object]] = {
+    "upload": lambda model: model.upload(images(7)),
+    "upload_again": lambda model: [model.upload(images(count)) for count in (4, 7, 4)],
+    "features": lambda model: model.features(images(7)),
+    "stored": lambda model: model.context_scores(model.upload(images(7)), contexts(model, 5)),
+    "sent": lambda model: model.context_scores(images(7), contexts(model, 5)),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_is_charged_is_what_is_sent(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rung = Access.FEATURES if verb == "features" else Access.CONTEXT
+    meter, endpoint, texts = Meter(phase="test"), _Noted(tiny_backbone().endpoint(CPU)), ClassTexts(PROMPTS, "a photo of a")
+    monkeypatch.setattr(access, "MAX_SCORES", 4 * len(NAMES) * 2)  # two contexts per call about four images
+    with grant(rung, endpoint, NAMES, texts, meter, Answers(batch=4)) as model:
+        meter.phase = "train"
+        VERBS[verb](model)
+    counts = meter.counts["train"]
+    assert {name: counts[name] for name in endpoint.sent} == endpoint.sent
+    assert counts["calls"] > 0
+
+
+@pytest.mark.parametrize(("rung", "verb"), [(Access.FEATURES, "features"), (Access.CONTEXT, "upload"), (Access.CONTEXT, "scores")])
+def test_seven_images_in_calls_of_four_are_two_calls_and_the_bytes_of_seven(rung: Access, verb: str) -> None:
+    meter = Meter(phase="test")
+    with granted(rung, meter=meter, answers=Answers(batch=4)) as model:
+        meter.phase = "train"
+        getattr(model, verb)(images(7))
+    counts = meter.counts["train"]
+    assert (counts["calls"], counts["images"], counts["cached"], counts["bytes"]) == (2, 7, 0, 7 * 3 * 16 * 16 * 4)
+
+
+def test_images_that_were_uploaded_before_are_cached_and_cost_no_budget() -> None:
+    meter = Meter(Budget(images=4))
+    with granted(Access.CONTEXT, meter=meter) as model:
+        first, second = model.upload(images(4)), model.upload(images(4))
+    assert first == second
+    assert (meter.counts["train"]["images"], meter.counts["train"]["cached"], meter.counts["train"]["calls"]) == (4, 4, 1)
+
+
+def test_images_beyond_a_call_are_answered_in_their_order() -> None:
+    found = []
+    for batch in (3, 256):
+        with granted(Access.CONTEXT, answers=Answers(batch=batch)) as model:
+            found.append(model.context_scores(images(7), contexts(model, 2)))
+    assert found[0].shape == (2, 7, 3)
+    torch.testing.assert_close(*found)
 
 
 def test_contexts_are_budgeted_and_the_refused_query_counts_for_nothing() -> None:
