@@ -15,6 +15,7 @@ from enum import IntEnum
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from petlbench.backbones.local import digest_of
 from petlbench.endpoint import ClassTexts, Endpoint, Output, tensor_bytes
@@ -100,6 +101,8 @@ class _Grant:
 
 _grants: dict[int, _Grant] = {}
 _tickets = itertools.count(1)
+_graphs: dict[int, Callable[[Tensor], Tensor]] = {}  # on the model's side, of answers that may be differentiated
+_receipts = itertools.count(1)
 
 
 class QueryModel:
@@ -124,7 +127,7 @@ class QueryModel:
         Logits, which are cosine similarities with the class texts times the model's scale; under a restricted output log-probabilities,
         -inf for classes that the answer does not name. At GRADIENTS they can be differentiated with respect to the images.
         """
-        grant, texts = self._grant("scores", Access.SCORES, Access.CONTEXT, Access.GRADIENTS)
+        grant, texts = _grant_of(self.ticket, "scores", Access.SCORES, Access.CONTEXT, Access.GRADIENTS)
         parts = images.split(grant.call_size)
         grant.meter.charge(Access.SCORES, calls=len(parts), images=len(images), bytes=tensor_bytes(images))
         if grant.access is Access.GRADIENTS and torch.is_grad_enabled() and images.requires_grad:
@@ -135,13 +138,13 @@ class QueryModel:
     @property
     def context(self) -> Tensor:
         """Word embeddings (n, W) of the words that all class texts start with."""
-        grant, _ = self._grant("context", Access.CONTEXT)
+        grant, _ = _grant_of(self.ticket, "context", Access.CONTEXT)
         assert grant.context is not None, "CONTEXT is granted with a context"
         return grant.context.clone()
 
     def upload(self, images: Tensor) -> StoredImages:
         """Send normalised images (B, 3, S, S) once, to be asked about in many contexts. What was uploaded before is not sent: it counts as cached."""
-        grant, _ = self._grant("upload", Access.CONTEXT)
+        grant, _ = _grant_of(self.ticket, "upload", Access.CONTEXT)
         parts = [(digest_of(part), part) for part in images.detach().split(grant.call_size)]
         new = {digest: part for digest, part in parts if digest not in grant.uploaded}
         count = sum(len(part) for part in new.values())
@@ -158,7 +161,7 @@ class QueryModel:
         in many contexts are better uploaded. ``normalised=False``: of image embeddings as they leave the tower, which no API gives and released
         code uses (CraFT); only a model in this process can.
         """
-        grant, texts = self._grant("context_scores", Access.CONTEXT)
+        grant, texts = _grant_of(self.ticket, "context_scores", Access.CONTEXT)
         if isinstance(images, StoredImages):
             questions: list[Tensor | tuple[str, ...]] = [images.digests]
             count, weight, largest = images.count, 0, images.count
@@ -175,27 +178,26 @@ class QueryModel:
 
     def features(self, images: Tensor) -> Tensor:
         """Embeddings (B, D) of normalised images (B, 3, S, S): the pooled output of the vision tower, before any joint-space projection."""
-        grant, _ = self._grant("features", Access.FEATURES)
+        grant, _ = _grant_of(self.ticket, "features", Access.FEATURES)
         parts = images.detach().split(grant.call_size)
         grant.meter.charge(Access.FEATURES, calls=len(parts), images=len(images), bytes=tensor_bytes(images))
         return torch.cat(grant.endpoint.features(parts))
 
-    def _grant(self, verb: str, *rungs: Access) -> tuple[_Grant, ClassTexts]:
-        grant = _grants.get(self.ticket)
-        if grant is None:
-            raise AccessError(f"model.{verb} was called after the run that granted the model had ended")
-        if grant.access not in rungs:
-            names = " or ".join(rung.name for rung in rungs)
-            raise AccessError(f"model.{verb} needs access {names}, the method declares {grant.access.name}")
-        if grant.texts is None:
-            if grant.access is not Access.FEATURES:
-                name = grant.endpoint.facts.name
-                raise AccessError(f"{name} has no text tower, so it cannot score classes; choose a vision-language backbone")
-            return grant, _NO_TEXTS
-        return grant, grant.texts
-
 
 _NO_TEXTS = ClassTexts(())
+
+
+def _grant_of(ticket: int, verb: str, *rungs: Access) -> tuple[_Grant, ClassTexts]:
+    """What a ticket stands for, and its class texts. AccessError when it does not allow the verb."""
+    grant = _grants.get(ticket)
+    if grant is None:
+        raise AccessError(f"model.{verb} was called after the run that granted the model had ended")
+    if grant.access not in rungs:
+        names = " or ".join(rung.name for rung in rungs)
+        raise AccessError(f"model.{verb} needs access {names}, the method declares {grant.access.name}")
+    if grant.texts is None and grant.access is not Access.FEATURES:
+        raise AccessError(f"{grant.endpoint.facts.name} has no text tower, so it cannot score classes; choose a vision-language backbone")
+    return grant, grant.texts or _NO_TEXTS
 
 
 class _ThroughTheModel(torch.autograd.Function):
@@ -210,23 +212,25 @@ class _ThroughTheModel(torch.autograd.Function):
         return logits
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.receipt.redeem()(*gradients), None  # type: ignore[attr-defined]
+        return _redeem(ctx.receipt.number)(*gradients), None  # type: ignore[attr-defined]
 
 
 class _Receipt:
     """A number that stands for a graph on the model's side; the graph is dropped with the number."""
 
-    _graphs: dict[int, Callable[[Tensor], Tensor]] = {}  # noqa: RUF012 (one table for all, behind the class)
-    _numbers = itertools.count(1)
-
     def __init__(self, pull: Callable[[Tensor], Tensor]) -> None:
-        self.number = next(self._numbers)
-        self._graphs[self.number] = pull
-        weakref.finalize(self, self._graphs.pop, self.number, None)
+        self.number = next(_receipts)
+        _graphs[self.number] = pull
+        weakref.finalize(self, _graphs.pop, self.number, None)
 
-    def redeem(self) -> Callable[[Tensor], Tensor]:
-        return self._graphs.pop(self.number)
+
+def _redeem(number: int) -> Callable[[Tensor], Tensor]:
+    """The way back through a graph, which is let go of. AccessError the second time."""
+    if number not in _graphs:
+        raise AccessError("scores can be differentiated once; for another gradient ask the model again")
+    return _graphs.pop(number)
 
 
 def check_output(name: str, needed: Output, given: Output, where: str) -> None:

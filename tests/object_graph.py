@@ -6,30 +6,36 @@ import gc
 import types
 from collections.abc import Iterator
 
-_STOP = (type, types.ModuleType)
-
 
 def reachable(root: object) -> Iterator[object]:
     """Everything that code holding ``root`` can get at through attributes, containers, closures, defaults and bound methods.
 
-    Modules, classes and the globals of functions are not followed: behind those lies all of Python.
+    Modules, others' classes and the globals of functions are not followed: behind those lies all of Python.
     """
     seen: set[int] = set()
     waiting = [root]
     while waiting:
         found = waiting.pop()
-        if id(found) in seen or isinstance(found, _STOP):
+        if id(found) in seen or _is_a_stop(found):
             continue
         seen.add(id(found))
         yield found
         waiting += _following(found)
 
 
+def _is_a_stop(found: object) -> bool:
+    if isinstance(found, type):
+        return found.__module__.partition(".")[0] != "petlbench"
+    return isinstance(found, types.ModuleType)
+
+
 def _following(found: object) -> list[object]:
+    if isinstance(found, type):
+        return [*vars(found).values(), *found.__bases__]
     if isinstance(found, types.FunctionType):
         cells = [cell.cell_contents for cell in found.__closure__ or () if _is_filled(cell)]
         return [*cells, *(found.__defaults__ or ()), *(found.__kwdefaults__ or {}).values(), found.__dict__]
-    return gc.get_referents(found)
+    return [*gc.get_referents(found), type(found)]
 
 
 def _is_filled(cell: types.CellType) -> bool:

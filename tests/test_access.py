@@ -55,6 +55,20 @@ def test_the_handle_leads_to_no_tensor_and_no_module(access: Access) -> None:
         assert not [found for found in reachable(model) if isinstance(found, (Tensor, nn.Module, Backbone, Meter))]
 
 
+def test_a_handle_has_no_methods_but_its_verbs() -> None:
+    methods = {name for name in dir(QueryModel) if callable(getattr(QueryModel, name)) and not name.startswith("__")}
+    assert methods == {"scores", "upload", "context_scores", "features"}
+
+
+def test_the_walk_finds_what_a_class_of_this_package_hides(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tiny_backbone()
+    with granted(Access.SCORES) as model:
+        for hidden in (secret, lambda: secret):
+            monkeypatch.setattr(QueryModel, "hidden", hidden, raising=False)
+            for held in (model, model.scores):
+                assert any(isinstance(found, nn.Parameter) for found in reachable(held))
+
+
 def test_the_walk_finds_what_a_closure_a_bound_method_or_a_container_hides() -> None:
     secret = tiny_backbone()
     hidden = [lambda: secret, secret.embed_images, {"deep": [(secret.vit,)]}]

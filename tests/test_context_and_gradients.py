@@ -265,9 +265,21 @@ def test_gradients_with_respect_to_images_are_those_of_the_plain_model() -> None
 
 def test_no_weight_is_given_a_gradient() -> None:
     backbone = tiny_backbone()
+    backbone.vit.requires_grad_(True)  # else there could be none
     with granted(Access.GRADIENTS, backbone) as model:
         model.scores(images().requires_grad_(True)).sum().backward()
-    assert all(p.grad is None and not p.requires_grad for p in backbone.vit.parameters())
+    assert all(p.grad is None for p in backbone.vit.parameters())
+
+
+def test_an_answer_is_differentiated_once_and_never_twice_over() -> None:
+    asked = images().requires_grad_(True)
+    with granted(Access.GRADIENTS) as model:
+        scores = model.scores(asked)
+        (gradient,) = torch.autograd.grad((scores**2).sum(), asked, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            gradient.sum().backward()
+        with pytest.raises(AccessError, match="ask the model again"):
+            scores.sum().backward()
 
 
 @pytest.mark.parametrize("rung", [Access.CONTEXT, Access.GRADIENTS])
@@ -307,7 +319,7 @@ def test_the_walk_of_a_graph_finds_weights_that_it_leads_to() -> None:
 
 
 def test_a_graph_that_is_not_used_is_dropped_with_the_answer() -> None:
-    held = access._Receipt._graphs
+    held = access._graphs
     with granted(Access.GRADIENTS) as model:
         before = len(held)
         answer = model.scores(images().requires_grad_(True))
