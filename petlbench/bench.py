@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from petlbench.checks import check, is_possible
 from petlbench.config import RunConfig, load_suite, method_names, names, parse_overrides, resolve
 from petlbench.data.load import find_task
 from petlbench.data.task import TASKS
@@ -15,6 +16,7 @@ from petlbench.errors import ConfigError, did_you_mean
 from petlbench.method import METHODS
 from petlbench.records.store import RecordStore
 from petlbench.run import record_path
+from petlbench.shared import pinned
 
 State = Literal["done", "failed", "missing"]
 
@@ -35,24 +37,37 @@ class PlannedRun:
 def plan(arguments: Sequence[str]) -> list[PlannedRun]:
     """The runs that ``method=all|A,B task=SUITE|TASK,… seeds=0,1 key=value…`` stands for, each with its state on disk.
 
-    Without ``seeds`` one seed, 0. A cancelled or broken record counts as missing, one that failed or diverged as failed.
+    Without ``seeds`` one seed, 0. A cancelled or broken record counts as missing, one that failed or diverged as failed. Every run is checked, so
+    that a grid does not end in its middle; methods that only ``all`` stands for are left out where the backbone does not give what they need.
     """
-    words = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
     parse_overrides(arguments)  # refuses malformed words
-    selected = {
-        "method": words.get("method", "all"),
-        "task": words.get("task", "mini"),
-        "seeds": words.get("seeds", words.get("seed", "0")),
-    }
+    words = _words(arguments)
+    named = words.get("method", "all").split(",")
     common = [argument for argument in arguments if argument.partition("=")[0] not in ("method", "task", "seeds", "seed")]
     grid = []
-    for method in selected_methods(selected["method"]):
-        for task in selected_tasks(selected["task"]):
-            for seed in selected_seeds(selected["seeds"]):
-                cell = (f"method={method}", f"task={task}", f"seed={seed}", *common)
+    for method in selected_methods_of(arguments):
+        for task in selected_tasks(words.get("task", "mini")):
+            for seed in selected_seeds(words.get("seeds", words.get("seed", "0"))):
+                cell = [f"method={method}", f"task={task}", f"seed={seed}", *common]
                 config = resolve(cell)
-                grid.append(PlannedRun(cell, config, state_of(config)))
+                if method not in named and not is_possible(config):
+                    continue
+                check(config)
+                config = pinned(config)
+                if config.backbone.is_remote:
+                    common = [word for word in common if not word.startswith("backbone=")] + [f"backbone={config.backbone.name}"]
+                    cell = [*cell[:3], *common]
+                grid.append(PlannedRun(tuple(cell), config, state_of(config)))
     return grid
+
+
+def selected_methods_of(arguments: Sequence[str]) -> list[str]:
+    """The methods that the words of a bench name."""
+    return selected_methods(_words(arguments).get("method", "all"))
+
+
+def _words(arguments: Sequence[str]) -> dict[str, str]:
+    return {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
 
 
 def selected_methods(text: str) -> list[str]:

@@ -30,7 +30,7 @@ S = TypeVar("S")
 _SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": Answers, "budget": Budget}
 _SCALARS = {"seed": 0, "precision": "auto"}
 _PRECISIONS = ("auto", "fp32", "bf16")
-_SHORT = {"method": "method.name", "backbone": "backbone.name", "url": "backbone.url"}
+_SHORT = {"method": "method.name", "backbone": "backbone.name"}
 _EXECUTION = {field.name for field in dataclasses.fields(Execution)}
 
 
@@ -148,7 +148,7 @@ def load_method(name: str) -> tuple[type[Method], dict[str, Any]]:
 
 
 def parse_overrides(arguments: Sequence[str], short: Mapping[str, str] = _SHORT) -> dict[str, Any]:
-    """``key=value`` words as nested plain values. ``method=NAME`` and ``backbone=NAME`` are short for their ``.name``, ``url`` for ``backbone.url``."""
+    """``key=value`` words as nested plain values. ``method=NAME`` and ``backbone=NAME`` are short for their ``.name``."""
     words = []
     for argument in arguments:
         key, equals, value = argument.partition("=")

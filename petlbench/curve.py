@@ -11,7 +11,7 @@ from petlbench.records.schema import CurvePoint
 class Curve:
     """Test accuracy (percent) whenever the images or contexts sent in training have doubled since the last look, and at the end.
 
-    The looks are counted as queries of the test phase. A method that sends nothing after its first step is looked at once, at the end.
+    The looks are counted as queries of a phase of their own. A method that sends nothing after its first step is looked at once, at the end.
     """
 
     def __init__(self, meter: Meter, look: Callable[[], float]) -> None:
@@ -27,7 +27,7 @@ class Curve:
             self._last = sent
         elif any(now >= 2 * then and now > then for now, then in zip(sent, self._last, strict=True)):
             self._last = sent
-            self._meter.phase = "test"
+            self._meter.phase = "curve"
             self._add(sent, self._look())
             self._meter.phase = "train"
 

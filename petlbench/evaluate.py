@@ -65,7 +65,7 @@ def export_merged(saved: Checkpoint, path: Path) -> None:
 @contextmanager
 def _reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iterator[tuple[Learner, Backbone | RemoteBackbone]]:
     """The learner of a checkpoint with what it had learned, on the backbone that it was learned on."""
-    backbone, checksum = shared_backbone(config.backbone, device)
+    backbone, checksum = shared_backbone(config, device)
     if checksum != saved.backbone_sha256:
         raise CheckpointError(f"it was learned on {config.backbone.name} weights {saved.backbone_sha256[:12]}…, these are {checksum[:12]}…")
     method = load_method(config.method)[0](config.method_config, config.seed)

@@ -76,6 +76,11 @@ class QueryMethod(Method, nn.Module):
         nn.Module.__init__(self)
         Method.__init__(self, config, seed)
 
+    @property
+    def in_process_only(self) -> str | None:
+        """What its configuration asks of the model that no API gives, if anything."""
+        return None
+
     def templates(self, of_task: tuple[str, ...]) -> tuple[str, ...]:
         """What class texts are made of, each with one {}. At CONTEXT exactly one, which starts with the words of the context."""
         return of_task

@@ -18,23 +18,22 @@ import torch
 from torch import Tensor
 
 from petlbench import measure, provenance
-from petlbench.access import Access, Meter, check_output
-from petlbench.backbones.backbone import BACKBONES
+from petlbench.access import Meter
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoint import save_checkpoint, save_predictions
+from petlbench.checks import check
 from petlbench.config import RunConfig, load_method, suite_of
 from petlbench.curve import Curve
 from petlbench.data.batches import Batches, TrainingData
-from petlbench.data.load import Task, find_task
-from petlbench.endpoint import Output
-from petlbench.errors import BudgetExceeded, ConfigError, Diverged, PetlbenchError
-from petlbench.learners import Learner, check_remote, open_learner
+from petlbench.data.load import Task
+from petlbench.errors import BudgetExceeded, Diverged, PetlbenchError
+from petlbench.learners import Learner, open_learner
 from petlbench.memo import Memo
 from petlbench.method import Method, QueryMethod
 from petlbench.optim.precision import choose
 from petlbench.records import schema
 from petlbench.records.store import RecordStore, run_id
-from petlbench.shared import EVAL_BATCH, accuracy, loaded, open_task, pick_device, shared_backbone
+from petlbench.shared import EVAL_BATCH, accuracy, loaded, open_task, pick_device, pinned, shared_backbone
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
 
@@ -44,8 +43,8 @@ def execute(config: RunConfig, progress: Progress = lambda done, total: None, re
 
     A failure is recorded and returned (with ``reraise`` also raised); an interrupt is recorded as ``cancelled`` and raised again.
     """
-    _Run.check(config)
-    run = _Run(config, progress)
+    check(config)
+    run = _Run(pinned(config), progress)
     status, error = "ok", None
     failure: BaseException | None = None
     try:
@@ -100,31 +99,16 @@ class _Run:
         self.counted: dict[str, Any] = {}  # fields of Cost
         self.status = "ok"
         self._curve: Curve | None = None
+        self._images_of_looks = (0, 0)  # forwarded and encoded for the curve only
         self._best: tuple[float, dict[str, Tensor]] | None = None
         self._select: Callable[[schema.Epoch], schema.Epoch] = lambda epoch: epoch  # under the rule ``last`` there is nothing to look at
-
-    @staticmethod
-    def check(config: RunConfig) -> None:
-        """Refuse before anything is computed or recorded: an unknown task or backbone, a folder that could not be written to."""
-        find_task(config.task)
-        if config.backbone.url is None:
-            BACKBONES.get(config.backbone.name.partition(":")[0])
-        method = load_method(config.method)[0]
-        if config.backbone.url is not None:
-            check_remote(config.method, method.access)
-        if issubclass(method, QueryMethod) and method.access is not Access.FEATURES:
-            check_output(config.method, method.output, Output[config.access.output.upper()], "access.output")
-        out = Path(config.execution.out)
-        parent = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ConfigError(f"cannot write to {out}: {parent} is not a writable folder; choose another with out=DIR")
 
     def carry_out(self) -> None:
         config = self.config
         torch.set_num_threads(config.execution.threads or os.cpu_count() or 1)
         measure.reset_peak_memory(self.device)
         with self.clock.measure("total"):
-            backbone, checksum = shared_backbone(config.backbone, self.device)
+            backbone, checksum = shared_backbone(config, self.device)
             self.facts["backbone"] = schema.BackboneId(
                 name=backbone.name,
                 sha256=checksum,
@@ -141,7 +125,9 @@ class _Run:
                     self._fit(learner, task)
                     self._test(learner, task, checksum)
                 finally:
-                    self.counted |= {"images_forwarded": learner.images_forwarded(), "images_encoded": learner.images_encoded()}
+                    looked_forwarded, looked_encoded = self._images_of_looks
+                    self.counted["images_forwarded"] = learner.images_forwarded() - looked_forwarded
+                    self.counted["images_encoded"] = learner.images_encoded() - looked_encoded
         if backbone.checksum() != checksum:
             loaded.cache_clear()
             raise RuntimeError(
@@ -161,8 +147,8 @@ class _Run:
         watched = {"best_val": val, "oracle_test": test}.get(self.config.protocol.selection)
         if watched is not None:
             self._select = partial(self._keep_best, learner, watched)
-        if recipe.curve and isinstance(self.method, QueryMethod):
-            self._curve = Curve(self.meter, lambda: accuracy(learner.predict(test), test.labels))
+        if self.config.execution.curve and isinstance(self.method, QueryMethod):
+            self._curve = Curve(self.meter, partial(self._looked, learner, test))
         self.meter.phase = "train"
         _running[ticket] = self
         with self.clock.measure("train"):
@@ -194,6 +180,15 @@ class _Run:
         """Take down how good the method has become, when it is time to."""
         if self._curve is not None:
             self._curve.after_step()
+
+    def _looked(self, learner: Learner, test: Batches) -> float:
+        """Test accuracy for the curve. What it costs is counted apart: a run without a curve has the same cost."""
+        before = (learner.images_forwarded(), learner.images_encoded())
+        with self.clock.measure("curve"):
+            reached = accuracy(learner.predict(test), test.labels)
+        forwarded, encoded = self._images_of_looks
+        self._images_of_looks = (forwarded + learner.images_forwarded() - before[0], encoded + learner.images_encoded() - before[1])
+        return reached
 
     def _is_looked_at(self, epoch: int) -> bool:
         """Whether a selection rule that looks at epochs looks at this one."""
@@ -268,7 +263,7 @@ class _Run:
             "code": provenance.code(),
             "environment": provenance.environment(self.device, self.precision),
             "cost": schema.Cost(
-                train_seconds=seconds.get("train", 0.0),
+                train_seconds=seconds.get("train", 0.0) - seconds.get("curve", 0.0),
                 eval_seconds=seconds.get("eval", 0.0),
                 total_seconds=seconds.get("total", 0.0),
                 queries=queries,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import Literal
+from urllib.parse import urlsplit
 
 _SCHEDULE_STEPS = {"timm_cosine": "epoch", "dassl_cosine": "epoch", "vp_cosine": "step"}  # of the schedules that leave no choice
 
@@ -56,7 +57,6 @@ class Train:
     drop_path: float = 0.0  # stochastic depth of the backbone's blocks while training: from 0 in the first to this rate in the last
     checkpoint_activations: bool = False  # recompute a block's activations in the backward pass instead of keeping them
     compile: bool = False  # torch.compile every block
-    curve: bool = False  # of methods that ask: test accuracy whenever what they have sent has doubled, to be drawn and for nothing else
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "epochs", "batch_size", "accumulate")
@@ -91,11 +91,10 @@ class BackboneChoice:
 
     name: str = "mini_clip"  # petlbench backbones lists all
     checkpoint: str | None = None  # a local weight file to use instead of the card's
-    url: str | None = None  # of the server that backbone=remote asks; url=… for short
 
-    def __post_init__(self) -> None:
-        if (self.name == "remote") != (self.url is not None):
-            raise ValueError("url belongs to backbone=remote, as in: backbone=remote url=http://127.0.0.1:8000")
+    @property
+    def is_remote(self) -> bool:
+        return self.name.partition(":")[0] == "remote"
 
 
 @dataclass
@@ -134,10 +133,28 @@ class Execution:
     save: bool = False  # keep what was learned, as safetensors
     cache_mb: int = 4096  # memory for activations that are computed once and reused; more go to a memory-mapped temporary file
     data_root: str | None = None  # where datasets lie; null: the environment variable PETLBENCH_DATA
+    url: str | None = None  # of the server that backbone=remote asks
+    curve: bool = True  # of methods that ask: test accuracy whenever what they have sent has doubled, to be drawn and for nothing else
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "threads")
         _check_at_least(0, self, "cache_mb")
+        if self.url is not None:
+            _check_address(self.url)
+
+
+def _check_address(url: str) -> None:
+    """ValueError unless it is a server's address and nothing else: what else it could hold would end up in logs and records."""
+    example = "expected one such as http://127.0.0.1:8000"
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 (raises)
+    except ValueError:
+        raise ValueError(f"url is no address; {example}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"url must be the address of a server, got {url!r}; {example}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError(f"url must hold no password and no query; put a token into the environment variable PETLBENCH_TOKEN, {example}")
 
 
 def _check_at_least(least: int, section: Protocol | Train | Answers | Budget | Execution, *names: str) -> None:

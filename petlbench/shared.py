@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
 
 import torch
@@ -12,7 +13,6 @@ from petlbench.backbones.remote import RemoteBackbone
 from petlbench.config import RunConfig
 from petlbench.data.load import Task, find_task, load_task
 from petlbench.errors import ConfigError
-from petlbench.settings import BackboneChoice
 
 EVAL_BATCH = 256  # images per forward pass when nothing is kept for a backward pass
 
@@ -30,12 +30,27 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def shared_backbone(choice: BackboneChoice, device: torch.device) -> tuple[Backbone | RemoteBackbone, str]:
-    """A backbone and its checksum. One in this process is loaded once; a server is asked anew, since it may be another one now."""
-    if choice.url is not None:
-        remote = RemoteBackbone(choice.url)
-        return remote, remote.checksum()
-    return loaded(choice.name, choice.checkpoint, device)
+def pinned(config: RunConfig) -> RunConfig:
+    """The same run; ``backbone=remote`` with the name and the weights of the model that is served there, which decide the run's id. The address does
+    not: the same model may be found elsewhere tomorrow."""
+    if config.backbone.name != "remote":
+        return config
+    assert config.execution.url is not None, "a run is checked first"
+    name = RemoteBackbone(config.execution.url).name
+    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name=name))
+
+
+def shared_backbone(config: RunConfig, device: torch.device) -> tuple[Backbone | RemoteBackbone, str]:
+    """A run's backbone and its checksum. One in this process is loaded once; a server is asked anew, since it may be another one now."""
+    choice, url = config.backbone, config.execution.url
+    if not choice.is_remote:
+        return loaded(choice.name, choice.checkpoint, device)
+    if url is None:
+        raise ConfigError(f"{choice.name} is a model behind HTTP; say where with url=http://HOST:PORT")
+    remote = RemoteBackbone(url)
+    if choice.name not in ("remote", remote.name):
+        raise ConfigError(f"{url} serves {remote.name}, the run is about {choice.name}")
+    return remote, remote.checksum()
 
 
 @lru_cache(maxsize=2)

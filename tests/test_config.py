@@ -180,7 +180,7 @@ CHANGES = {
     "train.weight_decay": 0.5, "train.momentum": 0.5, "train.schedule": "constant", "train.schedule_step": "epoch",
     "train.warmup_epochs": 2, "train.warmup_learning_rate": 1e-4, "train.min_learning_rate": 1e-4,
     "train.label_smoothing": 0.1, "train.accumulate": 2, "train.clip_norm": 1, "train.drop_path": 0.1,
-    "train.checkpoint_activations": True, "train.compile": True, "train.drop_last": True, "train.curve": False,  # on in the suite
+    "train.checkpoint_activations": True, "train.compile": True, "train.drop_last": True,
     "access.output": "label", "access.top_k": 2, "access.batch": 8,
     "budget.calls": 1, "budget.images": 1, "budget.contexts": 1, "budget.texts": 1, "budget.bytes": 1,
 }  # fmt: skip
@@ -201,15 +201,16 @@ def test_no_setting_was_forgotten_above() -> None:
         "method": load_method("lora")[0].Config,
     }
     fields = {f"{name}.{field.name}" for name, section in sections.items() for field in dataclasses.fields(section)}
-    assert fields == {key for key in CHANGES if "." in key} | {"backbone.url"}
+    assert fields == {key for key in CHANGES if "." in key}
 
 
-def test_a_remote_model_is_told_by_its_address() -> None:
-    one, other = (configured("backbone=remote", f"url=http://127.0.0.1:{port}") for port in (8000, 8001))
-    assert run_id(one.identity) != run_id(other.identity)
-    for words in (["backbone=remote"], ["url=http://127.0.0.1:8000"]):
-        with pytest.raises(ConfigError, match=r"backbone\.url belongs to backbone=remote, as in"):
-            configured(*words)
+@pytest.mark.parametrize(
+    "url", ["8000", "ftp://host", "http://", "http://host:port", "http://me:secret@host", "http://host/?token=abc", "http://host/#x"]
+)
+def test_an_address_that_is_none_or_holds_a_secret_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^url ") as caught:
+        configured("backbone=remote", f"url={url}")
+    assert "8000" in str(caught.value) and "secret" not in str(caught.value)
 
 
 def test_a_part_for_a_task_may_say_where_its_numbers_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +220,19 @@ def test_a_part_for_a_task_may_say_where_its_numbers_come_from(monkeypatch: pyte
     assert (config.method_config.rank, config.hyperparameters) == (3, "task mini/digits")
 
 
-@pytest.mark.parametrize("word", ["out=elsewhere", "device=cpu", "threads=2", "save=true", "data_root=elsewhere", "cache_mb=1"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "out=elsewhere",
+        "url=http://127.0.0.1:8000",
+        "curve=false",
+        "device=cpu",
+        "threads=2",
+        "save=true",
+        "data_root=elsewhere",
+        "cache_mb=1",
+    ],
+)
 def test_where_and_how_a_run_is_carried_out_is_not_part_of_its_id(word: str) -> None:
     assert word.partition("=")[0] in {field.name for field in dataclasses.fields(Execution)}
     assert run_id(configured(word).identity) == run_id(configured().identity)

@@ -46,9 +46,9 @@ def test_a_method_that_sends_everything_at_once_is_looked_at_at_the_end_only() -
     assert [(point.images, point.accuracy) for point in curve.points] == [(400, 80.0)]
 
 
-def test_a_look_belongs_to_the_test_phase_and_training_goes_on_in_its_own() -> None:
+def test_a_look_belongs_to_a_phase_of_its_own_and_training_goes_on_in_its_own() -> None:
     _, meter, phases = followed(*[(10, 0)] * 5)
-    assert phases == ["test", "test"] and meter.phase == "train"
+    assert phases == ["curve", "curve"] and meter.phase == "train"
 
 
 def test_the_end_replaces_a_look_at_the_same_place() -> None:
@@ -76,13 +76,16 @@ def asked(out: Path, *words: str) -> Record:
 
 
 def test_the_points_of_a_run_end_with_its_result_and_change_nothing(tmp_path: Path) -> None:
-    record, without = asked(tmp_path), asked(tmp_path, "train.curve=false")
+    record, without = asked(tmp_path), asked(tmp_path, "curve=false")
     assert record.metrics is not None and without.metrics is not None
     per_epoch = record.cost.queries["train"].images // 4
     assert [point.images for point in record.curve] == [2 * per_epoch, 4 * per_epoch]
     assert record.curve[-1].accuracy == record.metrics.accuracy == without.metrics.accuracy
     assert (without.curve, without.cost.queries["train"]) == ([], record.cost.queries["train"])
-    assert record.cost.queries["test"].images == without.cost.queries["test"].images + 2 * 500
+    assert record.cost.queries["test"] == without.cost.queries["test"]
+    assert record.cost.queries["curve"].images == 500 * len(record.curve)
+    assert record.cost.images_forwarded == without.cost.images_forwarded
+    assert record.run_id == without.run_id
 
 
 def test_a_run_that_spends_its_budget_ends_with_what_it_has_learned(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from petlbench.data.batches import Batches
 from petlbench.errors import CheckpointError
 from petlbench.evaluate import evaluate_checkpoint, export_merged
 from petlbench.run import execute
-from petlbench.settings import BackboneChoice
 from petlbench.shared import open_task, shared_backbone
 
 CPU = torch.device("cpu")
@@ -32,7 +31,7 @@ def test_a_plain_timm_model_with_the_exported_weights_predicts_what_the_run_did(
     saved = read_checkpoint(checkpoint(method, tmp_path))
     export_merged(saved, tmp_path / "model.safetensors")
     config = resolve(["method=linear", "task=mini/digits"])
-    backbone, _ = shared_backbone(BackboneChoice(), CPU)
+    backbone, _ = shared_backbone(resolve(["method=lora", "task=mini/digits"]), CPU)
     plain = VisionTransformer(img_size=32, patch_size=8, embed_dim=128, depth=6, num_heads=4, num_classes=10).eval()
     plain.load_state_dict(load_file(tmp_path / "model.safetensors"))
     task = open_task(config, backbone)

@@ -18,7 +18,7 @@ from petlbench.config import resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
 from petlbench.data.store import Split, open_store
-from petlbench.errors import AccessError
+from petlbench.errors import AccessError, ConfigError
 from petlbench.evaluate import evaluate_checkpoint
 from petlbench.records.schema import Epoch, Record, read_record
 from petlbench.records.validate import problems_of
@@ -274,6 +274,19 @@ def test_the_record_says_what_was_run_on_what(run: Callable[..., tuple[Record, P
 
 def test_a_method_that_a_remote_model_cannot_serve_is_refused_before_anything_is_recorded(tmp_path: Path) -> None:
     words = ["method=lora", "task=mini/digits", "backbone=remote", "url=http://127.0.0.1:1", f"out={tmp_path}"]
-    with pytest.raises(AccessError, match="method lora needs access WEIGHTS; a remote model gives SCORES, CONTEXT and FEATURES"):
+    with pytest.raises(AccessError, match=r"method lora needs access WEIGHTS; a remote model gives SCORES, CONTEXT and FEATURES"):
         execute(resolve(words))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_address_without_a_remote_backbone_is_refused_and_the_other_way_round(tmp_path: Path) -> None:
+    for words in (["backbone=remote"], ["url=http://127.0.0.1:1"]):
+        with pytest.raises(ConfigError, match="backbone=remote and url belong together"):
+            execute(resolve(["method=zero_shot", "task=mini/digits", f"out={tmp_path}", *words]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_no_api_gives_is_refused_before_anything_is_paid(tmp_path: Path) -> None:
+    words = ["method=craft", "task=mini/digits", "method.head_input=released_unnormalised", "backbone=remote", "url=http://127.0.0.1:1"]
+    with pytest.raises(AccessError, match="released_unnormalised .* a remote model does not give that"):
+        execute(resolve([*words, f"out={tmp_path}"]))

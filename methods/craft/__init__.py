@@ -105,6 +105,11 @@ class Craft(QueryMethod):
     context: Tensor  # (n, W): a parameter where it is searched for, and so is counted
     net: Refinement | None
 
+    @property
+    def in_process_only(self) -> str | None:
+        is_released = self.config.head_input == "released_unnormalised"
+        return "head_input=released_unnormalised learns on scores of image embeddings of any length" if is_released else None
+
     def templates(self, of_task: tuple[str, ...]) -> tuple[str, ...]:
         return of_task[:1] if self.config.template is None else (self.config.template,)
 

@@ -42,7 +42,7 @@ class RemoteBackbone:
         self._connection.etag = self._served.etag
         served = self._served
         source = f"{served.name} at {url}"
-        self.card = Card("remote", served.input_size, served.mean, served.std, source, Output[served.output.upper()])
+        self.card = Card(f"remote:{served.name}@{served.sha256[:8]}", served.input_size, served.mean, served.std, source, Output[served.output.upper()])
         self.parameter_count = served.parameters
         self.feature_width = served.feature_width
 

@@ -62,6 +62,8 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, retry_faile
     runs = grid.plan(words)
     todo = [cell for cell in runs if cell.state == "missing" or (retry_failed and cell.state == "failed")]
     before = Counter(cell.state for cell in runs)
+    if left_out := [name for name in grid.selected_methods_of(words) if name not in {cell.config.method for cell in runs}]:
+        console.print(f"left out, because this backbone does not give what they need: {', '.join(left_out)}")
     console.print(f"{len(runs)} runs: {before['done']} done, {before['failed']} failed, {before['missing']} missing; {len(todo)} to run")
     outcomes = _carry_out_with_bars(todo, jobs or default_jobs(runs[0].config, len(todo)), ctx.obj["debug"])
     out = Path(runs[0].config.execution.out)
@@ -117,7 +119,7 @@ def evaluate(checkpoint: Path, words: tuple[str, ...], as_json: bool) -> None:
 
     saved = read_checkpoint(checkpoint)
     overrides = parse_overrides(words)
-    allowed = {"task", "device", "threads", "data_root"}
+    allowed = {"task", "device", "threads", "data_root", "backbone", "url"}
     if not_allowed := set(overrides) - allowed:
         raise ConfigError(
             f"evaluate takes {', '.join(sorted(allowed))}, got {', '.join(sorted(not_allowed))}; the rest is in the checkpoint"

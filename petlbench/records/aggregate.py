@@ -219,6 +219,7 @@ def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str,
         raise RecordError(f"{run}: status {record.status} without metrics; delete its record and run again")
     parameters, cost, code = record.parameters, record.cost, record.code
     is_asked = record.method.access != "WEIGHTS"
+    queries = [count for phase, count in cost.queries.items() if phase != "curve"]  # looks are no part of a method's cost
     commit = f" ({code.commit[:7]}{', modified' if code.is_dirty else ''})" if code.commit else ""
     return {
         "run_id": record.run_id,
@@ -237,8 +238,8 @@ def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str,
         "train_seconds": cost.train_seconds,
         "peak_memory_mb": math.nan if cost.peak_memory_mb is None else cost.peak_memory_mb,
         "images_forwarded": float(cost.images_forwarded),
-        "queries": float(sum(count.images for count in cost.queries.values())) if is_asked else math.nan,
-        "contexts": float(sum(count.contexts for count in cost.queries.values())) if is_asked else math.nan,
+        "queries": float(sum(count.images for count in queries)) if is_asked else math.nan,
+        "contexts": float(sum(count.contexts for count in queries)) if is_asked else math.nan,
         "code": code.version + commit,
         "access_seen": record.method.access_seen or "",
         "allocation": parameters.allocation if parameters else {},

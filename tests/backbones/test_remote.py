@@ -44,6 +44,10 @@ SERVED = ServedModel(
     precision="fp32",
     max_images=4,
     max_contexts=4,
+    max_prompts=100,
+    max_body=2**20,
+    top_k=5,
+    text_sha256="0" * 64,
 )
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -73,7 +77,11 @@ def remote(local: Backbone) -> Iterator[RemoteBackbone]:
 
 def test_a_remote_backbone_is_known_by_what_the_server_says(local: Backbone, remote: RemoteBackbone) -> None:
     assert remote.checksum() == local.checksum()
-    assert (remote.name, remote.parameter_count, remote.feature_width) == ("remote", local.parameter_count, local.feature_width)
+    assert (remote.name, remote.parameter_count, remote.feature_width) == (
+        f"remote:tiny@{local.checksum()[:8]}",
+        local.parameter_count,
+        local.feature_width,
+    )
     assert (remote.card.input_size, remote.card.mean, remote.card.std) == (local.card.input_size, local.card.mean, local.card.std)
     assert remote.card.source.startswith("tiny at http://127.0.0.1:")
 
@@ -109,6 +117,16 @@ def test_scores_in_contexts_are_those_in_process_with_any_number_of_images(
             found.append(model.context_scores(asked, contexts))
     assert found[1].shape == (5, 40, 3)
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)  # 40 images in parts of 16 there, at once here
+
+
+def test_contexts_go_in_as_many_calls_as_the_server_wants(local: Backbone) -> None:
+    with serving(local, ServeConfig(port=0, batch_delay_ms=0, max_prompts=7)) as (url, _):
+        for backbone, calls in ((local, 1), (RemoteBackbone(url, QUICK), 3)):  # two contexts with three classes, and one
+            with granted(backbone.endpoint(CPU), Access.CONTEXT) as (model, meter):
+                stored = model.upload(images(2))
+                before = meter.counts["train"]["calls"]
+                assert model.context_scores(stored, model.context + torch.zeros(5, 1, 1)).shape == (5, 2, 3)
+                assert meter.counts["train"]["calls"] - before == calls
 
 
 def test_images_that_look_alike_are_asked_about_as_often_as_they_come(local: Backbone, remote: RemoteBackbone) -> None:

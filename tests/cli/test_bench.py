@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from petlbench.bench import plan
 from petlbench.cli import cli
+from petlbench.errors import ConfigError
 from petlbench.method import METHODS
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
@@ -130,3 +132,11 @@ def test_worker_processes_give_the_results_of_one_process(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "petlbench", "bench", *words, *FAST, f"out={together}", "--jobs", "2"]
     subprocess.run(command, check=True, capture_output=True)
     assert comparable(alone) == comparable(together)
+
+
+def test_methods_that_a_backbone_cannot_serve_are_left_out_of_all_and_refused_when_named(tmp_path: Path) -> None:
+    words = ("task=mini/digits", "access.output=label", f"out={tmp_path}")
+    names = {cell.config.method for cell in plan(["method=all", *words])}
+    assert {"zero_shot", "linear", "lora"} <= names and not {"bar", "craft"} & names
+    with pytest.raises(ConfigError, match="method bar needs probabilities"):
+        plan(["method=zero_shot,bar,linear", *words])
