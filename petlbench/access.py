@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from petlbench.backbones.local import digest_of
-from petlbench.endpoint import ClassTexts, Endpoint, Output, tensor_bytes
+from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, restrict, tensor_bytes
 from petlbench.errors import AccessError, BudgetExceeded, ConfigError
 from petlbench.settings import Answers, Budget
 
@@ -94,6 +94,11 @@ class _Grant:
     uploaded: dict[str, tuple[str, ...]] = field(default_factory=dict)  # digest of images here -> digests that the endpoint knows them by
 
     @property
+    def k(self) -> int:
+        """Classes named under TOP_K at most."""
+        return min(self.answers.top_k, self.endpoint.facts.top_k or self.answers.top_k)
+
+    @property
     def call_size(self) -> int:
         """Images per call at most."""
         return min(self.answers.batch, self.endpoint.facts.max_images or self.answers.batch)
@@ -132,8 +137,9 @@ class QueryModel:
         grant.meter.charge(Access.SCORES, calls=len(parts), images=len(images), bytes=tensor_bytes(images))
         if grant.access is Access.GRADIENTS and torch.is_grad_enabled() and images.requires_grad:
             grant.meter.note(Access.GRADIENTS)
-            return torch.cat([_ThroughTheModel.apply(part, self.ticket) for part in parts])
-        return torch.cat(grant.endpoint.scores([part.detach() for part in parts], texts, grant.output, grant.answers.top_k))
+            logits = torch.cat([_ThroughTheModel.apply(part, self.ticket) for part in parts])
+            return as_scores(restrict(logits, grant.output, grant.k), len(self.class_names))
+        return torch.cat(grant.endpoint.scores([part.detach() for part in parts], texts, grant.output, grant.k))
 
     @property
     def context(self) -> Tensor:
@@ -169,11 +175,12 @@ class QueryModel:
             questions = [*images.detach().split(grant.call_size)]
             count, weight, largest = len(images), tensor_bytes(images), min(len(images), grant.call_size)
         together = max(1, MAX_SCORES // (largest * len(self.class_names)))
-        parts = contexts.detach().split(min(together, grant.endpoint.facts.max_contexts or together))
+        prompts = max(1, (grant.endpoint.facts.max_prompts or MAX_SCORES) // len(self.class_names))
+        parts = contexts.detach().split(min(together, grant.endpoint.facts.max_contexts or together, prompts))
         sent = {"cached": count * len(contexts)} if isinstance(images, StoredImages) else {"images": count * len(parts)}
         sent |= {"calls": len(questions) * len(parts), "contexts": len(questions) * len(contexts)}
         grant.meter.charge(Access.CONTEXT, bytes=len(questions) * tensor_bytes(contexts) + len(parts) * weight, **sent)
-        told = (texts, grant.output, grant.answers.top_k, normalised)
+        told = (texts, grant.output, grant.k, normalised)
         return torch.cat([torch.cat(grant.endpoint.context_scores(asked, parts, *told)) for asked in questions], dim=1)
 
     def features(self, images: Tensor) -> Tensor:

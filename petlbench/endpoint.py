@@ -43,8 +43,10 @@ class Facts:
     feature_width: int  # D
     output: Output  # what it answers at most
     has_text: bool  # whether it can score classes
+    top_k: int | None = None  # classes named under TOP_K at most; None: as many as are asked for
     max_images: int | None = None  # per call; None: as many as fit
     max_contexts: int | None = None  # per call
+    max_prompts: int | None = None  # contexts times classes per call
 
 
 @dataclass(frozen=True)

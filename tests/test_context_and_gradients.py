@@ -16,7 +16,7 @@ from petlbench import access
 from petlbench.access import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.data.batches import TrainingData
-from petlbench.endpoint import ClassTexts, Endpoint, tensor_bytes
+from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, restrict, tensor_bytes
 from petlbench.errors import AccessError, BudgetExceeded, ConfigError
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
@@ -261,6 +261,37 @@ def test_gradients_with_respect_to_images_are_those_of_the_plain_model() -> None
     (weights * logits).sum().backward()
     assert asked.grad is not None and plain.grad is not None
     torch.testing.assert_close(asked.grad, plain.grad)
+
+
+@pytest.mark.parametrize("output", [Output.PROBABILITIES, Output.LABEL])
+def test_scores_that_can_be_differentiated_say_no_more_than_others(output: Output) -> None:
+    answers = Answers(output=output.label)  # type: ignore[arg-type]
+    with granted(Access.GRADIENTS, answers=answers) as model:
+        found, expected = model.scores(images().requires_grad_(True)), model.scores(images())
+    torch.testing.assert_close(found, expected)
+
+
+def test_gradients_of_probabilities_are_those_of_the_plain_models_probabilities() -> None:
+    gradients = []
+    for output in ("probabilities", "logits"):
+        asked = images().requires_grad_(True)
+        with granted(Access.GRADIENTS, answers=Answers(output=output)) as model:  # type: ignore[arg-type]
+            scores = model.scores(asked)
+            (scores if output == "probabilities" else scores.log_softmax(-1))[:, 0].sum().backward()
+        assert asked.grad is not None
+        gradients.append(asked.grad)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("output", [Output.PROBABILITIES, Output.TOP_K, Output.LABEL])
+def test_scores_in_contexts_say_no_more_than_the_output_allows(output: Output) -> None:
+    with granted(Access.CONTEXT) as model:
+        whole = model.context_scores(images(), contexts(model, 3))
+    answers = Answers(output=output.label, top_k=2)  # type: ignore[arg-type]
+    with granted(Access.CONTEXT, answers=answers) as model:
+        for asked in (images(), model.upload(images())):
+            found = model.context_scores(asked, contexts(model, 3))
+            torch.testing.assert_close(found, as_scores(restrict(whole, output, 2), len(NAMES)))
 
 
 def test_no_weight_is_given_a_gradient() -> None:

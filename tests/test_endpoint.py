@@ -6,13 +6,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.access import Access, Meter, grant
+from petlbench.access import Access, Meter, QueryModel, grant
 from petlbench.config import load_method, resolve
+from petlbench.data.batches import TrainingData
 from petlbench.endpoint import ClassTexts, Output, as_scores, restrict
 from petlbench.errors import ConfigError
 from petlbench.learners import open_learner
+from petlbench.method import QueryMethod
 from petlbench.run import execute
 from petlbench.settings import Answers
 from petlbench.testing.mocks import mock_task, tiny_backbone
@@ -62,6 +65,17 @@ def test_a_restricted_model_gives_no_more_whatever_is_asked_for() -> None:
     assert sorted(set(scores.flatten().tolist())) == [-torch.inf, 0.0]
 
 
+def test_a_model_names_no_more_classes_than_its_card_allows() -> None:
+    backbone = tiny_backbone()
+    object.__setattr__(backbone.card, "output", Output.TOP_K)
+    object.__setattr__(backbone.card, "top_k", 1)
+    texts = ClassTexts((("a cat",), ("a dog",), ("a newt",)))
+    for asked, named in ((1000, 1), (1, 1)):
+        answers = Answers(top_k=asked)
+        with grant(Access.SCORES, backbone.endpoint(torch.device("cpu")), ("cat", "dog", "newt"), texts, Meter(), answers) as model:
+            assert torch.isfinite(model.scores(torch.randn(4, 3, 16, 16))).sum(-1).tolist() == [named] * 4
+
+
 @pytest.mark.parametrize(("batch", "calls"), [(3, 3), (4, 2), (100, 1)])
 def test_a_question_is_cut_into_calls_of_at_most_a_batch(batch: int, calls: int) -> None:
     meter, texts = Meter(), ClassTexts((("a cat",), ("a dog",)))
@@ -85,6 +99,25 @@ def test_a_model_that_gives_less_than_a_method_needs_is_named() -> None:
     method = load_method("bar")[0](resolve(["method=bar", "task=mini/digits"]).method_config)
     learner = open_learner(method, backbone, mock_task().spec, torch.device("cpu"), "fp32", Meter())
     with pytest.raises(ConfigError, match=r"method bar needs probabilities of the model, tiny gives top_k only"), learner:
+        pass
+
+
+@pytest.mark.parametrize("given_away", [Output.LABEL, Output.TOP_K])
+def test_a_method_at_gradients_needs_probabilities_whatever_it_declares(given_away: Output) -> None:
+    class Content(QueryMethod):
+        name, access, output = "content", Access.GRADIENTS, Output.LABEL
+
+        def fit(self, model: QueryModel, data: TrainingData) -> None: ...
+
+        def predict(self, model: QueryModel, images: Tensor) -> Tensor:
+            return model.scores(images)
+
+    answers = Answers(output=given_away.label)  # type: ignore[arg-type]
+    learner = open_learner(Content(None), tiny_backbone(), mock_task().spec, torch.device("cpu"), "fp32", Meter(), answers)
+    with (
+        pytest.raises(ConfigError, match=rf"method content needs probabilities of the model, access\.output gives {given_away.label}"),
+        learner,
+    ):
         pass
 
 

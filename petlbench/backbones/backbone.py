@@ -30,6 +30,7 @@ class Card:
     std: tuple[float, float, float]
     source: str  # where the weights come from
     output: Output = Output.LOGITS  # what a method that asks may get of it at most
+    top_k: int | None = None  # classes named under TOP_K at most; None: as many as ``access.top_k`` says
 
 
 class Contexts(Protocol):

@@ -45,6 +45,7 @@ class LocalEndpoint:
             feature_width=backbone.feature_width,
             output=card.output,
             has_text=backbone.text is not None,
+            top_k=card.top_k,
         )
         self.images_forwarded = 0
         self._backbone = backbone
