@@ -43,6 +43,10 @@ class ServedModel(_Message):
     precision: Literal["fp32", "bf16"]
     max_images: int
     max_contexts: int
+    max_prompts: int  # contexts times classes
+    max_body: int  # bytes
+    top_k: int  # classes named under output=top_k
+    text_sha256: Digest | None  # of an answer of the text tower
 
     @property
     def etag(self) -> str:
@@ -60,6 +64,7 @@ class ServedModel(_Message):
             has_text=self.has_text,
             max_images=self.max_images,
             max_contexts=self.max_contexts,
+            max_prompts=self.max_prompts,
         )
 
 

@@ -6,6 +6,7 @@ Letters in shapes: B images, C classes, E joint width, P contexts, n context wor
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -84,18 +85,18 @@ class Service:
         known = self._known(question)
         contexts = self._checked_contexts(tensors, known)
         stored = self._uploaded(question.stored.split())
-        images = self._checked_images(tensors) if stored is None else stored
-        asked = len(contexts) * len(images) * len(known.classes)
+        images = torch.empty(0) if stored else self._checked_images(tensors)
+        asked = len(contexts) * (sum(map(len, stored)) or len(images)) * len(known.classes)
         if asked > MAX_SCORES:
             raise Refusal(413, "too_many_scores", f"at most {MAX_SCORES:,} scores per request, {asked:,} asked for; send fewer contexts")
 
         def finish(embeddings: Tensor) -> bytes:
             return self._answer(self._endpoint.context_logits(embeddings, contexts, known), question)
 
-        answered = self.worker.through(JOINT, images, finish) if stored is None else self.worker.compute(lambda: finish(stored))
+        answered = self.worker.compute(lambda: finish(torch.cat(stored))) if stored else self.worker.through(JOINT, images, finish)
         reply = await asyncio.wrap_future(answered)
         self.metrics.add("contexts", len(contexts))
-        self.metrics.add("images", len(images) if stored is None else 0)
+        self.metrics.add("images", len(images))
         return reply
 
     async def features(self, body: bytes) -> bytes:
@@ -123,13 +124,16 @@ class Service:
             raise Refusal(404, UNKNOWN_TEXTS, f"no texts {question.texts[:12]}… here; send them to /v1/texts")
         return known
 
-    def _uploaded(self, digests: list[str]) -> Tensor | None:
-        """The embeddings (B, E) of uploaded images, part after part; None when none are named."""
+    def _uploaded(self, digests: list[str]) -> list[Tensor]:
+        """The embeddings (B, E) of uploaded images, part after part. A part may be named more than once."""
         parts = [self._images.get(digest) for digest in digests]
         found = [part for part in parts if part is not None]
         if len(found) < len(parts):
             raise Refusal(404, UNKNOWN_IMAGES, f"{len(parts) - len(found)} of {len(parts)} uploads are not here; send them to /v1/images")
-        return torch.cat(found) if found else None
+        count, limit = sum(map(len, found)), max(self._config.keep_images, *map(len, found), 0)
+        if count > limit:
+            raise Refusal(413, "too_many_images", f"at most {limit:,} uploaded images per question, {count:,} named (keep_images)")
+        return found
 
     def _checked_images(self, tensors: Mapping[str, Tensor]) -> Tensor:
         images, size = tensors.get("images"), self.model.input_size
@@ -154,6 +158,10 @@ class Service:
         if len(contexts) > self.model.max_contexts:
             limit = f"at most {self.model.max_contexts:,} contexts per request"
             raise Refusal(413, "too_many_contexts", f"{limit}, got {len(contexts):,} (max_contexts)")
+        prompts = len(contexts) * len(known.classes)
+        if len(contexts) > 1 and prompts > self.model.max_prompts:  # one context is answered with any number of classes
+            limit = f"at most {self.model.max_prompts:,} contexts times classes per request"
+            raise Refusal(413, "too_many_prompts", f"{limit}, got {prompts:,} (max_prompts)")
         return contexts
 
     def _answer(self, logits: Tensor, question: ScoresWords) -> bytes:
@@ -177,7 +185,17 @@ def _described_model(backbone: Backbone, config: ServeConfig, number_format: str
         precision=number_format,  # type: ignore[arg-type]
         max_images=config.images_per_request(card.input_size),
         max_contexts=config.max_contexts,
+        max_prompts=config.max_prompts,
+        max_body=config.body_bytes,
+        top_k=config.top_k,
+        text_sha256=None if backbone.text is None else _text_checksum(backbone),
     )
+
+
+def _text_checksum(backbone: Backbone) -> str:
+    """Of what the text tower and the scale of the logits make of a caption. Rounded, because a number of threads may change last bits."""
+    answer = (backbone.logit_scale * backbone.embed_classes([["a photo of a newt."]])).float().cpu().round(decimals=2) + 0.0
+    return hashlib.sha256(answer.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _unpacked(body: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -27,6 +27,7 @@ class ServeConfig:
     batch_delay_ms: float = 5.0  # how long a request may wait for others to be merged with
     max_images: int = 256  # per request
     max_contexts: int = 1024  # per request
+    max_prompts: int = 16_384  # contexts times classes per request: what goes through the text tower
     max_texts: int = 100_000  # captions per request
     max_body_mb: int = 256  # per request; may lower max_images
     max_waiting: int = 64  # requests at a time; the next one is told to come back later
@@ -46,6 +47,7 @@ class ServeConfig:
             "batch_images",
             "max_images",
             "max_contexts",
+            "max_prompts",
             "max_texts",
             "max_body_mb",
             "max_waiting",

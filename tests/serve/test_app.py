@@ -136,6 +136,39 @@ def test_limits_on_size_are_kept_and_named(opened: Open) -> None:
     assert_refused(client.post("/v1/scores", content=bytes(2**20 + 1)), 413, "body_too_large", "at most 1 MiB")
 
 
+def test_what_a_question_asks_for_is_limited_before_anything_is_computed(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = opened(max_prompts=6, keep_images=5)
+    digest = unpack(client.post("/v1/images", content=pack({"images": images(2)})).content)[1]["digest"]
+    monkeypatch.setattr("torch.cat", lambda *_: 1 // 0)
+    assert_refused(client.post("/v1/contexts", content=contexts_body(3, images())), 413, "too_many_prompts", "at most 6", "got 9")
+    many = contexts_body(1, stored=" ".join([digest] * 3))
+    assert_refused(client.post("/v1/contexts", content=many), 413, "too_many_images", "at most 5 uploaded images", "6 named")
+    monkeypatch.setattr("petlbench.serve.service.MAX_SCORES", 11)
+    many = contexts_body(1, stored=" ".join([digest] * 2))
+    assert_refused(client.post("/v1/contexts", content=many), 413, "too_many_scores", "at most 11 scores", "12 asked for")
+
+
+def test_one_context_is_answered_with_any_number_of_classes(opened: Open) -> None:
+    assert opened(max_prompts=1).post("/v1/contexts", content=contexts_body(1, images())).status_code == 200
+
+
+@pytest.mark.parametrize("change", ["text", "scale", "top_k"])
+def test_another_text_tower_scale_or_number_of_classes_is_another_model(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def etag(k: int = 5) -> str:
+        service = Service(backbone, ServeConfig(top_k=k), CPU)
+        service.worker.close()
+        return service.model.etag
+
+    backbone = tiny_backbone()
+    before = etag()
+    assert etag() == before
+    if change == "text":
+        monkeypatch.setattr("petlbench.testing.mocks._HashedText.embed", lambda self, captions: torch.ones(len(captions), 8))
+    if change == "scale":
+        backbone.logit_scale = 11.0
+    assert etag(6 if change == "top_k" else 5) != before
+
+
 def test_a_body_without_a_declared_length_is_limited_too(opened: Open) -> None:
     chunks = (bytes(2**19) for _ in range(8))
     assert_refused(opened(max_body_mb=1).post("/v1/scores", content=chunks), 413, "body_too_large")
