@@ -13,6 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from petlbench.endpoint import ClassTexts, Facts, Output
+from petlbench.errors import ConfigError
 
 PROTOCOL = 1
 TOKEN_VARIABLE = "PETLBENCH_TOKEN"
@@ -90,6 +91,14 @@ class ContextsWords(ScoresWords):
     """What stands beside the arrays of ``POST /v1/contexts``."""
 
     stored: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64}( |$))*$")] = ""  # digests of uploaded images instead of images
+
+
+def token_from(text: str, where: str) -> str | None:
+    """The token in what an environment variable or a file holds; None in an empty one. ConfigError, which does not show it, when it is none."""
+    token = text.strip()
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ConfigError(f"{where} holds no token: expected printable ASCII characters without spaces, on one line")
+    return token or None
 
 
 def pack(tensors: Mapping[str, Tensor], **words: object) -> bytes:

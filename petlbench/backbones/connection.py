@@ -108,6 +108,8 @@ class Connection:
     def _attempt(self, attempt: Callable[[], httpx.Response], read: Callable[[httpx.Response], T]) -> T:
         try:
             reply = attempt()
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):  # the text may show what was to be sent, and so the token
+            raise EndpointError(f"{self.url}: the request could not be put into HTTP") from None
         except httpx.RequestError as error:
             raise _Unusable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from None
         if reply.is_success:

@@ -18,7 +18,7 @@ from petlbench.backbones.backbone import Card
 from petlbench.backbones.local import digest_of
 from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores
 from petlbench.errors import AccessError, ConfigError, EndpointError
-from petlbench.wire import PROTOCOL, TOKEN_VARIABLE, UNKNOWN_IMAGES, UNKNOWN_TEXTS, ServedModel, TextsMessage, pack, unpack
+from petlbench.wire import PROTOCOL, TOKEN_VARIABLE, UNKNOWN_IMAGES, UNKNOWN_TEXTS, ServedModel, TextsMessage, pack, token_from, unpack
 
 if TYPE_CHECKING:
     import httpx
@@ -37,7 +37,8 @@ class RemoteBackbone:
             from petlbench.backbones.connection import Connection, RetryPolicy
         except ModuleNotFoundError as error:
             raise ConfigError(f"backbone=remote needs {error.name}; install it with: pip install 'petlbench[remote]'") from None
-        self._connection = Connection(url, os.environ.get(TOKEN_VARIABLE) or None, policy or RetryPolicy(), transport)
+        token = token_from(os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE)
+        self._connection = Connection(url, token, policy or RetryPolicy(), transport)
         self._served = _served_by(self._connection)
         self._connection.etag = self._served.etag
         served = self._served

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from petlbench.serve.refusal import Refusal
 
 T = TypeVar("T")
+LONGEST_KEY = 255
 
 
 class Shelf(Generic[T]):
@@ -51,27 +52,29 @@ class Replies:
     """Replies by idempotency key: a query that is sent again gets the reply to the first, or waits for it. Failures are not kept."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self._shelf: Shelf[_Asked] = Shelf(limit_bytes)
+        self._under_way: dict[str, _Asked] = {}
+        self._done: Shelf[_Asked] = Shelf(limit_bytes)
 
     async def once(self, key: str | None, route: str, body: bytes, compute: Callable[[], Coroutine[Any, Any, bytes]]) -> tuple[bytes, bool]:
         """The reply, and whether it is that to an earlier query. Refusal when the earlier one was another."""
         if key is None:
             return await compute(), False
+        if len(key) > LONGEST_KEY:
+            raise Refusal(400, "idempotency_key_too_long", f"an idempotency key has at most {LONGEST_KEY} characters, got {len(key)}")
         mark = (route, len(body), zlib.crc32(body))
-        if (earlier := self._shelf.get(key)) is not None:
+        if (earlier := self._under_way.get(key) or self._done.get(key)) is not None:
             if earlier.mark != mark:
                 raise Refusal(409, "idempotency_key_reused", f"the idempotency key {key[:64]} was used for another query")
             return await _patiently(earlier.reply), True
         asked = _Asked(mark, asyncio.ensure_future(compute()))
-        self._shelf.put(key, asked, 0)  # what it weighs is known when it is computed
+        self._under_way[key] = asked
         asked.reply.add_done_callback(partial(self._keep, key, asked))
         return await _patiently(asked.reply), False
 
     def _keep(self, key: str, asked: _Asked, reply: asyncio.Future[bytes]) -> None:
-        if reply.cancelled() or reply.exception() is not None:
-            self._shelf.drop(key)
-        else:
-            self._shelf.put(key, asked, len(reply.result()) + 1024)  # a kilobyte for the entry itself
+        del self._under_way[key]
+        if not reply.cancelled() and reply.exception() is None:
+            self._done.put(key, asked, len(reply.result()) + 1024)  # a kilobyte for the entry itself
 
 
 def _patiently(reply: asyncio.Future[bytes]) -> Awaitable[bytes]:

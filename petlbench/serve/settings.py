@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from petlbench.errors import ConfigError
-from petlbench.wire import TOKEN_VARIABLE
+from petlbench.wire import TOKEN_VARIABLE, token_from
 
 
 @dataclass
@@ -74,11 +74,14 @@ class ServeConfig:
     def token(self) -> str | None:
         """The token that clients must send. ConfigError when the file that should hold it does not."""
         if self.token_file is None:
-            return os.environ.get(TOKEN_VARIABLE) or None
+            return token_from(os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE)
         try:
-            token = Path(self.token_file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            text = Path(self.token_file).read_text(encoding="utf-8")
+        except OSError as error:
             raise ConfigError(f"token_file={self.token_file} cannot be read: {error}") from None
-        if not token:
+        except UnicodeDecodeError:
+            raise ConfigError(f"token_file={self.token_file} cannot be read: it is not UTF-8") from None
+        token = token_from(text, f"token_file={self.token_file}")
+        if token is None:
             raise ConfigError(f"token_file={self.token_file} is empty; write the token into it")
         return token

@@ -208,6 +208,34 @@ def test_the_token_is_sent(local: Backbone, monkeypatch: pytest.MonkeyPatch) -> 
         assert RemoteBackbone(url, QUICK).endpoint(CPU).features([images(1)])[0].shape == (1, 32)
 
 
+@pytest.mark.parametrize("token", ["top\rsecret", "top secret", "topsécret", "top\nsecret"])
+def test_what_is_no_token_is_refused_without_showing_it(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PETLBENCH_TOKEN", token)
+    for read in (lambda: RemoteBackbone("http://server", QUICK), ServeConfig().token):
+        with pytest.raises(ConfigError, match="PETLBENCH_TOKEN holds no token: expected printable ASCII") as refused:
+            read()
+        assert "secret" not in str(refused.value)
+
+
+def test_spaces_around_a_token_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PETLBENCH_TOKEN", " secret\r\n")
+    seen: list[str] = []
+
+    def model(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["Authorization"])
+        return httpx.Response(200, json=SERVED.model_dump())
+
+    RemoteBackbone("http://server", QUICK, httpx.MockTransport(model))
+    assert seen == ["Bearer secret"] and ServeConfig().token() == "secret"
+
+
+def test_what_cannot_be_sent_is_neither_repeated_nor_shown() -> None:
+    script = Script(httpx.LocalProtocolError("Illegal header value b'Bearer topsecret'"))
+    with pytest.raises(EndpointError) as refused:
+        backbone(script).endpoint(CPU).features([images(1)])
+    assert "secret" not in str(refused.value) and len(script.requests) == 1
+
+
 def test_a_server_that_comes_back_with_another_model_ends_the_run() -> None:
     with serving(tiny_backbone()) as (url, service):
         endpoint = RemoteBackbone(url, QUICK).endpoint(CPU)

@@ -118,3 +118,31 @@ def test_replies_are_forgotten_when_they_weigh_too_much() -> None:
         assert (await replies.once("c", "/a", b"body", work))[1]
 
     run(scenario, limit=9000)
+
+
+def test_a_reply_under_way_is_not_forgotten_whatever_the_others_weigh() -> None:
+    async def scenario(replies: Replies) -> None:
+        slow, work = Computation(lambda: b"answer"), Computation(lambda: bytes(3000))
+        work.go.set()
+        first = asyncio.ensure_future(replies.once("slow", "/a", b"body", slow))
+        for key in "abcdef":
+            await replies.once(key, "/a", b"body", work)
+        second = asyncio.ensure_future(replies.once("slow", "/a", b"body", slow))
+        await asyncio.sleep(0)
+        slow.go.set()
+        assert (await first, await second) == ((b"answer", False), (b"answer", True))
+        assert slow.count == 1
+
+    run(scenario, limit=9000)
+
+
+def test_a_key_has_a_limited_length() -> None:
+    async def scenario(replies: Replies) -> None:
+        work = Computation(lambda: b"answer")
+        work.go.set()
+        assert await replies.once("k" * 255, "/a", b"body", work) == (b"answer", False)
+        with pytest.raises(Refusal, match="at most 255 characters, got 256") as refused:
+            await replies.once("k" * 256, "/a", b"body", work)
+        assert refused.value.status == 400
+
+    run(scenario)
