@@ -174,6 +174,14 @@ def test_a_method_that_is_asked_in_the_middle_of_training_goes_on_training() -> 
     assert gradient.model.training
 
 
+def test_a_part_that_a_method_put_to_evaluation_stays_there_after_a_look() -> None:
+    learner = gradient_learner(Normalised)
+    learner.model.train()
+    statistics = learner.model.head[0].eval()  # type: ignore[index, union-attr]
+    learner.predict(batches())
+    assert learner.model.training and not statistics.training
+
+
 def test_predictions_are_those_of_evaluation_mode() -> None:
     class Dropping(Thawed):
         def build_head(self, feature_width: int, class_count: int) -> nn.Module:

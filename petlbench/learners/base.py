@@ -54,12 +54,13 @@ class Learner(Protocol):
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while: a method that is asked in the middle of its training goes on training."""
-    was_training = module.training
+    was_training = [(part, part.training) for part in module.modules()]  # part by part: a method may have put some to evaluation for good
     module.eval()
     try:
         yield
     finally:
-        module.train(was_training)
+        for part, training in was_training:
+            part.training = training
 
 
 def load_into(target: dict[str, Tensor], state: dict[str, Tensor]) -> None:
