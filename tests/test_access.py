@@ -119,6 +119,23 @@ def test_a_bf16_run_asks_in_bf16_and_answers_in_fp32(access: Access) -> None:
 
 
 @pytest.mark.parametrize("access", BLACK)
+@pytest.mark.parametrize("number_format", ["fp32", "bf16"])
+def test_the_callers_autocast_changes_no_answer(access: Access, number_format: str) -> None:
+    with granted(access, number_format=number_format) as model:
+        expected = ask(model, access, images())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(ask(model, access, images()), expected)
+
+
+def test_the_callers_autocast_changes_no_scores_in_a_context() -> None:
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled), granted(Access.CONTEXT) as model:
+            found.append(model.context_scores(images(), 1.1 * model.context[None]))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("access", BLACK)
 def test_a_handle_is_dead_after_the_run(access: Access) -> None:
     with granted(access) as model:
         ask(model, access, images())

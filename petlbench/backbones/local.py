@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,8 @@ class LocalEndpoint:
     def described(self, texts: ClassTexts) -> Described:
         """The embeddings of class texts. ConfigError when the context cannot be replaced."""
         assert self._backbone.text is not None
-        classes = self._backbone.embed_classes([list(captions) for captions in texts.captions]).to(self._device)
+        with self._exactly():
+            classes = self._backbone.embed_classes([list(captions) for captions in texts.captions]).to(self._device)
         if texts.context is None:
             return Described(classes, None)
         captions = [caption for captions in texts.captions for caption in captions]
@@ -110,14 +112,16 @@ class LocalEndpoint:
 
     def logits(self, embeddings: Tensor, known: Described) -> Tensor:
         """(B, C) of embeddings (B, E)."""
-        return self._backbone.logit_scale * F.normalize(embeddings, dim=-1) @ known.classes.T
+        with self._exactly():
+            return self._backbone.logit_scale * F.normalize(embeddings, dim=-1) @ known.classes.T
 
     @torch.inference_mode()
     def context_logits(self, embeddings: Tensor, contexts: Tensor, known: Described, normalised: bool = True) -> Tensor:
         """(P, B, C) of embeddings (B, E) and contexts (P, n, W)."""
         if normalised:
             embeddings = F.normalize(embeddings, dim=-1)
-        return self._backbone.logit_scale * embeddings @ self._classes_in(contexts.to(self._device), known).transpose(1, 2)
+        with self._exactly():
+            return self._backbone.logit_scale * embeddings @ self._classes_in(contexts.to(self._device), known).transpose(1, 2)
 
     def _classes_in(self, contexts: Tensor, known: Described) -> Tensor:
         """(P, C, E) of contexts (P, n, W). One alone is kept: batch after batch is asked about in the same one."""
@@ -136,6 +140,10 @@ class LocalEndpoint:
         self.images_forwarded += len(images)
         with autocast(self._number_format, self._device):
             return tower(images.to(self._device).contiguous()).float()  # bits depend on how images lie in memory, and a server gets them so
+
+    def _exactly(self) -> AbstractContextManager[object]:
+        """Class texts and scores are computed in fp32, whatever context the caller is in."""
+        return autocast("fp32", self._device)
 
     @staticmethod
     def _answer(logits: Tensor, texts: ClassTexts, output: Output, k: int) -> Tensor:
