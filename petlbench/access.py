@@ -103,6 +103,12 @@ class _Grant:
         """Images per call at most."""
         return min(self.answers.batch, self.endpoint.facts.max_images or self.answers.batch)
 
+    def contexts_per_call(self, images: int, classes: int) -> int:
+        """At most, about so many images."""
+        facts = self.endpoint.facts
+        limits = [MAX_SCORES // (images * classes), facts.max_contexts or MAX_SCORES, (facts.max_prompts or MAX_SCORES) // classes]
+        return max(1, min(limits))
+
 
 _grants: dict[int, _Grant] = {}
 _tickets = itertools.count(1)
@@ -174,9 +180,7 @@ class QueryModel:
         else:
             questions = [*images.detach().split(grant.call_size)]
             count, weight, largest = len(images), tensor_bytes(images), min(len(images), grant.call_size)
-        together = max(1, MAX_SCORES // (largest * len(self.class_names)))
-        prompts = max(1, (grant.endpoint.facts.max_prompts or MAX_SCORES) // len(self.class_names))
-        parts = contexts.detach().split(min(together, grant.endpoint.facts.max_contexts or together, prompts))
+        parts = contexts.detach().split(grant.contexts_per_call(largest, len(self.class_names)))
         sent = {"cached": count * len(contexts)} if isinstance(images, StoredImages) else {"images": count * len(parts)}
         sent |= {"calls": len(questions) * len(parts), "contexts": len(questions) * len(contexts)}
         grant.meter.charge(Access.CONTEXT, bytes=len(questions) * tensor_bytes(contexts) + len(parts) * weight, **sent)
