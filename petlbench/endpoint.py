@@ -66,7 +66,7 @@ class ClassTexts:
 
     @property
     def bytes(self) -> int:
-        return sum(len(caption.encode()) for captions in self.captions for caption in captions)
+        return sum(len(caption.encode(errors="surrogatepass")) for captions in self.captions for caption in captions)
 
 
 class Endpoint(Protocol):

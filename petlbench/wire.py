@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -20,7 +20,8 @@ TOKEN_VARIABLE = "PETLBENCH_TOKEN"
 UNKNOWN_TEXTS, UNKNOWN_IMAGES = "unknown_texts", "unknown_images"  # codes upon which a client sends again what was forgotten
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Caption = Annotated[str, StringConstraints(max_length=1000)]
+LONGEST_CAPTION = 1000  # characters
+Caption = Annotated[str, StringConstraints(max_length=LONGEST_CAPTION)]
 
 
 class _Message(BaseModel):
@@ -75,8 +76,26 @@ class TextsMessage(_Message):
     captions: Annotated[tuple[Annotated[tuple[Caption, ...], Field(min_length=1)], ...], Field(min_length=1)]  # per class
     context: Caption | None = None
 
+    @classmethod
+    def of(cls, texts: ClassTexts) -> TextsMessage:
+        """ConfigError when a caption is too long or no valid Unicode."""
+        try:
+            message = cls(captions=texts.captions, context=texts.context)
+        except ValidationError:
+            captions = [caption for captions in texts.captions for caption in captions]
+            wrong = next(
+                (caption for caption in captions if len(caption) > LONGEST_CAPTION or not _is_unicode(caption)), texts.context or ""
+            )
+            limit = f"a caption that is sent to a server has at most {LONGEST_CAPTION:,} characters of valid Unicode"
+            raise ConfigError(f"{limit}, got {len(wrong):,}: {wrong[:40]!r}") from None
+        return message
+
     def texts(self) -> ClassTexts:
         return ClassTexts(self.captions, self.context)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 class ScoresWords(_Message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import threading
 import time
@@ -18,14 +19,13 @@ from petlbench.errors import ConfigError, EndpointError
 from petlbench.wire import TOKEN_VARIABLE
 
 T = TypeVar("T")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
     """When to ask again, and when to give up."""
 
-    patience_seconds: float = 60.0  # a query may fail for so long
+    patience_seconds: float = 60.0  # a query may fail for so long; counted anew whenever the server says that it is busy
     first_contact_seconds: float = 5.0  # … and the first one, which finds a mistyped address, for so long
     backoff_seconds: float = 0.1  # before the second attempt; doubles with every further one …
     longest_backoff_seconds: float = 5.0  # … up to here. What is waited is random between half of it and all of it
@@ -45,9 +45,10 @@ class Refused(EndpointError):
 class _Unusable(Exception):
     """An attempt that may be repeated, and after how many seconds if the server has said so."""
 
-    def __init__(self, reason: str, wait_seconds: float | None = None) -> None:
+    def __init__(self, reason: str, wait_seconds: float | None = None, is_busy: bool = False) -> None:
         super().__init__(reason)
         self.wait_seconds = wait_seconds
+        self.is_busy = is_busy
 
 
 class Connection:
@@ -59,14 +60,18 @@ class Connection:
         self.etag: str | None = None  # of the model that queries are meant for
         self._jitter = random.Random()  # not the one that methods draw from
         self._is_abandoned = threading.Event()
-        self._client = httpx.Client(
-            base_url=self.url,
-            headers={} if token is None else {"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(policy.answer_seconds, connect=policy.connect_seconds),
-            limits=httpx.Limits(max_connections=policy.concurrency, max_keepalive_connections=policy.concurrency),
-            trust_env=httpx.URL(self.url).host not in _LOOPBACK,  # a proxy does not reach this machine's own addresses
-            transport=transport,
-        )
+        try:
+            self._client = httpx.Client(
+                base_url=self.url,
+                headers={} if token is None else {"Authorization": f"Bearer {token}"},
+                timeout=httpx.Timeout(policy.answer_seconds, connect=policy.connect_seconds),
+                limits=httpx.Limits(max_connections=policy.concurrency, max_keepalive_connections=policy.concurrency),
+                trust_env=not _is_loopback(httpx.URL(self.url).host),  # a proxy does not reach this machine's own addresses
+                transport=transport,
+            )
+        except (ImportError, ValueError) as error:  # a SOCKS proxy without httpx[socks], or a proxy of no known kind
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"the proxy variables (HTTPS_PROXY, ALL_PROXY, …) name a proxy that cannot be used: {reason}") from None
 
     def get(self, path: str, read: Callable[[httpx.Response], T]) -> T:
         """Ask for what needs no model. ``read`` raises ValueError for a reply that is not whole."""
@@ -85,23 +90,26 @@ class Connection:
         )
 
     def abandon(self) -> None:
-        """Let queries that other threads repeat end."""
+        """Let queries that other threads repeat end. Later ones are not concerned."""
         self._is_abandoned.set()
+        self._is_abandoned = threading.Event()
 
     def _until_answered(self, attempt: Callable[[], httpx.Response], what: str, read: Callable[[httpx.Response], T], patience: float) -> T:
         failing_since: float | None = None
         backoff = self.policy.backoff_seconds
+        is_abandoned = self._is_abandoned
         while True:
             try:
                 return self._attempt(attempt, read)
             except _Unusable as problem:
-                reason, asked = str(problem), problem.wait_seconds or 0.0
+                reason, asked, is_busy = str(problem), problem.wait_seconds or 0.0, problem.is_busy
             now = time.monotonic()
-            failing_since = now if failing_since is None else failing_since
-            wait = max(asked, backoff * self._jitter.uniform(0.5, 1.0))
+            if failing_since is None or is_busy:  # a server that says that it is busy has not failed
+                failing_since = now
+            wait = asked + backoff * self._jitter.uniform(0.5, 1.0)  # clients that were told the same do not come back together
             if now + wait - failing_since > patience:
                 raise EndpointError(self._farewell(what, reason, now - failing_since, asked))
-            if self._is_abandoned.wait(wait):
+            if is_abandoned.wait(wait):
                 raise EndpointError(f"{self.url}: {what} was given up with the run")
             backoff = min(2 * backoff, self.policy.longest_backoff_seconds)
 
@@ -119,7 +127,9 @@ class Connection:
                 raise _Unusable(f"the reply is {error}") from None
         code, message = _told(reply)
         if reply.status_code in (408, 429) or reply.status_code >= 500:
-            raise _Unusable(f"{reply.status_code} {message}", retry_after(reply.headers, datetime.now(UTC)))
+            raise _Unusable(
+                f"{reply.status_code} {message}", retry_after(reply.headers, datetime.now(UTC)), is_busy=reply.status_code == 429
+            )
         if reply.status_code in (401, 403) and code != "output_not_offered":
             raise Refused(f"{self.url} does not let this client in ({message}); put its token into {TOKEN_VARIABLE}", code)
         raise Refused(f"{self.url}: {message} ({reply.status_code} {code})", code)
@@ -141,6 +151,13 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
         return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
     except (ValueError, TypeError):  # no date, or one without a time zone
         return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _told(reply: httpx.Response) -> tuple[str, str]:

@@ -6,8 +6,10 @@ Letters in shapes: B images, C classes, P contexts, n context words, W width of 
 from __future__ import annotations
 
 import os
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -43,7 +45,9 @@ class RemoteBackbone:
         self._connection.etag = self._served.etag
         served = self._served
         source = f"{served.name} at {url}"
-        self.card = Card(f"remote:{served.name}@{served.sha256[:8]}", served.input_size, served.mean, served.std, source, Output[served.output.upper()])
+        self.card = Card(
+            f"remote:{served.name}@{served.sha256[:8]}", served.input_size, served.mean, served.std, source, Output[served.output.upper()]
+        )
         self.parameter_count = served.parameters
         self.feature_width = served.feature_width
 
@@ -75,7 +79,7 @@ class RemoteEndpoint:
         self._uploads: dict[str, Tensor] = {}  # images by digest, to be sent again
 
     def describe(self, texts: ClassTexts) -> Tensor | None:
-        body = TextsMessage(captions=texts.captions, context=texts.context).model_dump_json().encode()
+        body = TextsMessage.of(texts).model_dump_json().encode()
         context = self._connection.post("/v1/texts", body, _tensors).get("context")
         return None if context is None else context.to(self._device)
 
@@ -159,13 +163,35 @@ class RemoteEndpoint:
         """The answers, on the device of the run. The first failure ends the others."""
         if len(questions) == 1:
             return [ask(questions[0]).to(self._device)]
-        with ThreadPoolExecutor(self._connection.policy.concurrency) as pool:
-            try:
-                return [answer.to(self._device) for answer in pool.map(ask, questions)]
-            except BaseException:
-                self._connection.abandon()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        waiting = deque(enumerate(questions))
+        done: SimpleQueue[tuple[int, Tensor] | BaseException] = SimpleQueue()
+
+        def work() -> None:
+            while True:
+                try:
+                    place, question = waiting.popleft()
+                except IndexError:  # none is left
+                    return
+                try:
+                    done.put((place, ask(question)))
+                except BaseException as problem:
+                    done.put(problem)
+                    return
+
+        for _ in range(min(self._connection.policy.concurrency, len(questions))):
+            threading.Thread(target=work, name="petlbench-question", daemon=True).start()
+        answers: dict[int, Tensor] = {}
+        try:
+            while len(answers) < len(questions):
+                outcome = done.get()
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                answers[outcome[0]] = outcome[1].to(self._device)
+        except BaseException:  # a failure, or Ctrl-C: replies that are under way are not waited for, and nothing else is asked
+            waiting.clear()
+            self._connection.abandon()
+            raise
+        return [answers[place] for place in range(len(questions))]
 
 
 def _tensors(document: bytes) -> dict[str, Tensor]:
