@@ -20,6 +20,8 @@ TOKEN_VARIABLE = "PETLBENCH_TOKEN"
 UNKNOWN_TEXTS, UNKNOWN_IMAGES = "unknown_texts", "unknown_images"  # codes upon which a client sends again what was forgotten
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+LONGEST_HEADER = 2**20  # bytes; a question may name as many uploads as fit
+MOST_ARRAYS = 16  # in one document
 LONGEST_CAPTION = 1000  # characters
 Caption = Annotated[str, StringConstraints(max_length=LONGEST_CAPTION)]
 
@@ -128,9 +130,14 @@ def pack(tensors: Mapping[str, Tensor], **words: object) -> bytes:
 
 def unpack(document: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The arrays and the words. ValueError when it is no safetensors document, or not a whole one."""
+    length = int.from_bytes(document[:8], "little")
+    header = document[8 : 8 + min(length, LONGEST_HEADER)]
+    if (
+        LONGEST_HEADER < length < len(document) or header.count(b"data_offsets") > MOST_ARRAYS
+    ):  # slow to read, and no other request could be
+        raise ValueError(f"no document of this protocol: more than {LONGEST_HEADER // 1024:,} KiB of header or {MOST_ARRAYS} arrays")
     try:
         tensors = load(document)
     except SafetensorError as error:
-        raise ValueError(f"not a whole safetensors document ({error})") from None
-    header = json.loads(document[8 : 8 + int.from_bytes(document[:8], "little")])
-    return tensors, header.get("__metadata__", {})
+        raise ValueError(f"not a whole safetensors document ({str(error)[:200]})") from None
+    return tensors, json.loads(header).get("__metadata__", {})

@@ -9,6 +9,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,9 +19,20 @@ from torch import Tensor
 
 from petlbench.backbones.backbone import Card
 from petlbench.backbones.local import digest_of
-from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores
+from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, tensor_bytes
 from petlbench.errors import AccessError, ConfigError, EndpointError
-from petlbench.wire import PROTOCOL, TOKEN_VARIABLE, UNKNOWN_IMAGES, UNKNOWN_TEXTS, ServedModel, TextsMessage, pack, token_from, unpack
+from petlbench.wire import (
+    LONGEST_HEADER,
+    PROTOCOL,
+    TOKEN_VARIABLE,
+    UNKNOWN_IMAGES,
+    UNKNOWN_TEXTS,
+    ServedModel,
+    TextsMessage,
+    pack,
+    token_from,
+    unpack,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -75,13 +87,20 @@ class RemoteEndpoint:
     def __init__(self, connection: Connection, served: ServedModel, device: torch.device) -> None:
         self.facts = served.facts(f"{served.name} at {connection.url}")
         self._connection = connection
+        self._served = served
         self._device = device
         self._uploads: dict[str, Tensor] = {}  # images by digest, to be sent again
 
     def describe(self, texts: ClassTexts) -> Tensor | None:
         body = TextsMessage.of(texts).model_dump_json().encode()
         context = self._connection.post("/v1/texts", body, _tensors).get("context")
-        return None if context is None else context.to(self._device)
+        if context is None:
+            return None
+        fitting = max(
+            1, (self._served.max_body // 4 - LONGEST_HEADER // 8) // tensor_bytes(context)
+        )  # a quarter of a body is the contexts'
+        self.facts = replace(self.facts, max_contexts=min(self._served.max_contexts, fitting))
+        return context.to(self._device)
 
     def scores(self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int) -> list[Tensor]:
         def ask(part: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from petlbench.serve.settings import ServeConfig
 from petlbench.wire import TOKEN_VARIABLE
 
 REPLIES_BYTES = 2**28  # of replies that are kept for queries that are sent again
+BODIES = 4  # of the largest size that there is room for at a time; smaller ones may be more
 BODY_SECONDS = 120.0  # a body must have arrived by then
 _log = logging.getLogger("petlbench.serve")
 Handle = Callable[[bytes], Coroutine[Any, Any, bytes]]
@@ -38,7 +39,7 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
         service.worker.close()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    metrics, replies, door = service.metrics, Replies(REPLIES_BYTES), _Door(config.max_waiting)
+    metrics, replies, door = service.metrics, Replies(REPLIES_BYTES), _Door(config.max_waiting, BODIES * config.body_bytes)
 
     @app.middleware("http")
     async def watch(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -95,8 +96,8 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
         async def query(request: Request) -> Response:
             if request.headers.get("if-match", service.model.etag) != service.model.etag:
                 raise Refusal(412, "other_model", f"this server has another model now, or has it otherwise: {service.model.name}")
-            with door.place():
-                body = await _body(request, config.body_bytes)
+            with door.place() as place:
+                body = await _body(request, config.body_bytes, place)
                 reply, is_replay = await replies.once(request.headers.get("idempotency-key"), path, body, lambda: handle(body))
             metrics.add("replays", int(is_replay))
             return Response(reply, media_type="application/octet-stream", headers={"Idempotent-Replay": str(is_replay).lower()})
@@ -112,28 +113,55 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
 
 
 class _Door:
-    """Lets so many requests in at a time."""
+    """Lets so many requests with so many bytes in at a time."""
 
-    def __init__(self, places: int) -> None:
-        self._free = places
+    def __init__(self, places: int, bytes_: int) -> None:
+        self._places = places
+        self._bytes = bytes_
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        if self._free == 0:
-            raise Refusal(429, "busy", "too many requests at a time; come back later", {"Retry-After": "1"})
-        self._free -= 1
+    def place(self) -> Iterator[_Place]:
+        if self._places == 0:
+            raise self.busy()
+        self._places -= 1
+        place = _Place(self)
         try:
-            yield
+            yield place
         finally:
-            self._free += 1
+            self._places += 1
+            self._bytes += place.bytes
+
+    def take(self, count: int) -> None:
+        if count > self._bytes:
+            raise self.busy()
+        self._bytes -= count
+
+    @staticmethod
+    def busy() -> Refusal:
+        return Refusal(429, "busy", "too many requests at a time; come back later", {"Retry-After": "1"})
 
 
-async def _body(request: Request, limit: int) -> bytes:
+class _Place:
+    """What one request has taken of the door."""
+
+    def __init__(self, door: _Door) -> None:
+        self._door = door
+        self.bytes = 0
+
+    def hold(self, count: int) -> None:
+        """Make room for ``count`` bytes in all. Refusal when others leave no room for them."""
+        if count > self.bytes:
+            self._door.take(count - self.bytes)
+            self.bytes = count
+
+
+async def _body(request: Request, limit: int, place: _Place) -> bytes:
     """The body, read no further than the limit."""
     too_large = Refusal(413, "body_too_large", f"at most {limit // 2**20} MiB per request (max_body_mb)", {"Connection": "close"})
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
+    place.hold(int(declared) if declared.isdigit() else 0)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -141,6 +169,7 @@ async def _body(request: Request, limit: int) -> bytes:
                 body += chunk
                 if len(body) > limit:
                     raise too_large
+                place.hold(len(body))
     except TimeoutError:
         raise Refusal(408, "slow_body", f"the body did not arrive within {BODY_SECONDS:.0f} s", {"Connection": "close"}) from None
     return bytes(body)

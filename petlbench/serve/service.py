@@ -24,7 +24,17 @@ from petlbench.serve.metrics import Metrics
 from petlbench.serve.refusal import Refusal
 from petlbench.serve.settings import ServeConfig
 from petlbench.serve.worker import Worker
-from petlbench.wire import UNKNOWN_IMAGES, UNKNOWN_TEXTS, ContextsWords, ScoresWords, ServedModel, TextsMessage, pack, unpack
+from petlbench.wire import (
+    LONGEST_CAPTION,
+    UNKNOWN_IMAGES,
+    UNKNOWN_TEXTS,
+    ContextsWords,
+    ScoresWords,
+    ServedModel,
+    TextsMessage,
+    pack,
+    unpack,
+)
 
 M = TypeVar("M", TextsMessage, ScoresWords, ContextsWords)
 JOINT, FEATURES = "joint", "features"  # towers: into the space of the texts, and before the projection into it
@@ -49,7 +59,8 @@ class Service:
         """Class texts in JSON to the word embeddings (n, W) of their context, if they have one."""
         if not self.model.has_text:
             raise Refusal(400, "no_text_tower", f"{self.model.name} has no text tower, so it cannot score classes")
-        texts = _validated(TextsMessage, body).texts()
+        self._check_length(body)
+        texts = (await asyncio.to_thread(_validated, TextsMessage, body)).texts()
         if texts.count > self._config.max_texts:
             raise Refusal(
                 413, "too_many_texts", f"at most {self._config.max_texts:,} captions per request, got {texts.count:,} (max_texts)"
@@ -63,7 +74,7 @@ class Service:
 
     async def scores(self, body: bytes) -> bytes:
         """Images (B, 3, S, S) to what may be known of their class scores (B, C)."""
-        tensors, words = _unpacked(body)
+        tensors, words = await _unpacked(body)
         question = _validated(ScoresWords, words)
         known, images = self._known(question), self._checked_images(tensors)
 
@@ -76,7 +87,7 @@ class Service:
 
     async def contexts(self, body: bytes) -> bytes:
         """Contexts (P, n, W) and images (B, 3, S, S), or digests of uploaded ones, to what may be known of the class scores (P, B, C)."""
-        tensors, words = _unpacked(body)
+        tensors, words = await _unpacked(body)
         question = _validated(ContextsWords, words)
         if words.get("normalised", "True") != "True":
             raise Refusal(
@@ -101,20 +112,28 @@ class Service:
 
     async def features(self, body: bytes) -> bytes:
         """Images (B, 3, S, S) to embeddings (B, D)."""
-        images = self._checked_images(_unpacked(body)[0])
+        images = self._checked_images((await _unpacked(body))[0])
         reply = await asyncio.wrap_future(self.worker.through(FEATURES, images, lambda rows: pack({"features": rows})))
         self.metrics.add("images", len(images))
         return reply
 
     async def upload(self, body: bytes) -> bytes:
         """Images (B, 3, S, S) to the digest under which their embeddings are remembered."""
-        images = self._checked_images(_unpacked(body)[0])
-        digest = digest_of(images)
+        images = self._checked_images((await _unpacked(body))[0])
+        digest = await asyncio.to_thread(digest_of, images)
         if self._images.get(digest) is None:
             embeddings = await asyncio.wrap_future(self.worker.through(JOINT, images, lambda rows: rows.clone()))
             self._images.put(digest, embeddings, len(embeddings))
         self.metrics.add("images", len(images))
         return pack({}, digest=digest)
+
+    def _check_length(self, body: bytes) -> None:
+        """Refuse captions that are too many by far before they are read, which takes long and holds up all other requests."""
+        most, marks = self._config.max_texts, body.count(b'"') + body.count(b"[") + body.count(b",")
+        if len(body) > 2**16 + 1100 * most or marks > 1000 + 16 * most:
+            raise Refusal(
+                413, "too_many_texts", f"at most {most:,} captions per request (max_texts), of {LONGEST_CAPTION:,} characters each"
+            )
 
     def _known(self, question: ScoresWords) -> Described:
         if Output[question.output.upper()] > self._output:
@@ -139,7 +158,7 @@ class Service:
         images, size = tensors.get("images"), self.model.input_size
         wanted = f"'images', float32 of shape (B, 3, {size}, {size})"
         if images is None:
-            raise Refusal(400, "bad_images", f"expected {wanted}, got {', '.join(tensors) or 'no arrays'}")
+            raise Refusal(400, "bad_images", f"expected {wanted}, got {_names(tensors)}")
         if images.dtype is not torch.float32 or images.ndim != 4 or images.shape[1:] != (3, size, size) or not len(images):
             raise Refusal(400, "bad_images", f"expected {wanted}, got {_kind(images)}")
         if len(images) > self.model.max_images:
@@ -152,7 +171,7 @@ class Service:
         contexts, shape = tensors.get("contexts"), tuple(known.contexts.initial.shape)
         wanted = f"'contexts', float32 of shape (P, {shape[0]}, {shape[1]})"
         if contexts is None:
-            raise Refusal(400, "bad_contexts", f"expected {wanted}, got {', '.join(tensors) or 'no arrays'}")
+            raise Refusal(400, "bad_contexts", f"expected {wanted}, got {_names(tensors)}")
         if contexts.dtype is not torch.float32 or tuple(contexts.shape[1:]) != shape or not len(contexts):
             raise Refusal(400, "bad_contexts", f"expected {wanted}, got {_kind(contexts)}")
         if len(contexts) > self.model.max_contexts:
@@ -198,9 +217,9 @@ def _text_checksum(backbone: Backbone) -> str:
     return hashlib.sha256(answer.contiguous().numpy().tobytes()).hexdigest()
 
 
-def _unpacked(body: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+async def _unpacked(body: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        return unpack(body)
+        return await asyncio.to_thread(unpack, body)  # other requests are answered meanwhile
     except ValueError as error:
         raise Refusal(400, "bad_body", str(error)) from None
 
@@ -214,5 +233,9 @@ def _validated(message: type[M], content: bytes | Mapping[str, str]) -> M:
         raise Refusal(400, "bad_message", f"{where}: {first['msg']}") from None
 
 
+def _names(tensors: Mapping[str, Tensor]) -> str:
+    return ", ".join(tensors)[:100] or "no arrays"
+
+
 def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {str(tuple(tensor.shape))[:100]}"

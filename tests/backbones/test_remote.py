@@ -134,6 +134,18 @@ def test_contexts_go_in_as_many_calls_as_the_server_wants(local: Backbone) -> No
                 assert meter.counts["train"]["calls"] - before == calls
 
 
+def test_contexts_are_as_many_as_a_body_holds() -> None:
+    wide = torch.zeros(10, 1024)  # 40 KiB, of which a quarter of a body of 1 MiB holds three, with room for the header
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=pack({"context": wide}))
+
+    endpoint = backbone(answer).endpoint(CPU)
+    assert endpoint.facts.max_contexts == 4
+    endpoint.describe(TEXTS)
+    assert endpoint.facts.max_contexts == 3
+
+
 def test_images_that_look_alike_are_asked_about_as_often_as_they_come(local: Backbone, remote: RemoteBackbone) -> None:
     repeated = images(16).repeat(2, 1, 1, 1)  # two equal parts of 16
     for are_stored in (False, True):

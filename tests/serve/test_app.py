@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from fastapi.testclient import TestClient
@@ -20,6 +22,7 @@ from petlbench.serve.service import Service
 from petlbench.serve.settings import ServeConfig
 from petlbench.testing.mocks import tiny_backbone
 from petlbench.wire import TextsMessage, pack, unpack
+from tests.serve.processes import serving
 
 CPU = torch.device("cpu")
 TEXTS = TextsMessage(captions=(("a cat.",), ("a dog.",), ("a newt.",)), context="a")
@@ -230,13 +233,71 @@ def test_a_query_for_another_model_is_refused_before_it_is_read(opened: Open) ->
 
 
 def test_no_more_requests_than_allowed_are_let_in() -> None:
-    door = _Door(2)
+    door = _Door(2, 100)
     with door.place():
         with door.place(), pytest.raises(Refusal) as refused, door.place():
             pass
         with door.place():
             pass
     assert (refused.value.status, refused.value.code, refused.value.headers) == (429, "busy", {"Retry-After": "1"})
+
+
+def test_no_more_bytes_than_there_is_room_for_are_let_in() -> None:
+    door = _Door(9, 100)
+    with door.place() as first:
+        first.hold(60)
+        first.hold(50)  # of the same body
+        with door.place() as second:
+            second.hold(40)
+            with pytest.raises(Refusal) as refused, door.place() as third:
+                third.hold(1)
+    assert refused.value.status == 429
+    with door.place() as place:
+        place.hold(100)
+
+
+@contextmanager
+def stalled(url: str) -> Iterator[socket.socket]:
+    """A query whose body is announced and does not come."""
+    address = httpx.URL(url)
+    with socket.create_connection((address.host, address.port or 0), timeout=10) as line:
+        line.sendall(b"POST /v1/features HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+        assert line.recv(100).startswith(b"HTTP/1.1 100")  # it is let in
+        yield line
+
+
+def test_a_request_too_many_is_told_to_come_back() -> None:
+    with serving(tiny_backbone(), ServeConfig(port=0, batch_delay_ms=0, max_waiting=1)) as (url, _), stalled(url):
+        reply = httpx.post(f"{url}/v1/features", content=pack({"images": images()}))
+        assert_refused(reply, 429, "busy")
+        assert reply.headers["retry-after"] == "1"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petlbench.serve.app.BODY_SECONDS", 0.05)
+    with serving(tiny_backbone()) as (url, _), stalled(url) as line:
+        assert line.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_documents_of_many_arrays_are_refused_unread(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = opened()
+    monkeypatch.setattr("petlbench.wire.load", lambda _: 1 // 0)
+    many = pack({f"array{number}": torch.zeros(1) for number in range(17)})
+    assert_refused(client.post("/v1/features", content=many), 400, "bad_body", "16 arrays")
+    assert_refused(client.post("/v1/features", content=(2**20 + 1).to_bytes(8, "little") + bytes(2**21)), 400, "bad_body", "1,024 KiB")
+
+
+def test_captions_that_are_too_many_by_far_are_refused_unread(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = opened(max_texts=3)
+    monkeypatch.setattr("petlbench.serve.service._validated", lambda *_: 1 // 0)
+    for body in (b'{"captions": [' + b"[]," * 2000, b" " * 80_000):
+        assert_refused(client.post("/v1/texts", content=body), 413, "too_many_texts", "at most 3 captions")
+
+
+def test_a_refusal_does_not_repeat_all_that_was_sent(opened: Open) -> None:
+    reply = opened().post("/v1/features", content=pack({"x" * 9000: torch.zeros(1)}))
+    assert_refused(reply, 400, "bad_images")
+    assert len(reply.content) < 400
 
 
 def test_places_are_free_again_after_refusals(opened: Open) -> None:
