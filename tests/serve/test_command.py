@@ -111,11 +111,11 @@ def test_without_its_extra_the_command_says_what_to_install(call: Call, monkeypa
     assert code == 2 and err == "petlbench: petlbench serve needs fastapi; install it with: pip install 'petlbench[serve]'\n"
 
 
-def test_a_run_against_no_server_is_one_line_and_a_record(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_against_no_server_is_one_line_and_leaves_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("petlbench.backbones.connection.RetryPolicy", partial(RetryPolicy, first_contact_seconds=0.0))
     code, _, err = call("run", "method=zero_shot", "task=mini/digits", "threads=1", "backbone=remote", "url=http://127.0.0.1:9")
-    assert code == 1 and err.count("\n") == 1
-    assert "failed: http://127.0.0.1:9: no answer to GET /v1/model" in err and "petlbench serve backbone=NAME port=PORT" in err
+    assert code == 2 and err.count("\n") == 1 and not Path("results").exists()
+    assert "petlbench: http://127.0.0.1:9: no answer to GET /v1/model" in err and "petlbench serve backbone=NAME port=PORT" in err
 
 
 def test_without_its_extra_a_remote_run_says_what_to_install(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
