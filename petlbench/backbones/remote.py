@@ -197,10 +197,10 @@ class RemoteEndpoint:
                     done.put(problem)
                     return
 
-        for _ in range(min(self._connection.policy.concurrency, len(questions))):
-            threading.Thread(target=work, name="petlbench-question", daemon=True).start()
         answers: dict[int, Tensor] = {}
         try:
+            for _ in range(min(self._connection.policy.concurrency, len(questions))):
+                threading.Thread(target=work, name="petlbench-question", daemon=True).start()
             while len(answers) < len(questions):
                 outcome = done.get()
                 if isinstance(outcome, BaseException):
