@@ -90,14 +90,15 @@ class Connection:
         )
 
     def abandon(self) -> None:
-        """Let queries that other threads repeat end. Later ones are not concerned."""
+        """Let queries that other threads repeat end, and begin no others: the run is over."""
         self._is_abandoned.set()
-        self._is_abandoned = threading.Event()
 
     def _until_answered(self, attempt: Callable[[], httpx.Response], what: str, read: Callable[[httpx.Response], T], patience: float) -> T:
         failing_since: float | None = None
         backoff = self.policy.backoff_seconds
-        is_abandoned = self._is_abandoned
+        given_up = f"{self.url}: {what} was given up with the run"
+        if self._is_abandoned.is_set():
+            raise EndpointError(given_up)
         while True:
             try:
                 return self._attempt(attempt, read)
@@ -109,8 +110,8 @@ class Connection:
             wait = asked + backoff * self._jitter.uniform(0.5, 1.0)  # clients that were told the same do not come back together
             if now + wait - failing_since > patience:
                 raise EndpointError(self._farewell(what, reason, now - failing_since, asked))
-            if is_abandoned.wait(wait):
-                raise EndpointError(f"{self.url}: {what} was given up with the run")
+            if self._is_abandoned.wait(wait):
+                raise EndpointError(given_up)
             backoff = min(2 * backoff, self.policy.longest_backoff_seconds)
 
     def _attempt(self, attempt: Callable[[], httpx.Response], read: Callable[[httpx.Response], T]) -> T:

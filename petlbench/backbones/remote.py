@@ -207,7 +207,6 @@ class RemoteEndpoint:
                     raise outcome
                 answers[outcome[0]] = outcome[1].to(self._device)
         except BaseException:  # a failure, or Ctrl-C: replies that are under way are not waited for, and nothing else is asked
-            waiting.clear()
             self._connection.abandon()
             raise
         return [answers[place] for place in range(len(questions))]
