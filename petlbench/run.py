@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from petlbench import measure, provenance
@@ -105,9 +106,10 @@ class _Run:
 
     def carry_out(self) -> None:
         config = self.config
-        torch.set_num_threads(config.execution.threads or os.cpu_count() or 1)
+        threads = config.execution.threads or os.cpu_count() or 1
+        torch.set_num_threads(threads)
         measure.reset_peak_memory(self.device)
-        with self.clock.measure("total"):
+        with self.clock.measure("total"), threadpool_limits(threads, user_api="blas"):  # numpy's own, which CMA-ES decomposes matrices with
             backbone, checksum = shared_backbone(config, self.device)
             self.facts["backbone"] = schema.BackboneId(
                 name=backbone.name,

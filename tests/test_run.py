@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from torch import Tensor, nn
 
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
@@ -23,7 +24,7 @@ from petlbench.evaluate import evaluate_checkpoint
 from petlbench.records.schema import Epoch, Record, read_record
 from petlbench.records.validate import problems_of
 from petlbench.run import execute
-from petlbench.shared import accuracy, loaded
+from petlbench.shared import accuracy, loaded, open_task
 from tests.object_graph import reachable
 
 SHORT = ("train.epochs=2", "train.warmup_epochs=0", "threads=1")
@@ -290,3 +291,13 @@ def test_what_no_api_gives_is_refused_before_anything_is_paid(tmp_path: Path) ->
     words = ["method=craft", "task=mini/digits", "method.head_input=released_unnormalised", "backbone=remote", "url=http://127.0.0.1:1"]
     with pytest.raises(AccessError, match=r"released_unnormalised .* a remote model does not give that"):
         execute(resolve([*words, f"out={tmp_path}"]))
+
+
+def test_a_run_keeps_to_its_threads_in_numpy_as_well(run: Callable[..., tuple[Record, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "petlbench.run.open_task",
+        lambda *parts: seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas") or open_task(*parts),
+    )
+    run("zero_shot", "threads=1")
+    assert seen and set(seen) == {1}
