@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from petlbench.backbones.local import digest_of
-from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, restrict, tensor_bytes
+from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, restrict, tensor_bytes
 from petlbench.errors import AccessError, BudgetExceeded, ConfigError
 from petlbench.settings import Answers, Budget
 
@@ -91,7 +90,7 @@ class _Grant:
     context: Tensor | None  # (n, W)
     output: Output
     answers: Answers
-    uploaded: dict[str, tuple[str, ...]] = field(default_factory=dict)  # digest of images here -> digests that the endpoint knows them by
+    uploaded: set[str] = field(default_factory=set)  # digests
 
     @property
     def k(self) -> int:
@@ -157,14 +156,15 @@ class QueryModel:
     def upload(self, images: Tensor) -> StoredImages:
         """Send normalised images (B, 3, S, S) once, to be asked about in many contexts. What was uploaded before is not sent: it counts as cached."""
         grant, _ = _grant_of(self.ticket, "upload", Access.CONTEXT)
-        parts = [(digest_of(part), part) for part in images.detach().split(grant.call_size)]
-        new = {digest: part for digest, part in parts if digest not in grant.uploaded}
+        parts = images.detach().split(grant.call_size)
+        digests = tuple(digest_of(part) for part in parts)
+        new = {digest: part for digest, part in zip(digests, parts, strict=True) if digest not in grant.uploaded}
         count = sum(len(part) for part in new.values())
         sent = {"calls": len(new), "images": count, "bytes": tensor_bytes(*new.values())}
         grant.meter.charge(Access.CONTEXT, cached=len(images) - count, **sent)
-        for digest, part in new.items():
-            grant.uploaded[digest] = grant.endpoint.upload(part)
-        return StoredImages(tuple(known for digest, _ in parts for known in grant.uploaded[digest]), len(images))
+        grant.endpoint.upload(new)
+        grant.uploaded |= new.keys()
+        return StoredImages(digests, len(images))
 
     def context_scores(self, images: Tensor | StoredImages, contexts: Tensor, normalised: bool = True) -> Tensor:
         """Class scores (P, B, C) of images with each of the contexts (P, n, W) in place of the words that all class texts start with.

@@ -96,8 +96,8 @@ class Endpoint(Protocol):
         """Embeddings (B, D) of each part, one call per part."""
         ...
 
-    def upload(self, images: Tensor) -> tuple[str, ...]:
-        """Send images to be asked about again and again; the digests that stand for them, part after part."""
+    def upload(self, parts: Mapping[str, Tensor]) -> None:
+        """Send images to be asked about again and again, one call per part; each part under its digest (:func:`digest_of`)."""
         ...
 
     def graded_scores(self, images: Tensor, texts: ClassTexts) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -131,6 +131,13 @@ def as_scores(answer: Mapping[str, Tensor], class_count: int) -> Tensor:
         classes = answer["classes"]
     scores = torch.full((*classes.shape[:-1], class_count), -torch.inf, device=classes.device)
     return scores.scatter_(-1, classes, logs)
+
+
+def digest_of(images: Tensor) -> str:
+    """SHA-256 of images' shape and content."""
+    digest = hashlib.sha256(str(tuple(images.shape)).encode())
+    digest.update(images.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def tensor_bytes(*tensors: Tensor) -> int:

@@ -66,6 +66,7 @@ class ServedModel(_Message):
             feature_width=self.feature_width,
             output=Output[self.output.upper()],
             has_text=self.has_text,
+            top_k=self.top_k if self.output == "top_k" else None,
             max_images=self.max_images,
             max_contexts=self.max_contexts,
             max_prompts=self.max_prompts,
@@ -132,9 +133,7 @@ def unpack(document: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The arrays and the words. ValueError when it is no safetensors document, or not a whole one."""
     length = int.from_bytes(document[:8], "little")
     header = document[8 : 8 + min(length, LONGEST_HEADER)]
-    if (
-        LONGEST_HEADER < length < len(document) or header.count(b"data_offsets") > MOST_ARRAYS
-    ):  # slow to read, and no other request could be
+    if LONGEST_HEADER < length < len(document) or header.count(b"data_offsets") > MOST_ARRAYS:  # slow to read
         raise ValueError(f"no document of this protocol: more than {LONGEST_HEADER // 1024:,} KiB of header or {MOST_ARRAYS} arrays")
     try:
         tensors = load(document)

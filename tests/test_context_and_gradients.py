@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -134,9 +134,10 @@ class _Noted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._endpoint, name)
 
-    def upload(self, images: Tensor) -> tuple[str, ...]:
-        self._note(images)
-        return self._endpoint.upload(images)
+    def upload(self, parts: Mapping[str, Tensor]) -> None:
+        for part in parts.values():
+            self._note(part)
+        self._endpoint.upload(parts)
 
     def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
         for part in parts:

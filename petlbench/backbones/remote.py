@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
@@ -18,7 +18,6 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from petlbench.backbones.backbone import Card
-from petlbench.backbones.local import digest_of
 from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, tensor_bytes
 from petlbench.errors import AccessError, ConfigError, EndpointError
 from petlbench.wire import (
@@ -96,9 +95,8 @@ class RemoteEndpoint:
         context = self._connection.post("/v1/texts", body, _tensors).get("context")
         if context is None:
             return None
-        fitting = max(
-            1, (self._served.max_body // 4 - LONGEST_HEADER // 8) // tensor_bytes(context)
-        )  # a quarter of a body is the contexts'
+        room = self._served.max_body // 4 - LONGEST_HEADER // 8  # a quarter of a body is the contexts'
+        fitting = max(1, room // tensor_bytes(context))
         self.facts = replace(self.facts, max_contexts=min(self._served.max_contexts, fitting))
         return context.to(self._device)
 
@@ -116,21 +114,11 @@ class RemoteEndpoint:
             raise AccessError(
                 f"{self.facts.name} gives scores of normalised embeddings only, as any API; others need the model in this process"
             )
-        sent: dict[str, Tensor] = {}
-        uploaded: list[tuple[str, Tensor]] = []
-        if not isinstance(images, Tensor):
-            uploaded = [(digest, self._uploads[digest]) for digest in images]
-        elif len(images) > self._images_per_request:
-            uploaded = self._sent(images)  # for this question only
-        else:
-            sent = {"images": images.float()}
-        stored = " ".join(digest for digest, _ in uploaded)
+        sent, stored = ({"images": images.float()}, ()) if isinstance(images, Tensor) else ({}, tuple(images))
 
         def ask(part: Tensor) -> Tensor:
-            words = {"texts": texts.digest, "output": output.label, "k": k, "stored": stored}
-            answer = self._query(
-                "/v1/contexts", pack({"contexts": part.float(), **sent}, **words), texts, [images for _, images in uploaded]
-            )
+            words = {"texts": texts.digest, "output": output.label, "k": k, "stored": " ".join(stored)}
+            answer = self._query("/v1/contexts", pack({"contexts": part.float(), **sent}, **words), texts, stored)
             return as_scores(answer, len(texts.captions))
 
         return self._all(ask, contexts)
@@ -138,20 +126,14 @@ class RemoteEndpoint:
     def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
         return self._all(lambda part: self._query("/v1/features", pack({"images": part.float()}))["features"], parts)
 
-    def upload(self, images: Tensor) -> tuple[str, ...]:
-        uploaded = self._sent(images)
-        self._uploads.update(uploaded)
-        return tuple(digest for digest, _ in uploaded)
+    def upload(self, parts: Mapping[str, Tensor]) -> None:
+        self._all(self._send, list(parts.values()))
+        self._uploads |= parts
 
     def graded_scores(self, images: Tensor, texts: ClassTexts) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         raise AccessError(f"{self.facts.name} gives no gradients")
 
-    @property
-    def _images_per_request(self) -> int:
-        assert self.facts.max_images is not None
-        return self.facts.max_images
-
-    def _query(self, path: str, body: bytes, texts: ClassTexts | None = None, uploaded: Sequence[Tensor] = ()) -> dict[str, Tensor]:
+    def _query(self, path: str, body: bytes, texts: ClassTexts | None = None, stored: Sequence[str] = ()) -> dict[str, Tensor]:
         """The arrays of an answer. Texts and images that the server has forgotten, such as by being started again, are sent again."""
         from petlbench.backbones.connection import Refused
 
@@ -162,17 +144,11 @@ class RemoteEndpoint:
                 if refusal.code == UNKNOWN_TEXTS and texts is not None:
                     self.describe(texts)
                 elif refusal.code == UNKNOWN_IMAGES:
-                    for part in uploaded:
-                        self._send(part)
+                    for digest in stored:
+                        self._send(self._uploads[digest])
                 else:
                     raise
         raise EndpointError(f"{self.facts.name} forgets at once what it is told; serve it with larger keep_texts and keep_images")
-
-    def _sent(self, images: Tensor) -> list[tuple[str, Tensor]]:
-        """Images in parts that a request takes, each with its digest, after those that the server was not sent before have been sent."""
-        parts = [(digest_of(part), part) for part in images.split(self._images_per_request)]
-        self._all(self._send, [part for digest, part in parts if digest not in self._uploads])
-        return parts
 
     def _send(self, images: Tensor) -> Tensor:
         self._connection.post("/v1/images", pack({"images": images.float()}), _tensors)
@@ -180,8 +156,8 @@ class RemoteEndpoint:
 
     def _all(self, ask: Callable[[Tensor], Tensor], questions: Sequence[Tensor]) -> list[Tensor]:
         """The answers, on the device of the run. The first failure ends the others."""
-        if len(questions) == 1:
-            return [ask(questions[0]).to(self._device)]
+        if len(questions) <= 1:
+            return [ask(question).to(self._device) for question in questions]
         waiting = deque(enumerate(questions))
         done: SimpleQueue[tuple[int, Tensor] | BaseException] = SimpleQueue()
 

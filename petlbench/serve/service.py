@@ -16,8 +16,8 @@ from torch import Tensor
 
 from petlbench.access import MAX_SCORES
 from petlbench.backbones.backbone import Backbone
-from petlbench.backbones.local import Described, LocalEndpoint, digest_of
-from petlbench.endpoint import Output, restrict
+from petlbench.backbones.local import Described, LocalEndpoint
+from petlbench.endpoint import Output, digest_of, restrict
 from petlbench.optim.precision import choose
 from petlbench.serve.memory import Shelf
 from petlbench.serve.metrics import Metrics
@@ -184,7 +184,7 @@ class Service:
         return contexts
 
     def _answer(self, logits: Tensor, question: ScoresWords) -> bytes:
-        k = min(question.k, self._config.top_k) if self._output is Output.TOP_K else question.k
+        k = min(question.k, self.model.top_k) if self._output is Output.TOP_K else question.k
         return pack(restrict(logits, Output[question.output.upper()], k))
 
 
@@ -206,7 +206,7 @@ def _described_model(backbone: Backbone, config: ServeConfig, number_format: str
         max_contexts=config.max_contexts,
         max_prompts=config.max_prompts,
         max_body=config.body_bytes,
-        top_k=config.top_k,
+        top_k=min(config.top_k, card.top_k or config.top_k),
         text_sha256=None if backbone.text is None else _text_checksum(backbone),
     )
 

@@ -22,7 +22,7 @@ from petlbench.access import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.connection import Connection, RetryPolicy, retry_after
 from petlbench.backbones.remote import RemoteBackbone
-from petlbench.endpoint import ClassTexts, Endpoint, Output
+from petlbench.endpoint import ClassTexts, Endpoint, Output, digest_of
 from petlbench.errors import AccessError, ConfigError, EndpointError
 from petlbench.serve.settings import ServeConfig
 from petlbench.settings import Answers
@@ -211,7 +211,7 @@ def test_what_a_server_has_forgotten_is_sent_again(local: Backbone) -> None:
             expected = model.context_scores(stored, model.context[None])
             before = json.dumps(meter.counts)
             endpoint.describe(ClassTexts((("something else",),)))
-            endpoint.upload(images(5))
+            endpoint.upload({digest_of(images(5)): images(5)})
             assert json.dumps(meter.counts) == before
             assert torch.equal(model.context_scores(stored, model.context[None]), expected)
             assert meter.counts["train"]["images"] == 4
