@@ -9,29 +9,24 @@ from typing import Literal
 from torch import Tensor, nn
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
-from petlbench.nn.visual_prompts import Border, Patch, RandomPatch, check_prompt, scaled
+from petlbench.nn.visual_prompts import Border, Patch, PromptConfig, RandomPatch
 from petlbench.optim.loop import train
 
 
 @dataclass
-class VPConfig:
+class VPConfig(PromptConfig):
     prompt: Literal["padding", "fixed_patch", "random_patch"] = "padding"  # a border, a patch in the corner, a patch that moves
-    width: int | None = None  # p, pixels of the border or the patch; null: 30 at an input of 224, scaled; 12 p (S - p) or 3 p^2 parameters
-    spread: float = 1.0  # standard deviation of the prompt at the start; 0 starts from the unchanged image
-
-    def __post_init__(self) -> None:
-        check_prompt(self.width, self.spread)
 
 
 @register_method("vp", VPConfig, cite="arXiv:2203.17274")
 class VP(QueryMethod):
-    """x + prompt in normalised pixels, without clipping; the prompt starts from N(0, spread^2) and is trained by SGD through the frozen model."""
+    """x + prompt in normalised pixels, without clipping; the prompt starts from N(0, spread^2) and is trained by SGD through the frozen model:
+    12 p (S - p) parameters of a border, 3 p^2 of a patch."""
 
     access = Access.GRADIENTS
 
     def build(self, model: QueryModel) -> None:
-        size, spread = model.input_size, self.config.spread
-        width = self.config.width or scaled(30, size)
+        size, width, spread = model.input_size, self.config.pixels(model.input_size), self.config.spread
         if self.config.prompt == "random_patch":
             self.prompt: nn.Module = RandomPatch(size, width, self.seed, spread)
         else:

@@ -9,19 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
-from petlbench.nn.visual_prompts import Border, check_prompt, losses_under, scaled
+from petlbench.nn.visual_prompts import Border, PromptConfig, losses_under
 from petlbench.optim.spsa import SPSA, SPSAConfig
 from petlbench.records.schema import Epoch
 
 
 @dataclass
-class VPSPSAConfig:
-    width: int | None = None  # p, of the border in pixels; null: 30 at an input of 224, scaled with the input; parameters: 12 p (S - p)
-    spread: float = 1.0  # standard deviation of the prompt at the start; 0 starts from the unchanged image
+class VPSPSAConfig(PromptConfig):
     spsa: SPSAConfig = field(default_factory=lambda: SPSAConfig(step=10.0, momentum=0.3))  # what most of the released runs share
-
-    def __post_init__(self) -> None:
-        check_prompt(self.width, self.spread)
 
 
 @register_method("vp_spsa", VPSPSAConfig, cite="arXiv:2303.14773")
@@ -31,7 +26,7 @@ class VPSPSA(QueryMethod):
     access = Access.SCORES
 
     def build(self, model: QueryModel) -> None:
-        self.prompt = Border(model.input_size, self.config.width or scaled(30, model.input_size), self.config.spread)
+        self.prompt = Border(model.input_size, self.config.pixels(model.input_size), self.config.spread)
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:
         config: SPSAConfig = self.config.spsa

@@ -16,7 +16,7 @@ from petlbench.errors import ConfigError, did_you_mean
 from petlbench.method import METHODS
 from petlbench.records.store import RecordStore
 from petlbench.run import record_path
-from petlbench.shared import pinned
+from petlbench.shared import served_name
 
 State = Literal["done", "failed", "missing"]
 
@@ -43,7 +43,7 @@ def plan(arguments: Sequence[str]) -> list[PlannedRun]:
     parse_overrides(arguments)  # refuses malformed words
     words = _words(arguments)
     named = words.get("method", "all").split(",")
-    common = [argument for argument in arguments if argument.partition("=")[0] not in ("method", "task", "seeds", "seed")]
+    common = _pinned_words([argument for argument in arguments if argument.partition("=")[0] not in ("method", "task", "seeds", "seed")])
     grid = []
     for method in selected_methods_of(arguments):
         for task in selected_tasks(words.get("task", "mini")):
@@ -53,12 +53,16 @@ def plan(arguments: Sequence[str]) -> list[PlannedRun]:
                 if method not in named and not is_possible(config):
                     continue
                 check(config)
-                config = pinned(config)
-                if config.backbone.is_remote:
-                    common = [word for word in common if not word.startswith("backbone=")] + [f"backbone={config.backbone.name}"]
-                    cell = [*cell[:3], *common]
                 grid.append(PlannedRun(tuple(cell), config, state_of(config)))
     return grid
+
+
+def _pinned_words(arguments: Sequence[str]) -> list[str]:
+    """The same, with the name of the model that is served there in place of ``backbone=remote``: the server is asked once for all runs."""
+    words = _words(arguments)
+    if words.get("backbone") != "remote" or "url" not in words:
+        return list(arguments)
+    return [word for word in arguments if not word.startswith("backbone=")] + [f"backbone={served_name(words['url'])}"]
 
 
 def selected_methods_of(arguments: Sequence[str]) -> list[str]:

@@ -40,7 +40,7 @@ def check_method(config: RunConfig) -> None:
         if config.backbone.is_remote and (reason := method.in_process_only):
             raise AccessError(f"method {config.method}: {reason}; a remote model does not give that")
         if kind.access is not Access.FEATURES:
-            check_output(config.method, kind.output, Output[config.access.output.upper()], "access.output")
+            check_output(config.method, kind.least_output(), Output[config.access.output.upper()], "access.output")
 
 
 def is_possible(config: RunConfig) -> bool:

@@ -68,13 +68,18 @@ class GradientMethod(Method):
 class QueryMethod(Method, nn.Module):
     """A method that asks a model and never sees inside. What it learns are its own parameters and buffers, as of any ``nn.Module``."""
 
-    output: ClassVar[Output] = Output.PROBABILITIES  # the least that it needs of the model's answers
+    output: ClassVar[Output] = Output.PROBABILITIES  # that it needs of the model's answers, at least
     number_format: str = "fp32"  # of forward passes; the run sets it
     images_encoded: int = 0  # by models of its own, such as the frozen encoder of BlackVIP's coordinator
 
     def __init__(self, config: Any, seed: int = 0) -> None:
         nn.Module.__init__(self)
         Method.__init__(self, config, seed)
+
+    @classmethod
+    def least_output(cls) -> Output:
+        """What the model's answers must give: a label has no gradient, and that of a few classes would be wrong."""
+        return max(cls.output, Output.PROBABILITIES) if cls.access is Access.GRADIENTS else cls.output
 
     @property
     def in_process_only(self) -> str | None:

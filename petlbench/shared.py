@@ -36,8 +36,12 @@ def pinned(config: RunConfig) -> RunConfig:
     if config.backbone.name != "remote":
         return config
     assert config.execution.url is not None, "a run is checked first"
-    name = RemoteBackbone(config.execution.url).name
-    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name=name))
+    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name=served_name(config.execution.url)))
+
+
+def served_name(url: str) -> str:
+    """What a served model is called, with the start of its checksum."""
+    return RemoteBackbone(url).name
 
 
 def shared_backbone(config: RunConfig, device: torch.device) -> tuple[Backbone | RemoteBackbone, str]:

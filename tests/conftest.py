@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ define_missing_schemas()  # before a test module imports torchvision, timm or op
 settings.register_profile("petlbench", deadline=None, derandomize=True, database=None)
 settings.load_profile("petlbench")
 
+Call = Callable[..., tuple[int, str, str]]
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -69,3 +71,20 @@ def plugin() -> Iterator[Callable[..., type]]:
     yield register
     for name in names:
         del METHODS._targets[name], METHODS._origins[name]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """The command line in this process, below the test's folder: exit code, stdout and stderr."""
+    from petlbench.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["petlbench", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        printed = capsys.readouterr()
+        return int(stopped.value.code or 0), printed.out, printed.err
+
+    return call

@@ -55,9 +55,7 @@ class QueryLearner:
         """Refuse a model that does not score classes, or not as exactly as the method needs, before anything is sent or loaded."""
         if self.method.access is Access.FEATURES:
             return
-        name, needed, facts = self.method.name, self.method.output, self._endpoint.facts
-        if self.method.access is Access.GRADIENTS:
-            needed = max(needed, Output.PROBABILITIES)  # a label has no gradient, and that of a few classes would be wrong
+        name, needed, facts = self.method.name, self.method.least_output(), self._endpoint.facts
         if not facts.has_text:
             raise AccessError(f"{facts.name} has no text tower, so it cannot score classes; choose a vision-language backbone")
         check_output(name, needed, Output[self.answers.output.upper()], "access.output")

@@ -6,6 +6,7 @@ Letters in shapes: B images, C classes, S input side, p width of a border or sid
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -23,12 +24,22 @@ def scaled(pixels: int, size: int) -> int:
     return round(pixels * size / REFERENCE)
 
 
-def check_prompt(width: int | None, spread: float) -> None:
-    """ValueError for what a configuration cannot mean."""
-    if width is not None and width < 1:
-        raise ValueError(f"width must be an int >= 1 or null, got {width}")
-    if spread < 0:
-        raise ValueError(f"spread must be >= 0, got {spread}")
+@dataclass
+class PromptConfig:
+    """What all prompts of pixels share."""
+
+    width: int | None = None  # p, pixels of the border or side of the patch; null: 30 at an input of 224, scaled with the input
+    spread: float = 1.0  # standard deviation of the prompt at the start; 0 starts from the unchanged image
+
+    def __post_init__(self) -> None:
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"width must be an int >= 1 or null, got {self.width}")
+        if self.spread < 0:
+            raise ValueError(f"spread must be >= 0, got {self.spread}")
+
+    def pixels(self, size: int) -> int:
+        """p at an input of a size."""
+        return self.width or scaled(30, size)
 
 
 class Border(nn.Module):

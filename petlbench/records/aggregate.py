@@ -16,36 +16,15 @@ from petlbench.records.schema import Record
 
 BOXES = {"SCORES": "black box", "CONTEXT": "black box", "FEATURES": "black box", "GRADIENTS": "grey box", "WEIGHTS": "white box"}
 
+_MEANS_OF_TASKS = ("params_trainable", "params_head", "stored_bytes")
+_ASKED = ("images_forwarded", "queries", "contexts")
+_COSTS = (*_MEANS_OF_TASKS, "train_seconds", "peak_memory_mb", *_ASKED)
 RUN_COLUMNS = [
     *("run_id", "method", "access", "backbone", "task", "protocol", "selection", "seed", "accuracy", "standard_error"),
-    *(
-        "params_trainable",
-        "params_head",
-        "stored_bytes",
-        "train_seconds",
-        "peak_memory_mb",
-        "images_forwarded",
-        "queries",
-        "contexts",
-        "code",
-    ),
-    *("access_seen", "allocation", "curve"),
+    *(*_COSTS, "code", "access_seen", "allocation", "curve"),
 ]
 ROW_COLUMNS = ["method", "access", "backbone", "suite", "protocol", "mean", "rank"]
-COST_COLUMNS = [
-    *(
-        "params_trainable",
-        "params_head",
-        "stored_bytes",
-        "train_seconds",
-        "peak_memory_mb",
-        "images_forwarded",
-        "queries",
-        "contexts",
-        "access_seen",
-        "seeds",
-    ),
-]
+COST_COLUMNS = [*_COSTS, "access_seen", "seeds"]
 
 _HAS_OWN_COLUMN = ("seed", "task", "backbone", "protocol")  # of a configuration; every other setting makes a variant of a method
 _ABSENT = "absent"  # the value of a setting that a record's code did not have yet
@@ -89,8 +68,8 @@ def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) 
             cells = by_task["accuracy"].mean().reindex(list(tasks))
             row: dict[str, Any] = {"method": method, "access": access, "backbone": backbone, "suite": suite, "protocol": protocol}
             row |= {"mean": cells.mean(skipna=False), **{str(task): value for task, value in cells.items()}}
-            row |= {column: by_task[column].mean().mean() for column in ("params_trainable", "params_head", "stored_bytes")}
-            row |= {column: group[column].mean() for column in ("train_seconds", "images_forwarded", "queries", "contexts")}
+            row |= {column: by_task[column].mean().mean() for column in _MEANS_OF_TASKS}
+            row |= {column: group[column].mean() for column in ("train_seconds", *_ASKED)}
             row |= {"access_seen": max(group["access_seen"], key=["", *BOXES].index)}
             row |= {"peak_memory_mb": group["peak_memory_mb"].max(), "seeds": ",".join(map(str, sorted(set(group["seed"]))))}
             rows.append(row)

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from petlbench.backbones.connection import RetryPolicy
-from petlbench.cli import main
 from petlbench.config import resolve_settings
 from petlbench.serve.settings import ServeConfig
+from tests.conftest import Call
 
-Call = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """The command line in this process, below the test's folder: exit code, stdout and stderr. Nothing is ever served."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["petlbench", *words])
-        monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        printed = capsys.readouterr()
-        return int(stopped.value.code or 0), printed.out, printed.err
-
-    return call
+@pytest.fixture(autouse=True)
+def nothing_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
 
 
 def test_words_are_read_into_typed_settings() -> None:
