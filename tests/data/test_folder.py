@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from petlbench.config import resolve
@@ -110,26 +108,6 @@ def test_a_broken_image_is_named(root: Path, content: bytes | None) -> None:
     broken = root / "test" / "dog" / "1.png"
     broken.write_bytes(broken.read_bytes()[:60] if content is None else content)
     assert refusal(root).startswith(f"{broken}: not a readable image")
-
-
-@given(st.binary(max_size=40), st.integers(0, 120), st.sampled_from(["png", "jpg", "bmp", "webp"]))
-def test_any_damage_to_a_file_gives_an_image_or_an_error_that_names_it(
-    tmp_path_factory: pytest.TempPathFactory, junk: bytes, place: int, kind: str
-) -> None:
-    path = paint(tmp_path_factory.mktemp("damaged") / f"image.{kind}", size=(9, 9))
-    content = path.read_bytes()
-    path.write_bytes(content[:place] + junk + content[place + len(junk) :])
-    try:
-        assert decode_file(path).ndim == 3
-    except DataError as error:
-        assert str(path) in str(error)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "LA"])
-def test_images_of_any_mode_become_rgb(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / "image.tif"
-    Image.new(mode, (4, 3)).save(path)
-    assert decode_file(path).shape == (3, 4, 3)
 
 
 def test_other_files_and_hidden_ones_are_passed_over(root: Path) -> None:
