@@ -1,0 +1,36 @@
+"""A small random model that is asked at a rung."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.backbones.backbone import Backbone
+from petlbench.endpoint import ClassTexts
+from petlbench.settings import Answers
+from petlbench.testing.mocks import tiny_backbone
+
+CPU = torch.device("cpu")
+NAMES = ("cat", "dog", "newt")
+PROMPTS = tuple((f"a photo of a {name}.",) for name in NAMES)
+
+
+@contextmanager
+def granted(
+    rung: Access, backbone: Backbone | None = None, meter: Meter | None = None, answers: Answers | None = None
+) -> Iterator[QueryModel]:
+    texts = ClassTexts(PROMPTS, "a photo of a" if rung is Access.CONTEXT else None)
+    with grant(rung, (backbone or tiny_backbone()).endpoint(CPU), NAMES, texts, meter or Meter(), answers or Answers()) as model:
+        yield model
+
+
+def images(count: int = 2) -> Tensor:
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def contexts(model: QueryModel, count: int) -> Tensor:
+    return model.context + 0.3 * torch.randn(count, *model.context.shape, generator=torch.Generator().manual_seed(1))

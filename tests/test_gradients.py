@@ -1,0 +1,135 @@
+"""Scores that can be differentiated with respect to images: right, once, and without a way to the weights."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from petlbench import access
+from petlbench.access import Access, Meter
+from petlbench.backbones.backbone import Backbone
+from petlbench.endpoint import Output
+from petlbench.errors import AccessError
+from petlbench.settings import Answers
+from petlbench.testing.mocks import tiny_backbone
+from tests.asking import PROMPTS, granted, images
+from tests.object_graph import reachable
+
+
+def test_gradients_with_respect_to_images_are_those_of_the_plain_model() -> None:
+    backbone, weights = tiny_backbone(), torch.randn(2, 3, generator=torch.Generator().manual_seed(2))
+    with granted(Access.GRADIENTS, backbone) as model:
+        asked = images().requires_grad_(True)
+        (weights * model.scores(asked)).sum().backward()
+    plain = images().requires_grad_(True)
+    classes = backbone.embed_classes(PROMPTS)
+    logits = backbone.logit_scale * F.normalize(backbone.project_images(plain), dim=-1) @ classes.T
+    (weights * logits).sum().backward()
+    assert asked.grad is not None and plain.grad is not None
+    torch.testing.assert_close(asked.grad, plain.grad)
+
+
+@pytest.mark.parametrize("output", [Output.PROBABILITIES, Output.LABEL])
+def test_scores_that_can_be_differentiated_say_no_more_than_others(output: Output) -> None:
+    answers = Answers(output=output.label)  # type: ignore[arg-type]
+    with granted(Access.GRADIENTS, answers=answers) as model:
+        found, expected = model.scores(images().requires_grad_(True)), model.scores(images())
+    torch.testing.assert_close(found, expected)
+
+
+def test_gradients_of_probabilities_are_those_of_the_plain_models_probabilities() -> None:
+    gradients = []
+    for output in ("probabilities", "logits"):
+        asked = images().requires_grad_(True)
+        with granted(Access.GRADIENTS, answers=Answers(output=output)) as model:  # type: ignore[arg-type]
+            scores = model.scores(asked)
+            (scores if output == "probabilities" else scores.log_softmax(-1))[:, 0].sum().backward()
+        assert asked.grad is not None
+        gradients.append(asked.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_no_weight_is_given_a_gradient() -> None:
+    backbone = tiny_backbone()
+    backbone.vit.requires_grad_(True)  # else there could be none
+    with granted(Access.GRADIENTS, backbone) as model:
+        model.scores(images().requires_grad_(True)).sum().backward()
+    assert all(p.grad is None for p in backbone.vit.parameters())
+
+
+def test_an_answer_is_differentiated_once_and_never_twice_over() -> None:
+    asked = images().requires_grad_(True)
+    with granted(Access.GRADIENTS) as model:
+        scores = model.scores(asked)
+        (gradient,) = torch.autograd.grad((scores**2).sum(), asked, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            gradient.sum().backward()
+        with pytest.raises(AccessError, match="ask the model again"):
+            scores.sum().backward()
+
+
+@pytest.mark.parametrize("rung", [Access.CONTEXT, Access.GRADIENTS])
+def test_neither_the_handle_nor_an_answer_nor_its_graph_leads_to_the_model(rung: Access) -> None:
+    backbone = tiny_backbone()
+    weights = {p.data_ptr() for part in (backbone.vit, backbone.projection) if part is not None for p in part.parameters()}
+    with granted(rung, backbone) as model:
+        asked = images().requires_grad_(True)
+        answer = model.scores(asked) if rung is Access.GRADIENTS else model.context_scores(model.upload(images()), model.context[None])
+        found = [*reachable(model), *reachable(answer), *_of_the_graph(answer)]
+    assert not [thing for thing in found if isinstance(thing, (nn.Module, nn.Parameter, Backbone, Meter))]
+    assert not [thing for thing in found if isinstance(thing, Tensor) and thing.data_ptr() in weights]
+
+
+def _of_the_graph(answer: Tensor) -> Iterator[object]:
+    """Every node of an autograd graph and what it holds, the graphs of tensors that are held included."""
+    waiting, seen = [answer.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for name in dir(node):
+            if not name.startswith("__") and name != "saved_variables":  # the deprecated name of saved_tensors
+                for thing in reachable(getattr(node, name, None)):
+                    yield thing
+                    if isinstance(thing, Tensor):
+                        waiting.append(thing.grad_fn)
+        waiting += [following for following, _ in node.next_functions]
+
+
+def test_the_walk_of_a_graph_finds_weights_that_it_leads_to() -> None:
+    backbone = tiny_backbone()
+    answer = backbone.vit(images().requires_grad_(True))
+    weights = {p.data_ptr() for p in backbone.vit.parameters()}
+    assert any(isinstance(thing, Tensor) and thing.data_ptr() in weights for thing in _of_the_graph(answer))
+
+
+def test_a_graph_that_is_not_used_is_dropped_with_the_answer() -> None:
+    held = access._graphs
+    with granted(Access.GRADIENTS) as model:
+        before = len(held)
+        answer = model.scores(images().requires_grad_(True))
+        assert len(held) == before + 1
+        del answer
+        gc.collect()
+        assert len(held) == before
+
+
+def test_only_a_query_that_wants_gradients_makes_use_of_the_rung() -> None:
+    for wants, seen in ((False, Access.SCORES), (True, Access.GRADIENTS)):
+        meter = Meter()
+        with granted(Access.GRADIENTS, meter=meter) as model:
+            answer = model.scores(images().requires_grad_(wants))
+        assert (answer.requires_grad, meter.seen) == (wants, seen)
+
+
+def test_features_and_contexts_are_not_for_gradients() -> None:
+    with granted(Access.GRADIENTS) as model:
+        for ask in (lambda: model.features(images()), lambda: model.upload(images())):
+            with pytest.raises(AccessError, match="the method declares GRADIENTS"):
+                ask()
