@@ -8,6 +8,7 @@ ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install bench bench-whitebox bench-blackbox plan leaderboard test test-all lint format clean
@@ -41,10 +42,10 @@ leaderboard: $(READY) ## Write results/leaderboard.* and results/plots/ from all
 	@$(BIN)/petlbench leaderboard
 
 test: $(READY) ## Run the tests, without those that take minutes
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(WORKERS)
 
 test-all: $(READY) ## Run all tests
-	@$(BIN)/python -m pytest -q -m "slow or not slow"
+	@$(BIN)/python -m pytest -q $(WORKERS) -m "slow or not slow"
 
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
