@@ -1,0 +1,239 @@
+"""What the runs of one suite, backbone and protocol say about methods: intervals, ranks and tests.
+
+The unit of the tests is the task: seeds are averaged first, as runs of one task are no independent evidence about methods. Letters in shapes:
+M methods, T tasks, S seeds, R bootstrap draws. Accuracies and differences are percent and points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import chi2, f, friedmanchisquare, rankdata, studentized_range, wilcoxon
+
+ALPHA = 0.05
+DRAWS = 2000  # of the bootstrap
+METHOD_COLUMNS = ["method", "runs", "mean", "mean_low", "mean_high", "iqm", "iqm_low", "iqm_high", "mean_rank"]
+PAIR_COLUMNS = [
+    *("method", "other", "difference", "difference_low", "difference_high", "wins", "ties", "losses"),
+    *("p_wilcoxon", "p_holm", "p_nemenyi"),
+]
+_EQUAL = 1e-9  # points; means of the same answers may differ in the last bit
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Friedman:
+    """Whether methods differ at all, by their ranks on every task, and by how much mean ranks must differ for a pair to."""
+
+    statistic: float  # chi-square with M - 1 degrees of freedom, corrected for ties
+    p: float
+    iman_davenport: float  # F with M - 1 and (M - 1)(T - 1) degrees of freedom; less conservative
+    iman_davenport_p: float
+    critical_difference: float  # of mean ranks, Nemenyi at ALPHA
+    groups: tuple[tuple[str, ...], ...]  # of methods, best first, that Nemenyi's test does not tell apart; the largest ones only
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods with a result on every task, best mean first."""
+
+    tasks: tuple[str, ...]
+    methods: pd.DataFrame  # METHOD_COLUMNS
+    pairs: pd.DataFrame  # PAIR_COLUMNS; ``method`` is the one with the higher mean
+    seeds: pd.DataFrame  # mean over the tasks, one row per method, one column per seed; NaN where the seed lacks a task
+    friedman: Friedman | None  # None with fewer than three methods or two tasks
+    left_out: tuple[str, ...]  # methods that lack a task
+    warnings: tuple[str, ...]  # what there are too few tasks or seeds for
+
+
+def compare(runs: pd.DataFrame, tasks: Sequence[str]) -> Comparison:
+    """Compare the methods of a ``runs_frame`` on some tasks. The runs must be of one backbone and protocol (see ``runs_behind``).
+
+    The same runs give the same numbers: the bootstrap is seeded.
+    """
+    if len(runs[["backbone", "protocol"]].drop_duplicates()) > 1:
+        raise ValueError("runs of several backbones or protocols cannot be compared; take those behind one of the comparable parts")
+    names, seeds, scores = _scores(runs, tasks)
+    means = np.array([[_mean(cell) for cell in of_method] for of_method in scores]).reshape(len(names), len(tasks))
+    complete = np.flatnonzero(~np.isnan(means).any(axis=1))
+    order = complete[np.argsort(-means[complete].mean(axis=1), kind="stable")]
+    methods, scores, cells = [names[i] for i in order], scores[order], means[order]
+    left_out = tuple(sorted(set(names) - set(methods)))
+    ranks = mean_ranks(cells)
+    drawn = [_bootstrap(of_method, stream) for stream, of_method in enumerate(scores)]
+    friedman = friedman_test(methods, cells) if len(methods) > 2 and len(tasks) > 1 else None
+    pairs = _pairs(methods, cells, [mean for mean, _ in drawn], ranks)
+    rows = [
+        [method, int(np.isfinite(runs_of).sum()), cell.mean(), *_interval(mean), _iqm(runs_of.reshape(1, -1))[0], *_interval(iqm), rank]
+        for method, runs_of, cell, (mean, iqm), rank in zip(methods, scores, cells, drawn, ranks, strict=True)
+    ]
+    return Comparison(
+        tasks=tuple(tasks),
+        methods=pd.DataFrame(rows, columns=METHOD_COLUMNS),
+        pairs=pairs,
+        seeds=pd.DataFrame(scores.mean(axis=1), index=methods, columns=seeds),
+        friedman=friedman,
+        left_out=left_out,
+        warnings=tuple(_warnings(methods, scores, friedman)),
+    )
+
+
+def mean_ranks(cells: _Floats) -> _Floats:
+    """(M,) ranks of methods, 1 for the highest accuracy, ties sharing, averaged over the tasks of (M, T)."""
+    return rankdata(-_rounded(cells), axis=0).mean(axis=1)
+
+
+def friedman_test(methods: Sequence[str], cells: _Floats) -> Friedman:
+    """Friedman's test on (M, T) accuracies with Iman and Davenport's F and Nemenyi's critical difference (Demšar 2006, JMLR 7, section 3.2)."""
+    m, t = cells.shape
+    cells = _rounded(cells)
+    statistic = float(friedmanchisquare(*cells).statistic) if np.ptp(cells, axis=0).any() else 0.0
+    rest = t * (m - 1) - statistic
+    ratio = (t - 1) * statistic / rest if rest > 1e-9 else math.inf
+    difference = critical_difference(m, t)
+    return Friedman(
+        statistic=statistic,
+        p=float(chi2.sf(statistic, m - 1)),
+        iman_davenport=ratio,
+        iman_davenport_p=float(f.sf(ratio, m - 1, (m - 1) * (t - 1))),
+        critical_difference=difference,
+        groups=_groups(methods, mean_ranks(cells), difference),
+    )
+
+
+def critical_difference(methods: int, tasks: int) -> float:
+    """By how much mean ranks must differ at level ALPHA (Nemenyi's test; Demšar 2006, section 3.2.2)."""
+    return float(studentized_range.ppf(1 - ALPHA, methods, math.inf)) / math.sqrt(2) * _rank_error(methods, tasks)
+
+
+def holm(p_values: Sequence[float]) -> _Floats:
+    """p-values corrected for their number (Holm 1979): step down, never decreasing, at most 1."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected
+
+
+def _scores(runs: pd.DataFrame, tasks: Sequence[str]) -> tuple[list[str], list[int], _Floats]:
+    """Methods, seeds and accuracies (M, T, S), NaN where there is no run. A method that stands at two rungs is two."""
+    rungs = runs.groupby("method")["access"].transform("nunique")
+    named = runs["method"].where(rungs == 1, runs["method"] + " at " + runs["access"])
+    wide = runs.assign(method=named).pivot_table(index="method", columns=["task", "seed"], values="accuracy")
+    methods, seeds = [str(name) for name in wide.index], sorted(int(seed) for seed in set(runs["seed"]))
+    values = wide.reindex(columns=pd.MultiIndex.from_product([list(tasks), seeds])).to_numpy(float)
+    return methods, seeds, values.reshape(len(methods), len(tasks), len(seeds))
+
+
+def _mean(values: _Floats) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else math.nan
+
+
+def _rounded(cells: _Floats) -> _Floats:
+    """Accuracies such that what is equal but for rounding is equal."""
+    return np.round(cells, 9)
+
+
+def _bootstrap(scores: _Floats, stream: int) -> tuple[_Floats, _Floats]:
+    """Means and interquartile means (R,) of (T, S) accuracies in which tasks are drawn, and within each of them its seeds.
+
+    The tasks of a draw are the same for every method, so that draws of two methods may be subtracted; the seeds come from a stream of the
+    method's own.
+    """
+    t, s = scores.shape
+    tasks = np.random.default_rng(0).integers(t, size=(DRAWS, t))
+    counts = np.isfinite(scores).sum(axis=1)  # (T,)
+    packed = np.sort(scores, axis=1)  # NaN last
+    places = (np.random.default_rng([1, stream]).random((DRAWS, t, s)) * counts[tasks][..., None]).astype(int)
+    drawn = packed[tasks[..., None], places]  # (R, T, S)
+    drawn[np.arange(s) >= counts[tasks][..., None]] = np.nan  # a task keeps its number of seeds
+    return np.nanmean(drawn, axis=2).mean(axis=1), _iqm(drawn.reshape(DRAWS, -1))
+
+
+def _iqm(values: _Floats) -> _Floats:
+    """(R,) interquartile means of the rows of (R, N): without the highest and the lowest quarter, rounded down (Agarwal et al. 2021)."""
+    ordered = np.sort(values, axis=1)  # NaN last
+    counts = np.isfinite(ordered).sum(axis=1, keepdims=True)
+    place, cut = np.arange(ordered.shape[1]), counts // 4
+    kept = (place >= cut) & (place < counts - cut)
+    return np.where(kept, ordered, 0.0).sum(axis=1) / kept.sum(axis=1)
+
+
+def _interval(draws: _Floats) -> tuple[float, float]:
+    low, high = np.quantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
+    return float(low), float(high)
+
+
+def _pairs(methods: Sequence[str], cells: _Floats, drawn: Sequence[_Floats], ranks: _Floats) -> pd.DataFrame:
+    m, t = cells.shape
+    rows = []
+    for i, j in combinations(range(m), 2):
+        differences = _rounded(cells[i] - cells[j])
+        counts = [int((differences > 0).sum()), int((differences == 0).sum()), int((differences < 0).sum())]
+        distance = abs(float(ranks[i] - ranks[j])) * math.sqrt(2) / _rank_error(m, t)
+        nemenyi = float(studentized_range.sf(distance, m, math.inf)) if distance else 1.0
+        rows.append(
+            [methods[i], methods[j], differences.mean(), *_interval(drawn[i] - drawn[j]), *counts, wilcoxon_p(differences), nemenyi]
+        )
+    frame = pd.DataFrame(rows, columns=[column for column in PAIR_COLUMNS if column != "p_holm"])
+    return frame.assign(p_holm=holm(frame["p_wilcoxon"].to_list()))[PAIR_COLUMNS]
+
+
+def wilcoxon_p(differences: _Floats) -> float:
+    """Two-sided p of Wilcoxon's signed ranks; ranks of zeros count half for each side (Demšar 2006, section 3.1.3).
+
+    Exact without ties, and with ties up to 13 tasks.
+    """
+    if not differences.any():
+        return 1.0
+    return float(wilcoxon(differences, zero_method="zsplit").pvalue)
+
+
+def _rank_error(methods: int, tasks: int) -> float:
+    """The standard error of a mean rank's difference, over the square root of two as usual in this context."""
+    return math.sqrt(methods * (methods + 1) / (6 * tasks))
+
+
+def _groups(methods: Sequence[str], ranks: _Floats, difference: float) -> tuple[tuple[str, ...], ...]:
+    """Runs of methods in the order of their ranks whose first and last differ by less; none that lies within another."""
+    order = np.argsort(ranks, kind="stable")
+    groups, reached = [], 0
+    for start in range(len(order)):
+        end = start + int(np.searchsorted(ranks[order[start:]], ranks[order[start]] + difference))
+        if end - start > 1 and end > reached:
+            groups.append(tuple(methods[i] for i in order[start:end]))
+            reached = end
+    return tuple(groups)
+
+
+def _warnings(methods: Sequence[str], scores: _Floats, friedman: Friedman | None) -> list[str]:
+    """What the numbers cannot show, however they come out."""
+    m, t, _ = scores.shape
+    found = []
+    pairs, least = m * (m - 1) // 2, 2.0 ** (1 - t)
+    if m > 1 and pairs * least > ALPHA:
+        reason = f"{least:.2g} is the smallest p that a Wilcoxon test of {_counted(t, 'task')} can reach"
+        corrected = f", {min(1.0, pairs * least):.2g} after Holm's correction of {pairs} pairs" if pairs > 1 else ""
+        found.append(f"No pair can differ significantly: {reason}{corrected}. Compare fewer methods, or on more tasks.")
+    if friedman is not None:
+        if friedman.critical_difference > m - 1:
+            found.append(
+                f"Nemenyi's test of {m} methods cannot tell any two apart on {_counted(t, 'task')}: mean ranks differ by {m - 1} at most."
+            )
+        if t <= 10 or m <= 5:
+            found.append(f"Friedman's p is approximate: {m} methods on {_counted(t, 'task')}, more than 5 on more than 10 are wanted.")
+    few = [method for method, of_method in zip(methods, scores, strict=True) if np.isfinite(of_method).sum(axis=1).min() < 3]
+    if few:
+        found.append(f"Fewer than 3 seeds on a task: {', '.join(few)}. Their intervals show the tasks' part of the uncertainty at best.")
+    return found
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
