@@ -6,7 +6,12 @@ from dataclasses import dataclass, fields
 from typing import Literal
 from urllib.parse import urlsplit
 
-_SCHEDULE_STEPS = {"timm_cosine": "epoch", "dassl_cosine": "epoch", "vp_cosine": "step"}  # of the schedules that leave no choice
+_SCHEDULE_STEPS = {
+    "timm_cosine": "epoch",
+    "dassl_cosine": "epoch",
+    "vp_cosine": "step",
+    "pgn_cosine": "epoch",
+}  # of the schedules that leave no choice
 
 
 @dataclass
@@ -46,7 +51,9 @@ class Train:
     scale_learning_rate: bool = False  # learning_rate is meant per 256 images: multiply it by batch_size / 256 (VPT)
     weight_decay: float = 1e-4  # not applied to vectors and scalars
     momentum: float = 0.9  # of sgd
-    schedule: Literal["cosine", "constant", "timm_cosine", "dassl_cosine", "vp_cosine"] = "cosine"  # as NOAH and SPT, BlackVIP, VP step it
+    schedule: Literal["cosine", "constant", "timm_cosine", "dassl_cosine", "vp_cosine", "pgn_cosine"] = (
+        "cosine"  # the last four as NOAH and SPT, BlackVIP, VP and PGN step it
+    )
     schedule_step: Literal["epoch", "step"] = "epoch"
     warmup_epochs: float = 10.0  # linear; the first epoch of an epoch-wise schedule runs at warmup_learning_rate, …
     warmup_learning_rate: float = 0.0  # … an absolute rate; 0 in VPT

@@ -29,12 +29,15 @@ def learning_rate(position: float, recipe: Train, step_length: float = 0.0) -> f
 
     NOAH and SPT step timm's scheduler with the number of the epoch that has just ended (arXiv 2206.04673 and 2303.08566, code), so that under
     ``timm_cosine`` an epoch runs at the rate meant for the one before, and epochs 0 and 1 both at ``warmup_learning_rate``. VP's warm-up counts
-    the step that is being made (arXiv 2203.17274, code). Dassl's starts from 0, but for epoch 0.
+    the step that is being made (arXiv 2203.17274, code). Dassl's starts from 0, but for epoch 0. PGN's epoch 0 runs at the rate of epoch 1
+    (arXiv 2210.06466, code).
     """
     if recipe.schedule == "timm_cosine":
         position = max(0.0, position - 1)
     if recipe.schedule == "vp_cosine" and position < recipe.warmup_epochs:
         position += step_length
+    if recipe.schedule == "pgn_cosine":
+        position = max(position, min(1.0, recipe.warmup_epochs))
     if recipe.schedule == "dassl_cosine" and 0 < position < recipe.warmup_epochs:
         return recipe.peak_learning_rate * position / recipe.warmup_epochs
     low = recipe.warmup_learning_rate if position < recipe.warmup_epochs else recipe.min_learning_rate
