@@ -21,7 +21,7 @@ _ASKED = ("images_forwarded", "queries", "contexts")
 _COSTS = (*_MEANS_OF_TASKS, "train_seconds", "peak_memory_mb", *_ASKED)
 RUN_COLUMNS = [
     *("run_id", "method", "access", "backbone", "task", "protocol", "selection", "seed", "accuracy", "standard_error"),
-    *(*_COSTS, "code", "access_seen", "allocation", "curve"),
+    *(*_COSTS, "params_backbone", "code", "access_seen", "allocation", "curve"),
 ]
 ROW_COLUMNS = ["method", "access", "backbone", "suite", "protocol", "mean", "rank"]
 COST_COLUMNS = [*_COSTS, "access_seen", "seeds"]
@@ -219,6 +219,7 @@ def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str,
         "images_forwarded": float(cost.images_forwarded),
         "queries": float(sum(count.images for count in queries)) if is_asked else math.nan,
         "contexts": float(sum(count.contexts for count in queries)) if is_asked else math.nan,
+        "params_backbone": float(parameters.backbone) if parameters else math.nan,
         "code": code.version + commit,
         "access_seen": record.method.access_seen or "",
         "allocation": parameters.allocation if parameters else {},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.records.aggregate import BOXES, runs_behind, task_columns
-from petlbench.records.schema import CurvePoint
+from petlbench.records.aggregate import BOXES, task_columns
+from petlbench.records.tradeoffs import curves
 from petlbench.report.plots import STYLES, add_footer, empty_figure, human_count, name_width, save_figure, suite_of, wrapped
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
@@ -38,33 +36,6 @@ def write_query_plots(part: pd.DataFrame, runs: pd.DataFrame, source: str, folde
     if any(curve for of_unit in curves(part, runs).values() for curve in of_unit.values()):
         figures["query_accuracy"] = query_accuracy(part, runs, source)
     return [path for kind, figure in figures.items() for path in save_figure(figure, folder, f"{kind}-{name}")]
-
-
-def curves(part: pd.DataFrame, runs: pd.DataFrame) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Unit (images, contexts) -> method -> points (sent, mean accuracy in percent over tasks and seeds), for methods with results of all tasks.
-
-    A point counts when every run of the method has it: a mean over some of the tasks would be about something else.
-    """
-    behind = runs_behind(part, runs)
-    complete = set(part["method"][part["mean"].notna()])
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {"images": {}, "contexts": {}}
-    for method, of_method in behind.groupby("method"):
-        for unit, of_unit in found.items():
-            points = _common_points(of_method["curve"], unit)
-            if str(method) in complete and points:
-                of_unit[str(method)] = points
-    return found
-
-
-def _common_points(runs: Iterable[Sequence[CurvePoint]], unit: str) -> list[tuple[float, float]]:
-    """Points of a method's runs that all of them have, without those at nothing sent."""
-    accuracies: dict[int, list[float]] = defaultdict(list)
-    count = 0
-    for curve in runs:
-        count += 1
-        for sent, accuracy in {getattr(point, unit): point.accuracy for point in curve}.items():  # the latest, of several at one place
-            accuracies[sent].append(accuracy)
-    return [(float(sent), float(np.mean(values))) for sent, values in sorted(accuracies.items()) if sent and len(values) == count]
 
 
 def query_accuracy(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figure:

@@ -13,6 +13,7 @@ from matplotlib.text import Annotation
 
 from petlbench.records.aggregate import comparable_parts, leaderboard, runs_frame
 from petlbench.records.schema import Record
+from petlbench.records.tradeoffs import curves
 from petlbench.report import queries
 from tests.record_factory import SUITES, TASKS, make_grid, make_record
 from tests.report.figures import assert_nothing_is_cut_off
@@ -36,18 +37,18 @@ def parts(records: list[Record]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_a_point_is_the_mean_over_tasks_and_seeds() -> None:
-    found = queries.curves(*parts(asked()))
+    found = curves(*parts(asked()))
     assert found == {"images": {"blackvip": [(1280.0, 13.0), (2560.0, 23.0), (51200.0, 33.0)]}, "contexts": {}}
 
 
 def test_a_point_that_one_run_lacks_is_not_drawn() -> None:
     short = make_record("blackvip", TASKS[0], 5, 30.0, curve=[(1280, 0, 10.0), (51200, 0, 30.0)])
-    assert [sent for sent, _ in queries.curves(*parts([*asked(), short]))["images"]["blackvip"]] == [1280.0, 51200.0]
+    assert [sent for sent, _ in curves(*parts([*asked(), short]))["images"]["blackvip"]] == [1280.0, 51200.0]
 
 
 def test_a_method_without_results_of_a_task_has_no_curve() -> None:
     some = [record for record in asked() if record.task != TASKS[2]]
-    assert queries.curves(*parts([*some, *asked("bar")]))["images"].keys() == {"bar"}
+    assert curves(*parts([*some, *asked("bar")]))["images"].keys() == {"bar"}
 
 
 def test_contexts_have_an_axis_of_their_own_only_where_some_were_sent() -> None:
@@ -55,7 +56,7 @@ def test_contexts_have_an_axis_of_their_own_only_where_some_were_sent() -> None:
     assert len(queries.query_accuracy(*parts(asked()), SOURCE).axes) == 1
     figure = queries.query_accuracy(*parts([*asked(), *with_contexts]), SOURCE)
     assert [axes.get_xlabel() for axes in figure.axes] == ["images sent per run", "contexts sent per run"]
-    assert queries.curves(*parts(with_contexts))["images"]["craft"] == [(400.0, 23.0)]
+    assert curves(*parts(with_contexts))["images"]["craft"] == [(400.0, 23.0)]
 
 
 def test_methods_that_are_not_asked_are_lines_at_their_mean() -> None:

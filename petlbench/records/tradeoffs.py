@@ -1,0 +1,104 @@
+"""Accuracy against what it cost: the PPT figure, accuracy per query and at equal cost, and which methods nothing cheaper beats."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from petlbench.records.aggregate import runs_behind
+from petlbench.records.schema import CurvePoint
+
+PPT_SCALE = 1e7  # C of the formula
+COSTS = {
+    "parameters": "params_trainable",
+    "memory": "peak_memory_mb",
+    "time": "train_seconds",
+    "queries": "queries",
+}  # -> leaderboard column
+FRONT_COLUMNS = [f"front_{cost}" for cost in COSTS]
+TRADEOFF_COLUMNS = ["method", "access", "mean", "ppt", "accuracy_per_1000_queries", *FRONT_COLUMNS]
+
+
+def ppt(accuracy: float, parameters: float) -> float:
+    """Performance-parameter trade-off: M exp(-log10(P / 10^7 + 1)), M the accuracy as a fraction, P the trainable parameters (V-PETL Bench).
+
+    P is everything that is trained and stored for a task except the head, wherever it lies: in the backbone, or beside it as a coordinator or a prompt.
+    """
+    return accuracy / 100.0 * math.exp(-math.log10(parameters / PPT_SCALE + 1.0))
+
+
+def tradeoffs(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """``TRADEOFF_COLUMNS`` for the rows of one of the ``comparable_parts``, in their order.
+
+    PPT is withheld (NaN) where half of the backbone or more is trained: it is about efficient methods. Queries are images of all phases;
+    models that are not asked have none. A front's cell is NA where the mean or the cost is not known.
+    """
+    sizes = runs_behind(part, runs).groupby("method")["params_backbone"].max()
+    efficient = part["params_trainable"] < part["method"].map(sizes) / 2
+    figures = [
+        ppt(mean, size) if ok else math.nan for mean, size, ok in zip(part["mean"], part["params_trainable"], efficient, strict=True)
+    ]
+    per_query = part["mean"] / (part["queries"].where(part["queries"] > 0) / 1000.0)
+    frame = part[["method", "access", "mean"]].assign(ppt=figures, accuracy_per_1000_queries=per_query)
+    return frame.assign(**{name: _front(part, column) for name, column in zip(FRONT_COLUMNS, COSTS.values(), strict=True)})
+
+
+def pareto_front(costs: NDArray[np.float64], accuracies: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(M,) whether no other method is as accurate at lower cost, or more accurate at no higher cost."""
+    cheaper, better = costs[:, None] - costs, accuracies - accuracies[:, None]  # (M, M): by how much column j beats row i
+    dominated = (cheaper >= 0) & (better >= 0) & ((cheaper > 0) | (better > 0))
+    return np.logical_not(dominated.any(axis=1))
+
+
+def accuracy_at_budgets(part: pd.DataFrame, runs: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """Mean accuracy of methods that learn by asking after no more than so many images (or contexts) in training.
+
+    One row per method with a curve, one column per budget of 1 or 3 times a power of ten; NaN below a method's first look.
+    """
+    found = curves(part, runs)[unit]
+    sent = [count for points in found.values() for count, _ in points]
+    budgets = [b for k in range(12) for b in (10**k, 3 * 10**k) if min(sent, default=0) <= b <= max(sent, default=-1)]
+    rows = {
+        method: [max((p for p in points if p[0] <= budget), default=(0, math.nan))[1] for budget in budgets]
+        for method, points in found.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=budgets)
+
+
+def curves(part: pd.DataFrame, runs: pd.DataFrame) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Unit (images, contexts) -> method -> points (sent, mean accuracy in percent over tasks and seeds), for methods with results of all tasks.
+
+    A point counts when every run of the method has it: a mean over some of the tasks would be about something else.
+    """
+    behind = runs_behind(part, runs)
+    complete = set(part["method"][part["mean"].notna()])
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {"images": {}, "contexts": {}}
+    for method, of_method in behind.groupby("method"):
+        for unit, of_unit in found.items():
+            points = _common_points(of_method["curve"], unit)
+            if str(method) in complete and points:
+                of_unit[str(method)] = points
+    return found
+
+
+def _common_points(runs: Iterable[Sequence[CurvePoint]], unit: str) -> list[tuple[float, float]]:
+    """Points of a method's runs that all of them have, without those at nothing sent."""
+    accuracies: dict[int, list[float]] = defaultdict(list)
+    count = 0
+    for curve in runs:
+        count += 1
+        for sent, accuracy in {getattr(point, unit): point.accuracy for point in curve}.items():  # the latest, of several at one place
+            accuracies[sent].append(accuracy)
+    return [(float(sent), float(np.mean(values))) for sent, values in sorted(accuracies.items()) if sent and len(values) == count]
+
+
+def _front(part: pd.DataFrame, column: str) -> pd.Series[bool]:
+    """Whether each row is on the front of accuracy against a cost; NA where either is not known."""
+    known = part[part["mean"].notna() & part[column].notna()]
+    on_front = pareto_front(known[column].to_numpy(float), known["mean"].to_numpy(float))
+    return pd.Series(on_front, index=known.index, dtype="boolean").reindex(part.index)
