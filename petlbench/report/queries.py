@@ -42,7 +42,7 @@ def query_accuracy(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figur
     """Mean test accuracy (percent) against images, and against contexts where some were sent, in training; white-box results as lines."""
     of_units = {unit: found for unit, found in curves(part, runs).items() if found}
     named = sorted({method for found in of_units.values() for method in found}, key=list(part["method"]).index)
-    styles = {method: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, method in enumerate(named)}
+    styles = {method: _style(i) for i, method in enumerate(named)}
     references = part[part["mean"].notna() & ~part["method"].isin(named)]
     right = name_width(references) if len(references) else 0.2
     height = max(4.8, 2.2 + _LINE * len(references))
@@ -69,6 +69,12 @@ def query_accuracy(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figur
     note = "Grey lines: methods without a curve, where training sends nothing or the model is not asked."
     add_footer(figure, source, f"{note} Uploaded images are sent once, however many contexts they are scored in.")
     return figure
+
+
+def _style(number: int) -> tuple[str, str]:
+    """Colour and marker; the first 49 are all different."""
+    turn, colour = divmod(number, len(_COLOURS))
+    return _COLOURS[colour], _MARKERS[(colour + turn) % len(_MARKERS)]
 
 
 def access_ladder(part: pd.DataFrame, source: str) -> Figure:

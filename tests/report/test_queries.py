@@ -68,6 +68,12 @@ def test_methods_that_are_not_asked_are_lines_at_their_mean() -> None:
     assert sorted(names) == ["full", "lora"]
 
 
+def test_no_two_methods_look_alike() -> None:
+    many = [record for number in range(10) for record in asked(f"method_{number}", seeds=1)]
+    lines = [line for line in queries.query_accuracy(*parts(many), SOURCE).axes[0].lines if line.get_marker() not in (None, "None")]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines) == 10
+
+
 def test_no_curve_is_drawn_when_nothing_was_asked_in_training(tmp_path: Path) -> None:
     part, runs = parts(make_grid(("lora", "zero_shot")))
     assert {path.name for path in queries.write_query_plots(part, runs, SOURCE, tmp_path, "mini")} == {"access-mini.png", "access-mini.svg"}
