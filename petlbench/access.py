@@ -7,17 +7,17 @@ this module. ``petlbench serve`` is the wall.
 from __future__ import annotations
 
 import itertools
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, restrict, tensor_bytes
+from petlbench.differentiable import differentiable
+from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, restrict, tensor_bytes, with_patches
 from petlbench.errors import AccessError, BudgetExceeded, ConfigError
 from petlbench.settings import Answers, Budget
 
@@ -32,7 +32,7 @@ class Access(IntEnum):
     SCORES = 1  # images in, class scores out
     CONTEXT = 2  # images and continuous prompt contexts in, class scores out
     FEATURES = 3  # images in, embeddings out
-    GRADIENTS = 4  # pixels or tokens in, outputs that can be differentiated with respect to them
+    GRADIENTS = 4  # pixels and tokens in, outputs that can be differentiated with respect to them
     WEIGHTS = 5  # everything
 
     @property
@@ -97,10 +97,11 @@ class _Grant:
         """Classes named under TOP_K at most."""
         return min(self.answers.top_k, self.endpoint.facts.top_k or self.answers.top_k)
 
-    @property
-    def call_size(self) -> int:
-        """Images per call at most."""
-        return min(self.answers.batch, self.endpoint.facts.max_images or self.answers.batch)
+    def call_size(self, image_bytes: int = 0) -> int:
+        """Images per call at most, when each weighs so much with its patches."""
+        facts = self.endpoint.facts
+        fitting = facts.max_bytes // image_bytes if facts.max_bytes and image_bytes else self.answers.batch
+        return max(1, min(self.answers.batch, facts.max_images or self.answers.batch, fitting))
 
     def contexts_per_call(self, images: int, classes: int) -> int:
         """At most, about so many images."""
@@ -111,17 +112,16 @@ class _Grant:
 
 _grants: dict[int, _Grant] = {}
 _tickets = itertools.count(1)
-_graphs: dict[int, Callable[[Tensor], Tensor]] = {}  # on the model's side, of answers that may be differentiated
-_receipts = itertools.count(1)
 
 
 class QueryModel:
     """A model that can only be asked. Everything it returns is detached (but for GRADIENTS); nothing it holds leads to a parameter.
 
-    Letters in shapes: B images, C classes, D feature width, S input size, P contexts of n words of width W.
+    Letters in shapes: B images, C classes, D feature width, S input size, P contexts of n words of width W, K tokens of width V or patches of side Q
+    beside an image.
     """
 
-    __slots__ = ("class_names", "feature_width", "input_size", "mean", "std", "ticket")
+    __slots__ = ("class_names", "feature_width", "has_text", "input_size", "mean", "patch_size", "std", "ticket", "token_width")
 
     def __init__(self, ticket: int, endpoint: Endpoint, class_names: tuple[str, ...]) -> None:
         facts = endpoint.facts
@@ -130,33 +130,38 @@ class QueryModel:
         self.input_size = facts.input_size  # S
         self.feature_width = facts.feature_width  # D
         self.mean, self.std = facts.mean, facts.std  # of the normalisation that inputs must have
+        self.has_text = facts.has_text  # whether it can score classes
+        self.token_width = facts.token_width  # V; None: it takes no tokens
+        self.patch_size = facts.patch_size  # Q; None: it takes no patches
 
-    def scores(self, images: Tensor) -> Tensor:
+    def scores(self, images: Tensor, tokens: Tensor | None = None, patches: Tensor | None = None) -> Tensor:
         """Class scores (B, C) of normalised images (B, 3, S, S), in as many calls as they need.
 
         Logits, which are cosine similarities with the class texts times the model's scale; under a restricted output log-probabilities,
-        -inf for classes that the answer does not name. At GRADIENTS they can be differentiated with respect to the images.
+        -inf for classes that the answer does not name.
+
+        At GRADIENTS they can be differentiated, once, with respect to the images and to tokens (B, K, V), which the vision tower reads behind those
+        of the image: without a position, before a CLIP tower's ln_pre. Below that rung patches (B, K, 3, Q, Q) of normalised pixels can be sent
+        in their place, which the tower's patch embedding turns into such tokens.
         """
-        grant, texts = _grant_of(self.ticket, "scores", Access.SCORES, Access.CONTEXT, Access.GRADIENTS)
-        parts = images.split(grant.call_size)
-        grant.meter.charge(Access.SCORES, calls=len(parts), images=len(images), bytes=tensor_bytes(images))
-        if grant.access is Access.GRADIENTS and torch.is_grad_enabled() and images.requires_grad:
-            grant.meter.note(Access.GRADIENTS)
-            logits = torch.cat([_ThroughTheModel.apply(part, self.ticket) for part in parts])
-            return as_scores(restrict(logits, grant.output, grant.k), len(self.class_names))
-        return torch.cat(grant.endpoint.scores([part.detach() for part in parts], texts, grant.output, grant.k))
+        grant = _grant_of(self.ticket, "scores", Access.SCORES, Access.CONTEXT, Access.GRADIENTS)
+        texts = _texts_of(grant)
+        if _is_graded(grant, images, tokens):
+            return as_scores(restrict(_graded(grant, images, tokens, texts), grant.output, grant.k), len(self.class_names))
+        parts, beside = _pixels(grant, Access.SCORES, images, patches)
+        return torch.cat(grant.endpoint.scores(parts, texts, grant.output, grant.k, beside))
 
     @property
     def context(self) -> Tensor:
         """Word embeddings (n, W) of the words that all class texts start with."""
-        grant, _ = _grant_of(self.ticket, "context", Access.CONTEXT)
+        grant = _grant_of(self.ticket, "context", Access.CONTEXT)
         assert grant.context is not None, "CONTEXT is granted with a context"
         return grant.context.clone()
 
     def upload(self, images: Tensor) -> StoredImages:
         """Send normalised images (B, 3, S, S) once, to be asked about in many contexts. What was uploaded before is not sent: it counts as cached."""
-        grant, _ = _grant_of(self.ticket, "upload", Access.CONTEXT)
-        parts = images.detach().split(grant.call_size)
+        grant = _grant_of(self.ticket, "upload", Access.CONTEXT)
+        parts = images.detach().split(grant.call_size())
         digests = tuple(digest_of(part) for part in parts)
         new = {digest: part for digest, part in zip(digests, parts, strict=True) if digest not in grant.uploaded}
         count = sum(len(part) for part in new.values())
@@ -173,13 +178,14 @@ class QueryModel:
         in many contexts are better uploaded. ``normalised=False``: of image embeddings as they leave the tower, which no API gives and released
         code uses (CraFT); only a model in this process can.
         """
-        grant, texts = _grant_of(self.ticket, "context_scores", Access.CONTEXT)
+        grant = _grant_of(self.ticket, "context_scores", Access.CONTEXT)
+        texts = _texts_of(grant)
         if isinstance(images, StoredImages):
             questions: list[Tensor | tuple[str, ...]] = [images.digests]
             count, weight, largest = images.count, 0, images.count
         else:
-            questions = [*images.detach().split(grant.call_size)]
-            count, weight, largest = len(images), tensor_bytes(images), min(len(images), grant.call_size)
+            questions = [*images.detach().split(grant.call_size())]
+            count, weight, largest = len(images), tensor_bytes(images), min(len(images), grant.call_size())
         parts = contexts.detach().split(grant.contexts_per_call(largest, len(self.class_names)))
         sent = {"cached": count * len(contexts)} if isinstance(images, StoredImages) else {"images": count * len(parts)}
         sent |= {"calls": len(questions) * len(parts), "contexts": len(questions) * len(contexts)}
@@ -187,61 +193,86 @@ class QueryModel:
         told = (texts, grant.output, grant.k, normalised)
         return torch.cat([torch.cat(grant.endpoint.context_scores(asked, parts, *told)) for asked in questions], dim=1)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Embeddings (B, D) of normalised images (B, 3, S, S): the pooled output of the vision tower, before any joint-space projection."""
-        grant, _ = _grant_of(self.ticket, "features", Access.FEATURES)
-        parts = images.detach().split(grant.call_size)
-        grant.meter.charge(Access.FEATURES, calls=len(parts), images=len(images), bytes=tensor_bytes(images))
-        return torch.cat(grant.endpoint.features(parts))
+    def features(self, images: Tensor, tokens: Tensor | None = None, patches: Tensor | None = None) -> Tensor:
+        """Embeddings (B, D) of normalised images (B, 3, S, S): the pooled output of the vision tower, before any joint-space projection.
+
+        Tokens and gradients at GRADIENTS, patches below it, as for scores.
+        """
+        grant = _grant_of(self.ticket, "features", Access.FEATURES, Access.GRADIENTS)
+        if _is_graded(grant, images, tokens):
+            return _graded(grant, images, tokens, None)
+        parts, beside = _pixels(grant, Access.FEATURES, images, patches)
+        return torch.cat(grant.endpoint.features(parts, beside))
 
 
-_NO_TEXTS = ClassTexts(())
-
-
-def _grant_of(ticket: int, verb: str, *rungs: Access) -> tuple[_Grant, ClassTexts]:
-    """What a ticket stands for, and its class texts. AccessError when it does not allow the verb."""
+def _grant_of(ticket: int, verb: str, *rungs: Access) -> _Grant:
+    """What a ticket stands for. AccessError when it does not allow the verb."""
     grant = _grants.get(ticket)
     if grant is None:
         raise AccessError(f"model.{verb} was called after the run that granted the model had ended")
     if grant.access not in rungs:
         names = " or ".join(rung.name for rung in rungs)
         raise AccessError(f"model.{verb} needs access {names}, the method declares {grant.access.name}")
-    if grant.texts is None and grant.access is not Access.FEATURES:
+    return grant
+
+
+def _texts_of(grant: _Grant) -> ClassTexts:
+    if grant.texts is None:
         raise AccessError(f"{grant.endpoint.facts.name} has no text tower, so it cannot score classes; choose a vision-language backbone")
-    return grant, grant.texts or _NO_TEXTS
+    return grant.texts
 
 
-class _ThroughTheModel(torch.autograd.Function):
-    """Scores that can be differentiated with respect to the images, while the graph through the model stays on the model's side."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, images: Tensor, ticket: int) -> Tensor:
-        grant = _grants[ticket]
-        assert grant.texts is not None
-        logits, pull = grant.endpoint.graded_scores(images.detach(), grant.texts)
-        ctx.receipt = _Receipt(pull)  # type: ignore[attr-defined]
-        return logits
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _redeem(ctx.receipt.number)(*gradients), None  # type: ignore[attr-defined]
+def _is_graded(grant: _Grant, images: Tensor, tokens: Tensor | None) -> bool:
+    """Whether a question makes use of GRADIENTS. AccessError when it would, and the rung is another."""
+    if grant.access is Access.GRADIENTS:
+        return tokens is not None or (torch.is_grad_enabled() and images.requires_grad)
+    if tokens is not None:
+        raise AccessError(f"tokens need access GRADIENTS, the method declares {grant.access.name}; patches of pixels can be sent there")
+    return False
 
 
-class _Receipt:
-    """A number that stands for a graph on the model's side; the graph is dropped with the number."""
+def _graded(grant: _Grant, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None) -> Tensor:
+    """Logits (B, C), or without texts features (B, D), that can be differentiated with respect to images and tokens."""
+    facts, size = grant.endpoint.facts, grant.call_size()
+    if tokens is not None:
+        if facts.token_width is None:
+            raise AccessError(f"{facts.name} takes no tokens beside an image; a ViT that is read at its class token does")
+        _check_beside("tokens", tokens, images, (facts.token_width,))
+    pairs = with_patches(images.split(size), None if tokens is None else tokens.split(size))
+    sent = tensor_bytes(images) if tokens is None else tensor_bytes(images, tokens)
+    grant.meter.charge(Access.GRADIENTS, calls=len(pairs), images=len(images), bytes=sent)
+    return torch.cat([differentiable(partial(grant.endpoint.graded, texts=texts), *pair) for pair in pairs])
 
-    def __init__(self, pull: Callable[[Tensor], Tensor]) -> None:
-        self.number = next(_receipts)
-        _graphs[self.number] = pull
-        weakref.finalize(self, _graphs.pop, self.number, None)
+
+def _pixels(grant: _Grant, rung: Access, images: Tensor, patches: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor] | None]:
+    """Images and patches in parts of one call each, paid for."""
+    if patches is None:
+        parts, beside, sent = images.detach().split(grant.call_size()), None, tensor_bytes(images)
+    else:
+        _check_patches(grant, patches, images)
+        sent = tensor_bytes(images, patches)
+        size = grant.call_size(sent // max(1, len(images)))
+        parts, beside = images.detach().split(size), patches.detach().split(size)
+    grant.meter.charge(rung, calls=len(parts), images=len(images), bytes=sent)
+    return parts, beside
 
 
-def _redeem(number: int) -> Callable[[Tensor], Tensor]:
-    """The way back through a graph, which is let go of. AccessError the second time."""
-    if number not in _graphs:
-        raise AccessError("scores can be differentiated once; for another gradient ask the model again")
-    return _graphs.pop(number)
+def _check_patches(grant: _Grant, patches: Tensor, images: Tensor) -> None:
+    facts = grant.endpoint.facts
+    if grant.access is Access.GRADIENTS:
+        raise AccessError("patches are for the rungs below GRADIENTS, which takes tokens: no gradient leads to patches")
+    if facts.patch_size is None:
+        raise AccessError(f"{facts.name} takes no patches beside an image; a ViT that is read at its class token does")
+    _check_beside("patches", patches, images, (3, facts.patch_size, facts.patch_size))
+    if facts.max_patches is not None and patches.shape[1] > facts.max_patches:
+        raise AccessError(f"{facts.name} takes at most {facts.max_patches} patches per image, got {patches.shape[1]}")
+
+
+def _check_beside(name: str, given: Tensor, images: Tensor, shape: tuple[int, ...]) -> None:
+    """ValueError unless every image has as many of its own."""
+    if given.ndim != 2 + len(shape) or tuple(given.shape[2:]) != shape or len(given) != len(images):
+        wanted = ", ".join(map(str, (len(images), "K", *shape)))
+        raise ValueError(f"{name} must have shape ({wanted}), got {tuple(given.shape)}")
 
 
 def check_output(name: str, needed: Output, given: Output, where: str) -> None:

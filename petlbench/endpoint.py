@@ -1,6 +1,7 @@
 """What answers the queries of a run, in this process or over HTTP, and what an answer holds.
 
-Letters in shapes: B images, C classes, P contexts, n context words, W width of the word embeddings, D feature width, S input size.
+Letters in shapes: B images, C classes, P contexts, n context words, W width of the word embeddings, D feature width, S input size,
+K extra tokens of width V, P patch side.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class Facts:
     max_images: int | None = None  # per call; None: as many as fit
     max_contexts: int | None = None  # per call
     max_prompts: int | None = None  # contexts times classes per call
+    token_width: int | None = None  # V of tokens that can stand behind those of an image; None: the model takes none
+    patch_size: int | None = None  # P of patches that can be sent beside an image; None: the model takes none
+    max_patches: int | None = None  # per image; None: any number
+    max_bytes: int | None = None  # of images and their patches per call
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,10 @@ class Endpoint(Protocol):
         """Make the classes of a task known. With ``texts.context`` the word embeddings of the context (n, W)."""
         ...
 
-    def scores(self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int) -> list[Tensor]:
-        """Class scores (B, C) of each part (B, 3, S, S), one call per part; see :func:`as_scores`."""
+    def scores(
+        self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, patches: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        """Class scores (B, C) of each part (B, 3, S, S), with its patches (B, K, 3, P, P) as further tokens, one call per part; see :func:`as_scores`."""
         ...
 
     def context_scores(
@@ -92,17 +99,26 @@ class Endpoint(Protocol):
         """Class scores (P, B, C) of images (B, 3, S, S), or of uploaded ones by digest, in each part (P, n, W) of the contexts; one call per part."""
         ...
 
-    def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Embeddings (B, D) of each part, one call per part."""
+    def features(self, parts: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Embeddings (B, D) of each part, with its patches as further tokens, one call per part."""
         ...
 
     def upload(self, parts: Mapping[str, Tensor]) -> None:
         """Send images to be asked about again and again, one call per part; each part under its digest (:func:`digest_of`)."""
         ...
 
-    def graded_scores(self, images: Tensor, texts: ClassTexts) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Logits (B, C) and a function from a gradient with respect to them to the one with respect to the images."""
+    def graded(
+        self, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None
+    ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+        """Logits (B, C) of described classes, or without texts embeddings (B, D), of images with extra tokens (B, K, V) behind theirs; and a function
+        from a gradient with respect to them to those with respect to what of images and tokens requires one."""
         ...
+
+
+def with_patches(parts: Sequence[Tensor], patches: Sequence[Tensor] | None) -> list[tuple[Tensor, Tensor | None]]:
+    """Every part with the patches that belong to it, if there are any."""
+    beside: Sequence[Tensor | None] = [None] * len(parts) if patches is None else patches
+    return list(zip(parts, beside, strict=True))
 
 
 def restrict(logits: Tensor, output: Output, k: int) -> dict[str, Tensor]:

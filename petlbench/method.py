@@ -69,6 +69,7 @@ class QueryMethod(Method, nn.Module):
     """A method that asks a model and never sees inside. What it learns are its own parameters and buffers, as of any ``nn.Module``."""
 
     output: ClassVar[Output] = Output.PROBABILITIES  # that it needs of the model's answers, at least
+    scores_classes: ClassVar[bool] = True  # at GRADIENTS; False: where a model cannot (``model.has_text``) its features suffice
     number_format: str = "fp32"  # of forward passes; the run sets it
     images_encoded: int = 0  # by models of its own, such as the frozen encoder of BlackVIP's coordinator
 

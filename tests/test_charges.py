@@ -11,7 +11,7 @@ from torch import Tensor
 
 from petlbench import access
 from petlbench.access import Access, Meter, QueryModel, grant
-from petlbench.endpoint import ClassTexts, Endpoint, tensor_bytes
+from petlbench.endpoint import ClassTexts, Endpoint, tensor_bytes, with_patches
 from petlbench.errors import BudgetExceeded
 from petlbench.settings import Answers, Budget
 from petlbench.testing.mocks import tiny_backbone
@@ -34,19 +34,23 @@ class _Noted:
             self._note(part)
         self._endpoint.upload(parts)
 
-    def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        for part in parts:
-            self._note(part)
-        return self._endpoint.features(parts)
+    def features(self, parts: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
+        for part, beside in with_patches(parts, patches):
+            self._note(part, beside=beside)
+        return self._endpoint.features(parts, patches)
+
+    def graded(self, images: Tensor, tokens: Tensor | None, *told: Any, **named: Any) -> Any:
+        self._note(images, beside=tokens)
+        return self._endpoint.graded(images, tokens, *told, **named)
 
     def context_scores(self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], *told: Any) -> list[Tensor]:
         for part in contexts:
             self._note(images if isinstance(images, Tensor) else torch.empty(0), part)
         return self._endpoint.context_scores(images, contexts, *told)
 
-    def _note(self, images: Tensor, contexts: Tensor | None = None) -> None:
-        others = torch.empty(0) if contexts is None else contexts
-        amounts = {"calls": 1, "images": len(images), "contexts": len(others), "bytes": tensor_bytes(images, others)}
+    def _note(self, images: Tensor, contexts: Tensor | None = None, beside: Tensor | None = None) -> None:
+        others, more = (torch.empty(0) if given is None else given for given in (contexts, beside))
+        amounts = {"calls": 1, "images": len(images), "contexts": len(others), "bytes": tensor_bytes(images, others, more)}
         self.sent = {name: amount + amounts[name] for name, amount in self.sent.items()}
         self.largest = max(self.largest, len(images))
 
@@ -55,6 +59,9 @@ VERBS: dict[str, Callable[[QueryModel], object]] = {
     "upload": lambda model: model.upload(images(7)),
     "upload_again": lambda model: [model.upload(images(count)) for count in (4, 7, 4)],
     "features": lambda model: model.features(images(7)),
+    "features_of_patches": lambda model: model.features(images(7), patches=torch.ones(7, 2, 3, 8, 8)),
+    "features_of_tokens": lambda model: model.features(images(7), torch.ones(7, 2, 32)),
+    "scores_of_tokens": lambda model: model.scores(images(7), torch.ones(7, 2, 32)),
     "stored": lambda model: model.context_scores(model.upload(images(7)), contexts(model, 5)),
     "sent": lambda model: model.context_scores(images(7), contexts(model, 5)),
 }
@@ -62,7 +69,7 @@ VERBS: dict[str, Callable[[QueryModel], object]] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_is_charged_is_what_is_sent(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    rung = Access.FEATURES if verb == "features" else Access.CONTEXT
+    rung = Access.GRADIENTS if "tokens" in verb else Access.FEATURES if "features" in verb else Access.CONTEXT
     meter, endpoint, texts = Meter(phase="test"), _Noted(tiny_backbone().endpoint(CPU)), ClassTexts(PROMPTS, "a photo of a")
     monkeypatch.setattr(access, "MAX_SCORES", 4 * len(NAMES) * 2)  # two contexts per call about four images
     with grant(rung, endpoint, NAMES, texts, meter, Answers(batch=4)) as model:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench import access
+from petlbench import differentiable
 from petlbench.access import Access, Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.endpoint import Output
@@ -110,7 +110,7 @@ def test_the_walk_of_a_graph_finds_weights_that_it_leads_to() -> None:
 
 
 def test_a_graph_that_is_not_used_is_dropped_with_the_answer() -> None:
-    held = access._graphs
+    held = differentiable._graphs
     with granted(Access.GRADIENTS) as model:
         before = len(held)
         answer = model.scores(images().requires_grad_(True))
@@ -128,8 +128,6 @@ def test_only_a_query_that_wants_gradients_makes_use_of_the_rung() -> None:
         assert (answer.requires_grad, meter.seen) == (wants, seen)
 
 
-def test_features_and_contexts_are_not_for_gradients() -> None:
-    with granted(Access.GRADIENTS) as model:
-        for ask in (lambda: model.features(images()), lambda: model.upload(images())):
-            with pytest.raises(AccessError, match="the method declares GRADIENTS"):
-                ask()
+def test_contexts_are_not_for_gradients() -> None:
+    with granted(Access.GRADIENTS) as model, pytest.raises(AccessError, match="the method declares GRADIENTS"):
+        model.upload(images())

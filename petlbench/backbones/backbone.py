@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from petlbench.backbones.extra_tokens import appended, embed_patches, patch_size, takes_tokens
 from petlbench.backbones.last_block import end_with_the_class_token
 from petlbench.backbones.local import LocalEndpoint
 from petlbench.endpoint import Endpoint, Output
@@ -60,7 +61,7 @@ class TextTower(Protocol):
 class Backbone:
     """The vision tower is frozen, in eval mode and shared by the runs of a process: methods work on :meth:`shared_copy`.
 
-    Letters in shapes: B images, S input size, D feature width, E joint width, C classes.
+    Letters in shapes: B images, S input size, D feature width, E joint width, C classes, K extra tokens of width W, P patch side.
     """
 
     def __init__(
@@ -90,6 +91,16 @@ class Backbone:
         """Whether methods can change its vision tower."""
         return isinstance(self.vit, VisionTransformer)
 
+    @property
+    def token_width(self) -> int | None:
+        """W of the tokens that can be appended to those of the image; None where the vision tower has no place for them."""
+        return int(self.vit.embed_dim) if takes_tokens(self.vit) else None  # type: ignore[arg-type]
+
+    @property
+    def patch_size(self) -> int | None:
+        """P of the patches that can be appended to those of the image; None where the vision tower takes none."""
+        return patch_size(self.vit)
+
     @cached_property
     def parameter_count(self) -> int:
         """Of the vision tower without a head."""
@@ -104,9 +115,22 @@ class Backbone:
             self.text.to(device)
         return self
 
-    def project_images(self, images: Tensor) -> Tensor:
-        """Joint-space embeddings (B, E) of normalised images (B, 3, S, S)."""
-        features = self.vit(images)
+    def embed_patches(self, patches: Tensor) -> Tensor:
+        """Tokens (B, K, W) of normalised patches (B, K, 3, P, P), as the vision tower makes them of an image, without their positions."""
+        assert isinstance(self.vit, VisionTransformer)
+        return embed_patches(self.vit, patches)
+
+    def features(self, images: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Pooled output (B, D) of the vision tower for normalised images (B, 3, S, S), with extra tokens (B, K, W) behind those of the image."""
+        if tokens is None:
+            return self.vit(images)
+        assert isinstance(self.vit, VisionTransformer)
+        with appended(self.vit, tokens):
+            return self.vit(images)
+
+    def project_images(self, images: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Joint-space embeddings (B, E) of normalised images (B, 3, S, S), with extra tokens (B, K, W) behind those of the image."""
+        features = self.features(images, tokens)
         return features if self.projection is None else self.projection(features)
 
     def embed_images(self, images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.endpoint import ClassTexts, Facts, Output, as_scores, restrict
+from petlbench.endpoint import ClassTexts, Facts, Output, as_scores, restrict, with_patches
 from petlbench.optim.precision import autocast
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Images per forward pass; on a CPU larger ones leave the cache (mini_clip: 1.3 times slower).
 FORWARD_ON_CPU, FORWARD_ON_ACCELERATOR = 96, 256
+
+Tower = Callable[[Tensor, Tensor | None], Tensor]  # images (B, 3, S, S) and extra tokens (B, K, W) to one row each
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class LocalEndpoint:
             output=card.output,
             has_text=backbone.text is not None,
             top_k=card.top_k,
+            token_width=backbone.token_width,
+            patch_size=backbone.patch_size,
         )
         self.images_forwarded = 0
         self._backbone = backbone
@@ -61,9 +65,11 @@ class LocalEndpoint:
         contexts = self._known[texts.digest].contexts
         return None if contexts is None else contexts.initial.to(self._device).clone()
 
-    def scores(self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int) -> list[Tensor]:
+    def scores(
+        self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, patches: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
         known = self._known[texts.digest]
-        return [self._answer(self.logits(self.embed(part), known), texts, output, k) for part in parts]
+        return [self._answer(self.logits(self.embed(*pair), known), texts, output, k) for pair in with_patches(parts, patches)]
 
     def context_scores(
         self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
@@ -72,23 +78,28 @@ class LocalEndpoint:
         known = self._known[texts.digest]
         return [self._answer(self.context_logits(embeddings, part, known, normalised), texts, output, k) for part in contexts]
 
-    def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
+    def features(self, parts: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
         with torch.inference_mode():
-            answers = [self._in_passes(part, self._backbone.vit) for part in parts]
+            answers = [self._in_passes(self._backbone.features, *pair) for pair in with_patches(parts, patches)]
         return [answer.clone() for answer in answers]
 
     def upload(self, parts: Mapping[str, Tensor]) -> None:
         self._stored |= {digest: self.embed(part) for digest, part in parts.items()}
 
-    def graded_scores(self, images: Tensor, texts: ClassTexts) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def graded(
+        self, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None
+    ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+        inputs = [given for given in (images, tokens) if given is not None and given.requires_grad]
         with torch.enable_grad():
-            inputs = images.to(self._device).requires_grad_(True)
-            logits = self.logits(self._forward(inputs, self._backbone.project_images), self._known[texts.digest])
+            if texts is None:
+                answer = self._forward(self._backbone.features, images, tokens)
+            else:
+                answer = self.logits(self._forward(self._backbone.project_images, images, tokens), self._known[texts.digest])
 
-        def pull(gradient: Tensor) -> Tensor:
-            return torch.autograd.grad(logits, inputs, gradient)[0]
+        def pull(gradient: Tensor) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(answer, inputs, gradient)
 
-        return logits.detach().clone(), pull
+        return answer.detach().clone(), pull
 
     @torch.no_grad()
     def described(self, texts: ClassTexts) -> Described:
@@ -102,9 +113,9 @@ class LocalEndpoint:
         return Described(classes, self._backbone.text.in_context(captions, texts.context))
 
     @torch.inference_mode()
-    def embed(self, images: Tensor) -> Tensor:
-        """Joint-space embeddings (B, E), not normalised."""
-        return self._in_passes(images, self._backbone.project_images)
+    def embed(self, images: Tensor, patches: Tensor | None = None) -> Tensor:
+        """Joint-space embeddings (B, E), not normalised, of images with patches (B, K, 3, P, P) beside them."""
+        return self._in_passes(self._backbone.project_images, images, patches)
 
     def logits(self, embeddings: Tensor, known: Described) -> Tensor:
         """(B, C) of embeddings (B, E)."""
@@ -128,14 +139,20 @@ class LocalEndpoint:
             self._last = (known, contexts.clone(), known.contexts.embed(contexts))
         return self._last[2]
 
-    def _in_passes(self, images: Tensor, tower: Callable[[Tensor], Tensor]) -> Tensor:
+    def _in_passes(self, tower: Tower, images: Tensor, patches: Tensor | None = None) -> Tensor:
         size = FORWARD_ON_CPU if self._device.type == "cpu" else FORWARD_ON_ACCELERATOR
-        return torch.cat([self._forward(part, tower) for part in images.split(size)])
+        pairs = with_patches(images.split(size), None if patches is None else patches.split(size))
+        return torch.cat([self._forward(tower, part, patches=beside) for part, beside in pairs])
 
-    def _forward(self, images: Tensor, tower: Callable[[Tensor], Tensor]) -> Tensor:
+    def _forward(self, tower: Tower, images: Tensor, tokens: Tensor | None = None, patches: Tensor | None = None) -> Tensor:
         self.images_forwarded += len(images)
         with autocast(self._number_format, self._device):
-            return tower(images.to(self._device).contiguous()).float()  # bits depend on how images lie in memory, and a server gets them so
+            if patches is not None:
+                tokens = self._backbone.embed_patches(patches.to(self._device))
+            beside = None if tokens is None else tokens.to(self._device)
+            return tower(
+                images.to(self._device).contiguous(), beside
+            ).float()  # bits depend on how images lie in memory, and a server gets them so
 
     def _exactly(self) -> AbstractContextManager[object]:
         """Class texts and scores are computed in fp32, whatever context the caller is in."""

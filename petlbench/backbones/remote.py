@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from petlbench.backbones.backbone import Card
-from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, tensor_bytes
+from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, tensor_bytes, with_patches
 from petlbench.errors import AccessError, ConfigError, EndpointError
 from petlbench.wire import (
     LONGEST_HEADER,
@@ -100,12 +100,14 @@ class RemoteEndpoint:
         self.facts = replace(self.facts, max_contexts=min(self._served.max_contexts, fitting))
         return context.to(self._device)
 
-    def scores(self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int) -> list[Tensor]:
-        def ask(part: Tensor) -> Tensor:
-            body = pack({"images": part.float()}, texts=texts.digest, output=output.label, k=k)
+    def scores(
+        self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, patches: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        def ask(pair: tuple[Tensor, Tensor | None]) -> Tensor:
+            body = pack(_named(*pair), texts=texts.digest, output=output.label, k=k)
             return as_scores(self._query("/v1/scores", body, texts), len(texts.captions))
 
-        return self._all(ask, parts)
+        return self._all(ask, with_patches(parts, patches))
 
     def context_scores(
         self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
@@ -123,14 +125,16 @@ class RemoteEndpoint:
 
         return self._all(ask, contexts)
 
-    def features(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        return self._all(lambda part: self._query("/v1/features", pack({"images": part.float()}))["features"], parts)
+    def features(self, parts: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
+        return self._all(lambda pair: self._query("/v1/features", pack(_named(*pair)))["features"], with_patches(parts, patches))
 
     def upload(self, parts: Mapping[str, Tensor]) -> None:
         self._all(self._send, list(parts.values()))
         self._uploads |= parts
 
-    def graded_scores(self, images: Tensor, texts: ClassTexts) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def graded(
+        self, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None
+    ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
         raise AccessError(f"{self.facts.name} gives no gradients")
 
     def _query(self, path: str, body: bytes, texts: ClassTexts | None = None, stored: Sequence[str] = ()) -> dict[str, Tensor]:
@@ -154,7 +158,7 @@ class RemoteEndpoint:
         self._connection.post("/v1/images", pack({"images": images.float()}), _tensors)
         return images
 
-    def _all(self, ask: Callable[[Tensor], Tensor], questions: Sequence[Tensor]) -> list[Tensor]:
+    def _all(self, ask: Callable[[Q], Tensor], questions: Sequence[Q]) -> list[Tensor]:
         """The answers, on the device of the run. The first failure ends the others."""
         if len(questions) <= 1:
             return [ask(question).to(self._device) for question in questions]
@@ -186,6 +190,10 @@ class RemoteEndpoint:
             self._connection.abandon()
             raise
         return [answers[place] for place in range(len(questions))]
+
+
+def _named(images: Tensor, patches: Tensor | None) -> dict[str, Tensor]:
+    return {"images": images.float()} if patches is None else {"images": images.float(), "patches": patches.float()}
 
 
 def _tensors(document: bytes) -> dict[str, Tensor]:

@@ -56,6 +56,8 @@ class QueryLearner:
         if self.method.access is Access.FEATURES:
             return
         name, needed, facts = self.method.name, self.method.least_output(), self._endpoint.facts
+        if not facts.has_text and self.method.access is Access.GRADIENTS and not self.method.scores_classes:
+            return
         if not facts.has_text:
             raise AccessError(f"{facts.name} has no text tower, so it cannot score classes; choose a vision-language backbone")
         check_output(name, needed, Output[self.answers.output.upper()], "access.output")

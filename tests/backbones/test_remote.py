@@ -160,7 +160,7 @@ def test_what_no_api_gives_is_refused(remote: RemoteBackbone) -> None:
     with granted(endpoint, Access.CONTEXT) as (model, _), pytest.raises(AccessError, match="normalised embeddings only"):
         model.context_scores(images(2), model.context[None], normalised=False)
     with pytest.raises(AccessError, match="gives no gradients"):
-        endpoint.graded_scores(images(2), TEXTS)
+        endpoint.graded(images(2), None, TEXTS)
 
 
 def test_another_number_format_than_the_servers_is_refused(remote: RemoteBackbone) -> None:
