@@ -26,6 +26,10 @@ class RecordError(PetlbenchError):
     """A record file cannot be read or written, or breaks the schema."""
 
 
+class TableError(PetlbenchError):
+    """A table of published numbers, or the description of one, breaks its rules."""
+
+
 class AccessError(PetlbenchError):
     """A method asked for more of a backbone than its rung of the access ladder grants."""
 

@@ -1,0 +1,84 @@
+"""Which averages tables print over a suite, and what exactly each is the mean of.
+
+configs/tables/averages.yaml says it for each suite. VTAB-1k has two overall averages in the literature: over its 19 tasks, and over the means of
+its three groups.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from typing import TypeVar
+
+from petlbench.config import load_yaml
+
+Value = TypeVar("Value", float, Decimal)
+
+
+@dataclass(frozen=True)
+class Average:
+    """The mean of the means of groups of datasets; a plain mean has one group."""
+
+    name: str  # "mean_19"
+    groups: tuple[tuple[str, ...], ...]
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        return tuple(dataset for group in self.groups for dataset in group)
+
+    @property
+    def title(self) -> str:
+        if len(self.groups) > 1:
+            return f"mean of {len(self.groups)} group means"
+        return f"mean of {len(self.datasets)}"
+
+    def over(self, cells: Mapping[str, Value]) -> Value | None:
+        """The average of these cells, dataset -> number; None when one is missing."""
+        if not all(dataset in cells for dataset in self.datasets):
+            return None
+        return _mean([_mean([cells[dataset] for dataset in group]) for group in self.groups])
+
+    def common(self, datasets: Collection[str]) -> Average | None:
+        """The same average over those of its datasets that are given; None when a group is left empty."""
+        groups = tuple(tuple(dataset for dataset in group if dataset in datasets) for group in self.groups)
+        return Average(self.name, groups) if all(groups) else None
+
+
+def flat(datasets: Collection[str]) -> Average:
+    """The plain mean of datasets, named after their number."""
+    return Average(f"mean_{len(datasets)}", (tuple(datasets),))
+
+
+def is_average(name: str) -> bool:
+    """Whether a name in a ``dataset`` column is that of an average."""
+    return re.fullmatch(r"mean(_\w+)?", name) is not None
+
+
+def _mean(values: list[Value]) -> Value:
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total / len(values)
+
+
+@cache
+def column_groups() -> dict[str, dict[str, tuple[str, ...]]]:
+    """Suite -> group -> its datasets, in the order of the papers' columns."""
+    suites = load_yaml("tables", "averages")
+    return {suite: {group: tuple(datasets) for group, datasets in parts["groups"].items()} for suite, parts in suites.items()}
+
+
+@cache
+def averages_of(suite: str) -> tuple[Average, ...]:
+    """The averages that tables print over a suite; none for a suite that is not ours."""
+    groups = column_groups().get(suite)
+    if groups is None:
+        return ()
+    named = load_yaml("tables", "averages")[suite]["averages"]
+    return tuple(
+        Average(name, tuple(tuple(dataset for group in joined for dataset in groups[group]) for joined in parts))
+        for name, parts in named.items()
+    )

@@ -1,0 +1,174 @@
+"""Published numbers as they were printed: one CSV row each, validated, with a source.
+
+The files lie in results/published, their columns are explained in the README there. Values are decimals, so that "74.50" keeps its two digits.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from petlbench.config import names
+from petlbench.errors import TableError, did_you_mean
+from petlbench.published.averages import column_groups, is_average
+
+ACCURACY = "top1_accuracy_percent"
+ORACLE = "top1_accuracy_percent_best_test_epoch"  # the epoch was chosen on the test set; never beside the former
+OUTSIDE = "other:"  # a suite or dataset that is none of ours
+Filled = Annotated[str, Field(min_length=1)]
+M = TypeVar("M", bound=BaseModel)
+
+
+class PublishedNumber(BaseModel):
+    """One number of one printed table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    paper: Filled
+    arxiv: str
+    table: Filled
+    suite: Filled
+    method: Filled  # as printed
+    backbone: str
+    access: Literal["none", "black-box", "grey-box", "white-box"]
+    shots: Annotated[str, Field(pattern=r"^(\d+|1000-images|full)?$")]
+    dataset: Filled  # or an average, "mean_19", or "all"
+    dataset_as_printed: str
+    metric: Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
+    value: Annotated[Decimal, Field(allow_inf_nan=False)]
+    std: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None
+    source_kind: Literal["primary", "reprint", "third-party", "figure", "derived"]
+    source: Filled
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """What numbers of one row of a printed table share."""
+        return self.paper, self.table, self.suite, self.method, self.backbone, self.shots, self.metric
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Unique over all files."""
+        return *self.row, self.dataset
+
+
+class MethodName(BaseModel):
+    """What a printed method name stands for: a line of methods.csv."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    paper: Filled
+    suite: Filled
+    method: Filled  # as printed
+    ours: str  # the method or preset that it is here; empty: none
+    row: Filled  # rows with one name claim to be one result, whoever prints them
+    note: str
+
+
+COLUMNS = list(PublishedNumber.model_fields)
+METHODS_FILE = "methods.csv"
+
+
+@cache
+def published() -> tuple[PublishedNumber, ...]:
+    """All numbers that ship with petlbench, in the order of the files. TableError names the file and line of the first that breaks a rule."""
+    numbers: list[PublishedNumber] = []
+    for file in sorted(_folder().iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".csv") and file.name != METHODS_FILE:
+            numbers += read_numbers(file)
+    for key, count in Counter(number.key for number in numbers).items():
+        if count > 1:
+            raise TableError(f"results/published: {count} numbers for {' / '.join(key)}; a number stands once")
+    named = method_names()
+    for number in numbers:
+        if (number.paper, number.suite, number.method) not in named:
+            raise TableError(f"results/published/{METHODS_FILE} lacks {number.method!r} of {number.paper} on {number.suite}; add a line")
+    return tuple(numbers)
+
+
+@cache
+def method_names() -> Mapping[tuple[str, str, str], MethodName]:
+    """The table of methods.csv: (paper, suite, method as printed) -> what it stands for."""
+    table: dict[tuple[str, str, str], MethodName] = {}
+    for line, values in _lines(_folder() / METHODS_FILE, list(MethodName.model_fields)):
+        name = _validated(MethodName, values, f"{METHODS_FILE}:{line}")
+        key = name.paper, name.suite, name.method
+        if key in table:
+            raise TableError(f"{METHODS_FILE}:{line}: {name.method!r} of {name.paper} on {name.suite} has a line already")
+        if name.ours and name.ours not in names("methods"):
+            known = names("methods")
+            raise TableError(
+                f"{METHODS_FILE}:{line}: no method '{name.ours}'.{did_you_mean(name.ours, known)} (petlbench methods lists all)"
+            )
+        table[key] = name
+    return table
+
+
+def read_numbers(file: Path | Traversable) -> list[PublishedNumber]:
+    """The numbers of one CSV file in the layout of results/published. TableError names the line and column that is wrong."""
+    numbers = []
+    for line, values in _lines(file, COLUMNS):
+        number = _validated(PublishedNumber, {**values, "std": values["std"] or None}, f"{file.name}:{line}")
+        _check_names(number, f"{file.name}:{line}")
+        numbers.append(number)
+    return numbers
+
+
+def select(numbers: Sequence[PublishedNumber], wanted: Mapping[str, str]) -> list[PublishedNumber]:
+    """The numbers whose fields contain the wanted texts, whatever the case; a method is also found by our name for it."""
+    return [number for number in numbers if all(_matches(number, key, text.casefold()) for key, text in wanted.items())]
+
+
+def _matches(number: PublishedNumber, key: str, text: str) -> bool:
+    printed = str(getattr(number, key)).casefold()
+    if key in ("suite", "dataset", "shots"):
+        return printed == text
+    ours = method_names()[number.paper, number.suite, number.method].ours if key == "method" else ""
+    return text in printed or text == ours
+
+
+def _check_names(number: PublishedNumber, where: str) -> None:
+    suites = column_groups()
+    if number.suite not in suites and not number.suite.startswith(OUTSIDE):
+        raise TableError(f"{where}: no suite '{number.suite}'.{did_you_mean(number.suite, suites)} One of others starts with '{OUTSIDE}'")
+    known = {dataset for groups in suites.values() for group in groups.values() for dataset in group} | {"all", "unknown"}
+    if number.dataset not in known and not is_average(number.dataset) and not number.dataset.startswith(OUTSIDE):
+        hint = did_you_mean(number.dataset, known)
+        raise TableError(f"{where}: no dataset '{number.dataset}'.{hint} One outside the suites starts with '{OUTSIDE}'")
+    if number.metric in (ACCURACY, ORACLE) and not 0 <= number.value <= 100:
+        raise TableError(f"{where}: an accuracy must lie between 0 and 100 percent, got {number.value}")
+
+
+def _lines(file: Path | Traversable, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
+    try:
+        reader = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig")), strict=True)
+        if reader.fieldnames != columns:
+            raise TableError(f"{file.name}: expected the columns {','.join(columns)}, got {','.join(reader.fieldnames or [])}")
+        lines = [(reader.line_num, values) for values in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TableError(f"{file.name}: cannot be read as CSV: {error}") from None
+    for line, values in lines:
+        if None in values or None in values.values():
+            raise TableError(f"{file.name}:{line}: expected {len(columns)} values")
+    return lines
+
+
+def _validated(kind: type[M], values: Mapping[str, str | None], where: str) -> M:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TableError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}") from None
+
+
+def _folder() -> Traversable:
+    return files("petlbench.published.data")

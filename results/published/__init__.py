@@ -1,0 +1,1 @@
+"""Numbers printed in papers, one per row, with their sources."""
