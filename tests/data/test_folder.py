@@ -63,8 +63,8 @@ def test_images_carry_the_label_of_their_folder(root: Path) -> None:
 
 def test_without_a_validation_folder_every_fifth_training_image_of_a_class_validates(root: Path) -> None:
     spec = task(root)
-    paths = {split: spec.source(split).paths for split in ("train", "val")}  # type: ignore[attr-defined]
-    assert [path.relative_to(root / "train").as_posix() for path in paths["val"]] == ["cat/4.png", "dog/4.png"]
+    paths = {split: spec.source(split).names for split in ("train", "val")}  # type: ignore[attr-defined]
+    assert paths["val"] == ["train/cat/4.png", "train/dog/4.png"]
     assert not set(paths["train"]) & set(paths["val"])
     assert len(paths["train"]) == 10
 
@@ -77,7 +77,7 @@ def test_a_validation_folder_is_used_and_training_images_are_then_all_trained_on
 def test_too_few_images_to_carve_a_validation_split_are_reported(root: Path) -> None:
     for path in root.glob("train/*/[2-5].png"):
         path.unlink()
-    assert "has no val folder" in refusal(root)
+    assert "has no val split" in refusal(root)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -99,8 +99,9 @@ def test_a_class_that_only_the_test_split_has_is_named(root: Path) -> None:
 
 
 def test_a_single_class_is_not_a_task(root: Path) -> None:
-    shutil.rmtree(root / "train" / "dog")
-    assert "has 1 class folders, at least 2 are needed" in refusal(root)
+    for split in ("train", "test"):
+        shutil.rmtree(root / split / "dog")
+    assert "has 1 class, at least 2 are needed" in refusal(root)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", None], ids=["empty", "text", "truncated"])
@@ -115,6 +116,26 @@ def test_other_files_and_hidden_ones_are_passed_over(root: Path) -> None:
     (root / "train" / "cat" / ".0.png").write_text("")
     (root / "train" / ".cache").mkdir()
     assert task(root).sizes["train"] == 10
+
+
+def test_a_names_file_gives_the_classes_their_names(root: Path) -> None:
+    (root / "names.txt").write_text("house cat\n\nsheepdog\n")
+    assert task(root).class_names == ("house cat", "sheepdog")
+
+
+def test_a_names_file_of_the_wrong_length_is_refused(root: Path) -> None:
+    (root / "names.txt").write_text("house cat\n")
+    assert refusal(root).startswith(f"{root / 'names.txt'} has 1 names, and there are 2 classes; write one per line, in the order cat, dog")
+
+
+def test_a_table_in_the_folder_says_what_is_what(root: Path) -> None:
+    (root / "labels.csv").write_text("file,label,split\ntrain/cat/0.png,tom,train\ntrain/dog/0.png,rex,test\ntrain/dog/1.png,rex,train\n")
+    with pytest.raises(DataError, match="no class has the 5 training images"):
+        task(root)
+    with (root / "labels.csv").open("a") as file:
+        file.write("train/cat/1.png,tom,val\n")
+    assert task(root).sizes == {"train": 2, "val": 1, "test": 1}
+    assert task(root).name == f"folder:{root}"
 
 
 def test_a_rewritten_image_changes_the_revision(root: Path) -> None:
