@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -33,18 +33,7 @@ class VP(QueryMethod):
             self.prompt = (Border if self.config.prompt == "padding" else Patch)(size, width, spread)
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:
-        train(_Prompted(self.prompt, model.scores), data.train, data.recipe, decays=lambda *_: True, after_epoch=data.report)
+        train(self, data.train, data.recipe, decays=lambda *_: True, after_epoch=data.report, forward=partial(self.predict, model))
 
     def predict(self, model: QueryModel, images: Tensor) -> Tensor:
         return model.scores(self.prompt(images))
-
-
-class _Prompted(nn.Module):
-    """Images (B, 3, S, S) to the scores (B, C) of the prompted images."""
-
-    def __init__(self, prompt: nn.Module, scores: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.prompt, self.scores = prompt, scores
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.scores(self.prompt(images))

@@ -1,0 +1,100 @@
+"""Prompt Generation Networks (Loedeman et al. 2022, arXiv 2210.06466; where paper and released code differ, the released code).
+
+Letters in shapes: B images, C classes, S input size, K prompts of an image, N tokens of the library, D token width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+
+from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
+from petlbench.errors import AccessError
+from petlbench.optim.loop import train
+
+from . import release_file
+from .generator import SMALL, FixedPrompts, Generator, Library, ResNet10, resnet18_of
+
+
+@dataclass
+class PGNConfig:
+    prompt_mode: Literal["pgn", "iip"] = "pgn"  # generated for each image, or the same for all (input-independent, the ablation)
+    prompts: int = 16  # K, tokens that every image gets beside its own
+    library_size: int = 256  # N, tokens that are mixed; the released checkpoints of ViT and DINO have 128
+    rank: int | None = None  # of a factorised library; null: a full one, as released
+    mixing: Literal["softmax", "sigmoid"] = "softmax"
+    network: Literal["resnet10", "resnet18"] = "resnet10"  # of the generator; what follows but resolution is for resnet10
+    resolution: int | None = (
+        None  # shorter side at which the generator sees the image; null: the model's input size (224 in the released code)
+    )
+    channels: int = 16  # of the first group; every further one has twice as many
+    groups: int = 4
+    blocks_per_group: int = 1
+    max_pool: bool | None = None  # pool behind the stem; null: from a resolution of 64 pixels on, so that smaller images keep some
+    head: Literal["auto", "text", "linear"] = "auto"  # class texts or a trained layer; auto: texts where the model has a text tower
+    label_space: Literal["union", "own"] = (
+        "union"  # of joined tasks: the classes that compete in the loss, all or those of the image's task
+    )
+    checkpoint: str | None = None  # released weights to be evaluated as they are, without training
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "library_size", "rank", "resolution", "channels", "groups", "blocks_per_group"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be an int >= 1{' or null' if name in ('rank', 'resolution') else ''}, got {value}")
+        if self.checkpoint is not None and self.rank is not None:
+            raise ValueError("rank must be null with a checkpoint: released libraries are not factorised")
+        if self.checkpoint is not None and self.head == "linear":
+            raise ValueError("head must be text or auto with a checkpoint: released files hold no linear head")
+
+
+@register_method("pgn", PGNConfig, cite="arXiv:2210.06466")
+class PGN(QueryMethod):
+    """K further tokens for a frozen ViT, each a mixture of a trained library: A(x) L, with A(x) from a small network that sees the image. They stand
+    behind the image's tokens and carry no position. Generator, library and, where the model has no text tower, a linear head are trained through
+    the model's inputs. The head on the 1000 ImageNet outputs and DINO's projection head of the released code are left out: models here come
+    without them."""
+
+    access = Access.GRADIENTS
+    scores_classes = False
+
+    def build(self, model: QueryModel) -> None:
+        config: PGNConfig = self.config
+        if model.token_width is None:
+            raise AccessError("method pgn appends tokens and this model takes none; choose a ViT that is read at its class token")
+        if config.head == "text" and not model.has_text:
+            raise AccessError("method.head=text needs a model with a text tower; use head=linear or choose a vision-language backbone")
+        self.prompter = self._prompter(model.token_width, config.resolution or model.input_size)
+        is_linear = config.head == "linear" or (config.head == "auto" and not model.has_text)
+        self.head = nn.Linear(model.feature_width, len(model.class_names)) if is_linear else None
+        if config.checkpoint is not None:
+            release_file.load(self.prompter, Path(config.checkpoint))
+
+    def _prompter(self, width: int, resolution: int) -> Generator | FixedPrompts:
+        config: PGNConfig = self.config
+        if config.prompt_mode == "iip":
+            return FixedPrompts(config.prompts, width)
+        outputs = config.prompts * config.library_size
+        if config.network == "resnet18":
+            network = resnet18_of(outputs)
+        else:
+            max_pool = resolution >= SMALL if config.max_pool is None else config.max_pool
+            network = ResNet10(outputs, config.channels, config.groups, config.blocks_per_group, max_pool)
+        return Generator(network, Library(config.library_size, width, config.rank), config.prompts, config.mixing, resolution)
+
+    def fit(self, model: QueryModel, data: TrainingData) -> None:
+        if self.config.checkpoint is None:
+            settings = {"decays": lambda *_: True, "after_epoch": data.report, "forward": partial(self.predict, model)}
+            train(self, data.train, data.recipe, **settings)
+
+    def predict(self, model: QueryModel, images: Tensor) -> Tensor:
+        prompts = self.prompts(images)
+        return model.scores(images, prompts) if self.head is None else self.head(model.features(images, prompts))
+
+    def prompts(self, images: Tensor) -> Tensor:
+        """Prompts (B, K, D) of normalised images (B, 3, S, S)."""
+        return self.prompter(images)[1] if isinstance(self.prompter, Generator) else self.prompter(images)

@@ -77,8 +77,15 @@ def train(
     decays: Callable[[str, nn.Parameter], bool],
     precision: str = "fp32",
     after_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    competing: Callable[[Tensor, Tensor], Tensor] = lambda scores, labels: scores,
 ) -> None:
-    """Minimise the mean cross entropy. ``after_epoch`` is given one entry per epoch. Diverged as soon as a look at the loss finds it not finite."""
+    """Minimise the mean cross entropy. ``after_epoch`` is given one entry per epoch. Diverged as soon as a look at the loss finds it not finite.
+
+    ``forward``: from inputs to scores (B, C), when it is not the model itself that is called. ``competing``: scores (B, C) and labels (B,) to the
+    scores that the loss is of, -inf for classes that are not to compete.
+    """
+    forward = forward or model
     optimizer = build_optimizer(parameter_groups(model, recipe.weight_decay, decays), recipe)
     steps = len(examples)
     for epoch in range(recipe.epochs):
@@ -91,7 +98,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with autocast(precision, examples.device):
-                loss = F.cross_entropy(model(inputs), labels, label_smoothing=recipe.label_smoothing)
+                loss = F.cross_entropy(competing(forward(inputs), labels), labels, label_smoothing=recipe.label_smoothing)
             pending += len(labels)
             (loss * len(labels) if recipe.accumulate > 1 else loss).backward()
             if epoch == step == 0:
