@@ -15,7 +15,7 @@ from torch import Tensor
 from petlbench.endpoint import ClassTexts, Facts, Output
 from petlbench.errors import ConfigError
 
-PROTOCOL = 1
+PROTOCOL = 2
 TOKEN_VARIABLE = "PETLBENCH_TOKEN"
 UNKNOWN_TEXTS, UNKNOWN_IMAGES = "unknown_texts", "unknown_images"  # codes upon which a client sends again what was forgotten
 
@@ -42,10 +42,13 @@ class ServedModel(_Message):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     feature_width: int
+    token_width: int | None
+    patch_size: int | None  # of patches that are taken beside an image; None: it takes none
     output: Literal["logits", "probabilities", "top_k", "label"]
     has_text: bool
     precision: Literal["fp32", "bf16"]
     max_images: int
+    max_patches: int  # per image
     max_contexts: int
     max_prompts: int  # contexts times classes
     max_body: int  # bytes
@@ -70,6 +73,10 @@ class ServedModel(_Message):
             max_images=self.max_images,
             max_contexts=self.max_contexts,
             max_prompts=self.max_prompts,
+            token_width=self.token_width,
+            patch_size=self.patch_size,
+            max_patches=self.max_patches,
+            max_bytes=self.max_body * 3 // 4,
         )
 
 

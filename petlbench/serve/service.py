@@ -48,7 +48,7 @@ class Service:
         self._endpoint = LocalEndpoint(backbone, device, number_format)
         self.model = _described_model(backbone, config, number_format)
         self.metrics = Metrics()
-        towers = {JOINT: self._endpoint.embed, FEATURES: lambda images: self._endpoint.features([images])[0]}
+        towers = {JOINT: self._endpoint.embed, FEATURES: self._features}
         self.worker = Worker(towers, config.batch_images, config.batch_delay_ms / 1000, self.metrics)
         self._config = config
         self._output = Output[self.model.output.upper()]
@@ -73,15 +73,16 @@ class Service:
         return pack({} if known.contexts is None else {"context": known.contexts.initial}, digest=texts.digest)
 
     async def scores(self, body: bytes) -> bytes:
-        """Images (B, 3, S, S) to what may be known of their class scores (B, C)."""
+        """Images (B, 3, S, S), and patches (B, K, 3, P, P) beside them, to what may be known of their class scores (B, C)."""
         tensors, words = await _unpacked(body)
         question = _validated(ScoresWords, words)
         known, images = self._known(question), self._checked_images(tensors)
+        patches = self._checked_patches(tensors, len(images))
 
         def finish(embeddings: Tensor) -> bytes:
             return self._answer(self._endpoint.logits(embeddings, known), question)
 
-        reply = await asyncio.wrap_future(self.worker.through(JOINT, images, finish))
+        reply = await asyncio.wrap_future(self.worker.through(JOINT, images, finish, patches))
         self.metrics.add("images", len(images))
         return reply
 
@@ -111,9 +112,11 @@ class Service:
         return reply
 
     async def features(self, body: bytes) -> bytes:
-        """Images (B, 3, S, S) to embeddings (B, D)."""
-        images = self._checked_images((await _unpacked(body))[0])
-        reply = await asyncio.wrap_future(self.worker.through(FEATURES, images, lambda rows: pack({"features": rows})))
+        """Images (B, 3, S, S), and patches (B, K, 3, P, P) beside them, to embeddings (B, D)."""
+        tensors, _ = await _unpacked(body)
+        images = self._checked_images(tensors)
+        patches = self._checked_patches(tensors, len(images))
+        reply = await asyncio.wrap_future(self.worker.through(FEATURES, images, lambda rows: pack({"features": rows}), patches))
         self.metrics.add("images", len(images))
         return reply
 
@@ -126,6 +129,9 @@ class Service:
             self._images.put(digest, embeddings, len(embeddings))
         self.metrics.add("images", len(images))
         return pack({}, digest=digest)
+
+    def _features(self, images: Tensor, patches: Tensor | None = None) -> Tensor:
+        return self._endpoint.features([images], None if patches is None else [patches])[0]
 
     def _check_length(self, body: bytes) -> None:
         """Refuse captions that are too many by far before they are read, which takes long and holds up all other requests."""
@@ -165,6 +171,20 @@ class Service:
             raise Refusal(413, "too_many_images", f"at most {self.model.max_images:,} images per request, got {len(images):,} (max_images)")
         return images
 
+    def _checked_patches(self, tensors: Mapping[str, Tensor], images: int) -> Tensor | None:
+        patches, side = tensors.get("patches"), self.model.patch_size
+        if patches is None:
+            return None
+        if side is None:
+            raise Refusal(400, "no_patches", f"{self.model.name} takes no patches beside an image")
+        if patches.dtype is not torch.float32 or patches.ndim != 5 or len(patches) != images or patches.shape[2:] != (3, side, side):
+            wanted = f"'patches', float32 of shape ({images}, K, 3, {side}, {side})"
+            raise Refusal(400, "bad_patches", f"expected {wanted}, got {_kind(patches)}")
+        if patches.shape[1] > self.model.max_patches:
+            limit = f"at most {self.model.max_patches:,} patches per image"
+            raise Refusal(413, "too_many_patches", f"{limit}, got {patches.shape[1]:,} (max_patches)")
+        return patches
+
     def _checked_contexts(self, tensors: Mapping[str, Tensor], known: Described) -> Tensor:
         if known.contexts is None:
             raise Refusal(400, "no_context", "these texts were sent without a context, so there is none to replace")
@@ -199,10 +219,13 @@ def _described_model(backbone: Backbone, config: ServeConfig, number_format: str
         mean=card.mean,
         std=card.std,
         feature_width=backbone.feature_width,
+        token_width=backbone.token_width,
+        patch_size=backbone.patch_size,
         output=min(card.output, Output[config.output.upper()]).label,  # type: ignore[arg-type]
         has_text=backbone.text is not None,
         precision=number_format,  # type: ignore[arg-type]
         max_images=config.images_per_request(card.input_size),
+        max_patches=config.max_patches,
         max_contexts=config.max_contexts,
         max_prompts=config.max_prompts,
         max_body=config.body_bytes,

@@ -26,6 +26,7 @@ class ServeConfig:
     batch_images: int = 256  # waiting requests are merged into one forward pass of so many images; 1: each has its own
     batch_delay_ms: float = 5.0  # how long a request may wait for others to be merged with
     max_images: int = 256  # per request
+    max_patches: int = 64  # beside an image
     max_contexts: int = 1024  # per request
     max_prompts: int = 16_384  # contexts times classes per request: what goes through the text tower
     max_texts: int = 100_000  # captions per request
@@ -46,6 +47,7 @@ class ServeConfig:
             "top_k",
             "batch_images",
             "max_images",
+            "max_patches",
             "max_contexts",
             "max_prompts",
             "max_texts",

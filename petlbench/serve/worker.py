@@ -18,7 +18,7 @@ from petlbench.serve.refusal import Refusal
 
 T = TypeVar("T")
 CLOSING_SECONDS = 2.0  # a forward pass that is under way when the server ends may take so long; then it is left
-Tower = Callable[[Tensor], Tensor]  # images (B, 3, S, S) to one row each
+Tower = Callable[..., Tensor]  # images (B, 3, S, S), and patches (B, K, 3, P, P) where there are any, to one row each
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,13 @@ class Job:
     tower: str
     images: Tensor | None
     finish: Callable[[Tensor | None], Any]
+    patches: Tensor | None = None  # beside the images
     future: Future[Any] = field(default_factory=Future)
+
+    @property
+    def kind(self) -> tuple[str, torch.Size | None]:
+        """What must be equal of jobs that go through a tower together."""
+        return self.tower, None if self.patches is None else self.patches.shape[1:]
 
 
 class Worker:
@@ -49,9 +55,9 @@ class Worker:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
-    def through(self, tower: str, images: Tensor, finish: Callable[[Tensor], T]) -> Future[T]:
-        """Send images through a tower, then ``finish`` with their rows, both on the worker's thread."""
-        return self._put(Job(tower, images, finish))  # type: ignore[arg-type]
+    def through(self, tower: str, images: Tensor, finish: Callable[[Tensor], T], patches: Tensor | None = None) -> Future[T]:
+        """Send images, with patches beside them, through a tower, then ``finish`` with their rows, both on the worker's thread."""
+        return self._put(Job(tower, images, finish, patches))  # type: ignore[arg-type]
 
     def compute(self, work: Callable[[], T]) -> Future[T]:
         """Something else that needs the model."""
@@ -117,7 +123,8 @@ class Worker:
         if not images:
             return [None] * len(batch)
         sizes = [len(part) for part in images]
-        rows = self._towers[batch[0].tower](torch.cat(images))
+        patches = [job.patches for job in batch if job.patches is not None]  # of all or of none
+        rows = self._towers[batch[0].tower](torch.cat(images), *([torch.cat(patches)] if patches else []))
         self._metrics.add("forward_batches")
         self._metrics.add("forward_images", sum(sizes))
         return rows.split(sizes)
@@ -135,7 +142,7 @@ def companions(waiting: Sequence[Job], limit: int) -> tuple[list[Job], bool]:
         return [first], True
     batch, total = [first], len(first.images)
     for job in list(waiting)[1:]:
-        if job.tower != first.tower or job.images is None:
+        if job.images is None or job.kind != first.kind:
             continue
         if total + len(job.images) > limit:
             return batch, True
