@@ -22,8 +22,11 @@ _COMMANDS = {
     "export": ("petlbench.cli.runs:export", "Write what a run learned as weights of a plain timm model."),
     "serve": ("petlbench.cli.serving:serve", "Put a backbone behind HTTP, for runs with backbone=remote."),
     "leaderboard": ("petlbench.cli.results:leaderboard", "Write tables and plots from all records."),
+    "compare": ("petlbench.cli.comparing:compare_methods", "Compare methods: intervals, ranks, tests, accuracy at what it cost."),
     "show": ("petlbench.cli.results:show", "Show one record."),
     "validate": ("petlbench.cli.results:validate", "Check records and recompute their accuracy."),
+    "published": ("petlbench.cli.published:published", "List numbers that papers print, with their sources."),
+    "audit": ("petlbench.cli.published:audit", "Recompute the averages of a table."),
     "new-method": ("petlbench.cli.authoring:new_method", "Write a working plugin to start from."),
     "pretrain": ("petlbench.cli.authoring:pretrain", "Train the embedded backbone again."),
 }

@@ -68,6 +68,7 @@ class MethodName(BaseModel):
 
     paper: Filled
     suite: Filled
+    table: str  # empty: every table that has no line of its own
     method: Filled  # as printed
     ours: str  # the method or preset that it is here; empty: none
     row: Filled  # rows with one name claim to be one result, whoever prints them
@@ -88,20 +89,27 @@ def published() -> tuple[PublishedNumber, ...]:
     for key, count in Counter(number.key for number in numbers).items():
         if count > 1:
             raise TableError(f"results/published: {count} numbers for {' / '.join(key)}; a number stands once")
-    named = method_names()
     for number in numbers:
-        if (number.paper, number.suite, number.method) not in named:
-            raise TableError(f"results/published/{METHODS_FILE} lacks {number.method!r} of {number.paper} on {number.suite}; add a line")
+        name_of(number)
     return tuple(numbers)
 
 
+def name_of(number: PublishedNumber) -> MethodName:
+    """What the method of a number is here. TableError when methods.csv does not say."""
+    known = _method_names()
+    for table in (number.table, ""):
+        if (key := (number.paper, number.suite, table, number.method)) in known:
+            return known[key]
+    raise TableError(f"results/published/{METHODS_FILE} lacks {number.method!r} of {number.paper} on {number.suite}; add a line")
+
+
 @cache
-def method_names() -> Mapping[tuple[str, str, str], MethodName]:
-    """The table of methods.csv: (paper, suite, method as printed) -> what it stands for."""
-    table: dict[tuple[str, str, str], MethodName] = {}
+def _method_names() -> Mapping[tuple[str, str, str, str], MethodName]:
+    """methods.csv: (paper, suite, table, method as printed) -> what it stands for."""
+    table: dict[tuple[str, str, str, str], MethodName] = {}
     for line, values in _lines(_folder() / METHODS_FILE, list(MethodName.model_fields)):
         name = _validated(MethodName, values, f"{METHODS_FILE}:{line}")
-        key = name.paper, name.suite, name.method
+        key = name.paper, name.suite, name.table, name.method
         if key in table:
             raise TableError(f"{METHODS_FILE}:{line}: {name.method!r} of {name.paper} on {name.suite} has a line already")
         if name.ours and name.ours not in names("methods"):
@@ -132,8 +140,7 @@ def _matches(number: PublishedNumber, key: str, text: str) -> bool:
     printed = str(getattr(number, key)).casefold()
     if key in ("suite", "dataset", "shots"):
         return printed == text
-    ours = method_names()[number.paper, number.suite, number.method].ours if key == "method" else ""
-    return text in printed or text == ours
+    return text in printed or (key == "method" and text == name_of(number).ours)
 
 
 def _check_names(number: PublishedNumber, where: str) -> None:

@@ -1,0 +1,96 @@
+"""Tables from anywhere, to be audited: one number per row, or one row per method with a column per dataset."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from petlbench.errors import TableError
+from petlbench.published.averages import column_groups
+from petlbench.published.numbers import ACCURACY, COLUMNS, PublishedNumber, read_numbers
+
+_NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?:\s*(?:±|\+-|\\pm)\s*\d+(?:\.\d+)?)?")  # a standard deviation may follow
+_EMPTY = ("", "-", "–", "—", "nan", "n/a")
+_NAMES = ("backbone", "shots", "suite")  # columns of a wide table that tell its rows apart
+
+
+def read_table(path: Path) -> tuple[list[PublishedNumber], list[str]]:
+    """The numbers of a CSV file, and the columns that were left out.
+
+    A file with the columns of results/published is read as such. Of any other the column ``method``, or the first one, names the rows. Columns
+    that are called mean… or average… are averages; those that name a dataset of a suite are cells. Where none does, all columns of numbers are.
+    """
+    header, rows = _read(path)
+    if header == COLUMNS:
+        return read_numbers(path), []
+    method = "method" if "method" in header else header[0]
+    averages = {column: _average_name(column) for column in header if re.match(r"(mean|average|avg)\b", _spelled(column))}
+    rest = [column for column in header if column != method and column not in averages and column not in _NAMES]
+    datasets = {column: name for column in rest if (name := _dataset(column))}
+    datasets = datasets or {column: column for column in rest if any(_value(row[column]) is not None for row in rows)}
+    if not averages or not datasets:
+        raise TableError(f"{path.name}: expected columns of datasets and one called mean or average, got {', '.join(header)}")
+    numbers = []
+    for line, row in enumerate(rows, start=2):
+        label = row[method].strip() or f"row {line}"
+        for column, name in (datasets | averages).items():
+            value = _value(row[column])
+            if value is None and row[column].strip().casefold() not in _EMPTY:
+                raise TableError(
+                    f"{path.name}:{line}: column '{column}' must hold a number, got {row[column]!r}; leave a missing cell empty"
+                )
+            if value is not None:
+                names = {"paper": f"{path.name}:{line}"} | {key: row[key] for key in _NAMES if key in row}
+                numbers.append(_number(path, label, name, value, names))
+    return numbers, [column for column in rest if column not in datasets]
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TableError(f"{path}: cannot be read as CSV: {error}") from None
+    lines = [line for line in lines if line]
+    if len(lines) < 2:
+        raise TableError(f"{path}: expected a line of column names and a row for each method")
+    header = [column.strip() for column in lines[0]]
+    if len(set(header)) < len(header):
+        raise TableError(f"{path}: a column name stands twice in {', '.join(header)}")
+    for i, line in enumerate(lines[1:], start=2):
+        if len(line) != len(header):
+            raise TableError(f"{path.name}:{i}: expected {len(header)} values, got {len(line)}")
+    return header, [dict(zip(header, line, strict=True)) for line in lines[1:]]
+
+
+def _spelled(name: str) -> str:
+    """A name without case and punctuation, but for the spaces between its words."""
+    return re.sub(r"[\W_]+", " ", name.casefold()).strip()
+
+
+def _dataset(column: str) -> str | None:
+    """The dataset that a column is named after, as SUITE/DATASET or in any spelling of its id."""
+    if re.fullmatch(r"\w+/\w+", column):
+        return column.partition("/")[2]
+    known = {dataset for groups in column_groups().values() for group in groups.values() for dataset in group}
+    return next((dataset for dataset in known if _spelled(dataset).replace(" ", "") == _spelled(column).replace(" ", "")), None)
+
+
+def _average_name(column: str) -> str:
+    """An average's column as a name that begins with mean: "Mean natural" is ``mean_natural``."""
+    name = "_".join(_spelled(column).split())
+    return name if name.startswith("mean") else f"mean_{name}"
+
+
+def _value(text: str) -> Decimal | None:
+    match = _NUMBER.fullmatch(text.strip("* %"))  # bold in Markdown, percent
+    return Decimal(match[1]) if match else None
+
+
+def _number(path: Path, method: str, dataset: str, value: Decimal, names: dict[str, str]) -> PublishedNumber:
+    """A number of a table that says nothing else of itself."""
+    values: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"metric": ACCURACY, "source_kind": "primary", "source": str(path), **names}
+    return PublishedNumber.model_construct(**values | {"method": method, "dataset": dataset, "value": value, "std": None})
