@@ -5,7 +5,6 @@ Nothing here is read before it is asked for, and each file is parsed once per pr
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -60,7 +59,14 @@ class VptFiles(_Strict):
     """Where the layout ``vpt_fgvc`` has a dataset."""
 
     folders: tuple[str, ...]
-    images: tuple[str, ...]
+    images: str  # folder of the images, below
+
+
+class ImagenetFiles(_Strict):
+    """Where the layout ``imagenet`` has a dataset."""
+
+    folders: tuple[str, ...]
+    numbered: bool = False  # class folders are named after the label, not the WordNet id
 
 
 class Torchvision(_Strict):
@@ -83,6 +89,7 @@ class Dataset(_Strict):
     lossless: bool = False  # the original images are no JPEGs
     coop: CoopFiles | None = None
     vpt_fgvc: VptFiles | None = None
+    imagenet: ImagenetFiles | None = None
     torchvision: Torchvision | None = None
     urls: tuple[str, ...] = ()
     mirrors: tuple[str, ...] = ()  # seen to exist, never used unasked
@@ -154,17 +161,6 @@ def wordnet_ids() -> tuple[str, ...]:
 def subset(key: str) -> tuple[int, ...]:
     """The labels of ImageNet that a test set of fewer classes has."""
     return _class_names().subsets[key]
-
-
-def plain(name: str) -> str:
-    """A name as aliases are compared: without case, blanks, hyphens, underscores and slashes."""
-    return re.sub(r"[\s_/-]", "", name).lower()
-
-
-def find_dataset(name: str) -> Dataset | None:
-    """The dataset of that name or alias, None when there is none."""
-    wanted = plain(name)
-    return next((one for one in datasets().values() if wanted in {plain(known) for known in (one.name, *one.aliases)}), None)
 
 
 @lru_cache(maxsize=1)

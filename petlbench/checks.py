@@ -8,7 +8,8 @@ from pathlib import Path
 from petlbench.access import Access, check_output
 from petlbench.backbones.backbone import BACKBONES
 from petlbench.config import RunConfig, load_method
-from petlbench.data.load import find_task
+from petlbench.data.load import require
+from petlbench.data.presence import data_folder
 from petlbench.endpoint import Output
 from petlbench.errors import AccessError, ConfigError, PetlbenchError
 from petlbench.learners import check_remote
@@ -16,9 +17,14 @@ from petlbench.method import QueryMethod
 
 
 def check(config: RunConfig) -> None:
-    """A PetlbenchError for an unknown task or backbone, for a method that this backbone or its answers are not enough for, for a folder that could
-    not be written to."""
-    find_task(config.task)
+    """A PetlbenchError for an unknown task or one whose images are not there, for an unknown backbone, for a method that this backbone or its answers
+    are not enough for, for a folder that could not be written to."""
+    require(config.task, data_folder(config.execution.data_root))
+    check_setting(config)
+
+
+def check_setting(config: RunConfig) -> None:
+    """The same, but for the task."""
     if config.backbone.is_remote != (config.execution.url is not None):
         raise ConfigError("backbone=remote and url belong together, as in: backbone=remote url=http://127.0.0.1:8000")
     if not config.backbone.is_remote:

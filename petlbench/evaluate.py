@@ -18,6 +18,7 @@ from petlbench.checkpoint import Checkpoint
 from petlbench.config import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
+from petlbench.data.presence import data_folder
 from petlbench.errors import CheckpointError
 from petlbench.learners import GradientLearner, Learner, open_learner
 from petlbench.nn import merge
@@ -70,7 +71,8 @@ def _reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Ite
         raise CheckpointError(f"it was learned on {config.backbone.name} weights {saved.backbone_sha256[:12]}…, these are {checksum[:12]}…")
     method = load_method(config.method)[0](config.method_config, config.seed)
     number_format = choose(config.precision, device, backbone.parameter_count)
-    with open_learner(method, backbone, find_task(config.task), device, number_format, Meter(phase="test"), config.access) as learner:
+    spec = find_task(config.task, data_folder(config.execution.data_root))
+    with open_learner(method, backbone, spec, device, number_format, Meter(phase="test"), config.access) as learner:
         learner.load_state(saved.state)
         yield learner, backbone
 

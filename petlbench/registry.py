@@ -5,13 +5,20 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import re
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
 from petlbench.errors import ConfigError, PetlbenchError, did_you_mean
 
 T = TypeVar("T")
+
+
+def plain(name: str) -> str:
+    """A name as aliases are compared: without case, blanks, hyphens, underscores and slashes."""
+    return re.sub(r"[\s_/-]", "", name).lower()
 
 
 class Registry(Generic[T]):
@@ -26,16 +33,26 @@ class Registry(Generic[T]):
         self._package = package
         self._targets: dict[str, T] = {}
         self._origins: dict[str, str] = {}
+        self._aliases: dict[str, str] = {}  # plain form of a name or alias -> name
         self._broken: dict[str, str] = {}  # module -> what is wrong with it
         self._is_complete = False
 
-    def register(self, name: str, target: T, origin: str) -> T:
-        """Add a target that lives in the module ``origin``. A second module that claims the name is an error."""
+    def register(self, name: str, target: T, origin: str, aliases: Sequence[str] = ()) -> T:
+        """Add a target that lives in the module ``origin``. A second module that claims the name is an error, and an alias that stands for another."""
         if self._origins.get(name, origin) != origin:
             raise ConfigError(f"{self.kind} '{name}' is registered twice: by {self._origins[name]} and by {origin}; rename one of them")
         self._targets[name] = target
         self._origins[name] = origin
+        for alias in aliases:
+            if self._aliases.setdefault(plain(alias), name) != name:
+                raise ConfigError(
+                    f"{self.kind} '{name}': the alias '{alias}' stands for {self._aliases[plain(alias)]} already; choose another"
+                )
         return target
+
+    def canonical(self, name: str) -> str:
+        """The name that a name or an alias stands for, whatever its case, blanks, hyphens, underscores and slashes; itself when there is none."""
+        return name if name in self else self._aliases.get(plain(name), name)
 
     def get(self, name: str) -> T:
         """The target of that name. ConfigError with the nearest name when there is none."""

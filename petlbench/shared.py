@@ -12,6 +12,7 @@ from petlbench.backbones.backbone import Backbone, load_backbone
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.config import RunConfig
 from petlbench.data.load import Task, find_task, load_task
+from petlbench.data.presence import data_folder
 from petlbench.errors import ConfigError
 
 EVAL_BATCH = 256  # images per forward pass when nothing is kept for a backward pass
@@ -67,7 +68,7 @@ def loaded(name: str, checkpoint: str | None, device: torch.device) -> tuple[Bac
 def open_task(config: RunConfig, backbone: Backbone | RemoteBackbone) -> Task:
     """A run's task under its protocol."""
     card = backbone.card
-    return load_task(find_task(config.task), config.protocol, card.input_size, card.mean, card.std)
+    return load_task(find_task(config.task, data_folder(config.execution.data_root)), config.protocol, card.input_size, card.mean, card.std)
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

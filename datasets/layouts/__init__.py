@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from petlbench.data.listing import Listing
+
 from .._facts import Dataset, SuiteEntry
 
 

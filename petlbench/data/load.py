@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from petlbench.data import fewshot
 from petlbench.data.batches import Transform
+from petlbench.data.presence import missing_error, presence
 from petlbench.data.store import Split, open_store
-from petlbench.data.task import TASKS, TaskSpec
+from petlbench.data.task import TASKS, DiskTask, TaskFamily, TaskSpec
 from petlbench.errors import ConfigError
 from petlbench.settings import Protocol
 
@@ -27,40 +29,81 @@ class Task:
     val: Split
     test: Split
     transform: Transform
-    images_decoded: int  # by this process, for this call
+    decodes: Tally  # of images, by this process, for this call
+
+    @property
+    def images_decoded(self) -> int:
+        """So far: images that are not stored are decoded whenever they are read."""
+        return self.decodes.count
 
     @property
     def split_hashes(self) -> dict[str, str]:
         return {"train": self.train.digest, "val": self.val.digest, "test": self.test.digest}
 
 
-def find_task(name: str) -> TaskSpec:
-    """The task of that name, such as ``mini/digits``, or of a family, such as ``folder:PATH``."""
-    family, colon, rest = name.partition(":")
-    target = TASKS.get(family)
+def find_task(name: str, root: Path | None = None) -> TaskSpec:
+    """The task of that name, such as ``mini/digits``, or of a family, such as ``folder:PATH``.
+
+    ``root``: the data root, for tasks whose images lie on a disk. DataError with what was looked for when they do not.
+    """
+    target = _target(name)
     if isinstance(target, TaskSpec):
-        if colon:
-            raise ConfigError(f"task '{family}' takes nothing after a colon, got '{name}'")
         return target
-    return target(rest)
+    if isinstance(target, DiskTask):
+        require(name, root)
+        assert root is not None, "what is present lies somewhere"
+        return target.open(root)
+    return target(name.partition(":")[2])
 
 
-def load_task(spec: TaskSpec, protocol: Protocol, input_size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Task:
-    """Open a task's store, building it when needed, and draw the few-shot subset. ``mean`` and ``std``: the backbone card's constants."""
+def require(name: str, root: Path | None) -> None:
+    """Whether a task can be run, as ``find_task`` would tell, without opening what lies on a disk."""
+    target = _target(name)
+    if isinstance(target, DiskTask):
+        state = presence(name, root)
+        if state.state != "present":
+            raise missing_error([state], 1, root)
+    elif not isinstance(target, TaskSpec):
+        target(name.partition(":")[2])
+
+
+def _target(name: str) -> TaskSpec | DiskTask | TaskFamily:
+    family, colon, _ = name.partition(":")
+    target = TASKS.get(family)
+    if colon and isinstance(target, (TaskSpec, DiskTask)):
+        raise ConfigError(f"task '{family}' takes nothing after a colon, got '{name}'")
+    return target
+
+
+def load_task(
+    spec: TaskSpec, protocol: Protocol, input_size: int, mean: tuple[float, ...], std: tuple[float, ...], store_mb: int = 2048
+) -> Task:
+    """Open a task's stores, building them when needed, and draw the few-shot subset. ``mean`` and ``std``: the backbone card's constants.
+
+    ``store_mb``: splits that would take more are not stored (see ``TaskStore.open``).
+    """
     size = protocol.resize or input_size
     if size < input_size:
         raise ConfigError(f"protocol.resize={size} is smaller than the backbone's input of {input_size} pixels")
-    splits, decoded = open_store(spec, size, protocol.resize_mode, protocol.interpolation)
-    train, val = splits["train"], splits["val"]
-    if protocol.shots is not None:
-        chosen, chosen_val = fewshot.draw(train.labels, val.labels, protocol.shots, protocol.split_seed, spec.class_names)
-        train, val = train.take(chosen), val.take(chosen_val)
-    if protocol.train_on == "trainval":
-        train = _joined(train, val)
     constants = {"backbone": (mean, std), "imagenet": IMAGENET, "half": HALF, "none": NONE}[protocol.normalise]
-    return Task(spec, train, val, splits["test"], Transform(input_size, *constants, protocol.augment), decoded)
+    evaluated = Form(protocol.resize_mode, size, protocol.interpolation, cut=input_size)
+    transform = Transform(evaluated, *constants, protocol.augment)
+    trained = _training_form(transform)
+    store = TaskStore(spec, store_mb)
+    chosen, chosen_val = None, None
+    if protocol.shots is not None:
+        labels, val_labels = store.labels("train", trained), store.labels("val", evaluated)
+        chosen, chosen_val = fewshot.draw(labels, val_labels, protocol.shots, protocol.split_seed, spec.class_names)
+    train, val = store.open("train", trained, chosen), store.open("val", evaluated, chosen_val)
+    if protocol.train_on == "trainval":
+        train = joined(train, store.open("val", trained, chosen_val))
+    return Task(spec, train, val, store.open("test", evaluated), transform, store.tally)
 
 
-def _joined(train: Split, val: Split) -> Split:
-    images, labels = np.concatenate([train.images, val.images]), np.concatenate([train.labels, val.labels])
-    return Split(images, labels, f"{train.digest}+{val.digest}")
+def _training_form(transform: Transform) -> Form:
+    """What training images are stored as: as much of them as the windows that augmentation cuts need."""
+    form = transform.form
+    if isinstance(transform.window, RandomResizedCrop):
+        return Form("native")
+    has_room = form.mode == "short" or form.size > transform.size
+    return replace(form, cut=None) if isinstance(transform.window, Crop) and has_room else form

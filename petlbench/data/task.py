@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from petlbench.errors import DataError
 from petlbench.registry import Registry
 
 SPLITS = ("train", "val", "test")
@@ -36,9 +38,24 @@ class TaskSpec:
     source: Callable[[str], ImageSource]  # split name -> images and labels
     sizes: dict[str, int] = field(default_factory=dict)  # split -> expected number of images
     description: str = ""
+    layout: str = ""  # how the images lie on the disk; empty: they are made here, or it makes no difference
+    split: str = ""  # how the splits came about: published, generated-90-10, …
+    val_in_train: NDArray[np.int64] | None = (
+        None  # places in train of the val images, where a data set has none of its own and they were chosen here
+    )
+    scored: tuple[int, ...] | None = (
+        None  # the labels that test images may have, where these are fewer than all: only their scores are compared
+    )
 
     def prompts(self, templates: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...]:
-        """The captions of each class: every template (None: the task's) with the class name filled in, underscores as spaces."""
+        """The captions of each class: every template (None: the task's) with the class name filled in, underscores as spaces.
+
+        DataError where the names of the classes are not known, which is where the task has no templates.
+        """
+        if not self.templates:
+            raise DataError(
+                f"{self.name}: the names of its classes are not known, and this method reads them; use one with a head of its own"
+            )
         names = [name.replace("_", " ") for name in self.class_names]
         return tuple(tuple(template.format(name) for template in templates or self.templates) for name in names)
 
@@ -54,14 +71,36 @@ class RenderedSource:
         return self._render(index)
 
 
+@dataclass(frozen=True)
+class Location:
+    """Where a task's images were found."""
+
+    layout: str
+    root: Path
+
+
+@dataclass(frozen=True)
+class DiskTask:
+    """A task whose images have to lie on a disk: what is known of it without them."""
+
+    name: str  # "suite/task"
+    classes: int
+    sizes: dict[str, int]  # split, or trainval -> number of images, as far as known
+    template: str | None
+    expected: Callable[[], tuple[str, ...]]  # the files that are looked for below the data root, one text per layout
+    is_downloadable: bool  # whether ``petlbench data prepare`` fetches it
+    source: str  # where people get it from
+    locate: Callable[[Path], Location | None]  # below a data root; no image is opened. DataError when it is there and broken
+    open: Callable[[Path], TaskSpec]  # of a data root that it was located in
+
+
 TaskFamily = Callable[[str], TaskSpec]  # what stands after ``NAME:`` -> a task
-TASKS: Registry[TaskSpec | TaskFamily] = Registry("task", package="petlbench.datasets")
+TASKS: Registry[TaskSpec | DiskTask | TaskFamily] = Registry("task", package="petlbench.datasets")
 
 
-def register_task(spec: TaskSpec, origin: str) -> TaskSpec:
-    """Make a task known under its name. ``origin``: the registering module's ``__name__``."""
-    TASKS.register(spec.name, spec, origin)
-    return spec
+def register_task(spec: TaskSpec | DiskTask, origin: str, aliases: Sequence[str] = ()) -> None:
+    """Make a task known under its name and its aliases. ``origin``: the registering module's ``__name__``."""
+    TASKS.register(spec.name, spec, origin, aliases)
 
 
 def register_task_family(name: str, family: TaskFamily, origin: str) -> None:

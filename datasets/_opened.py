@@ -1,0 +1,152 @@
+"""From the facts about a dataset to a task over what lies on a disk."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petlbench.data.listing import Listing
+from petlbench.data.task import SPLITS, DiskTask, Location, TaskSpec
+from petlbench.errors import DataError
+
+from . import _facts
+from ._facts import Dataset, SuiteEntry
+from .layouts import Found, layout
+
+_FORMAT = 1  # of what a revision is the hash of
+GENERATED = "generated-90-10"
+ABSENCE_IS_USUAL = "vtab"  # a thousand images need not show every class
+
+
+def disk_task(dataset: Dataset, entry: SuiteEntry) -> DiskTask:
+    """What a suite's task is without its images, and how to find and open them."""
+    sizes = {split: getattr(entry, split) for split in ("train", "val", "trainval", "test")}
+    return DiskTask(
+        name=_name(dataset, entry),
+        classes=entry.classes or dataset.classes,
+        sizes={split: size for split, size in sizes.items() if size is not None},
+        template=entry.template,
+        expected=lambda: _expected(dataset, entry),
+        is_downloadable=dataset.is_downloadable,
+        source=", ".join(dataset.urls),
+        locate=lambda root: _located(root, dataset, entry),
+        open=lambda root: open_task(root, dataset, entry),
+    )
+
+
+def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec:
+    """The task over what lies below a data root. Sizes that are not the registered ones are warned of; DataError for what cannot be right."""
+    found = find(root, dataset, entry)
+    if found is None:
+        raise DataError(f"{_name(dataset, entry)}: not found below {root}")
+    splits, how = dict(found.splits), found.split
+    if entry.trained_on is not None:
+        source = _facts.datasets()[entry.trained_on]
+        trained = find(root, source, source.suites[entry.suite])
+        if trained is None:
+            raise DataError(f"{_name(dataset, entry)} trains on {entry.trained_on}, which is not found below {root}")
+        splits |= {split: trained.splits[split] for split in ("train", "val") if split in trained.splits}
+    names = _class_names(found, dataset, entry)
+    scored = None if entry.scored is None else _facts.subset(entry.scored)
+    _check(_name(dataset, entry), splits, names, entry, scored)
+    val_in_train = None
+    if "val" not in splits:
+        val_in_train, how = ninety_ten(splits["train"]), GENERATED
+        splits["val"] = splits["train"].take(val_in_train)
+    return TaskSpec(
+        name=_name(dataset, entry),
+        class_names=tuple(name.lower() for name in names) if entry.lowercase else names,
+        templates=() if entry.template is None else (entry.template,),
+        revision=_revision(splits),
+        source=splits.__getitem__,
+        sizes={split: len(splits[split]) for split in SPLITS},
+        description=dataset.about,
+        layout=found.layout,
+        split=how,
+        val_in_train=val_in_train,
+        scored=scored,
+    )
+
+
+def find(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+    """What the first layout finds that is there."""
+    readers = (layout(name) for name in dataset.layouts)
+    return next((found for reader in readers if (found := reader.read(root, dataset, entry)) is not None), None)
+
+
+def ninety_ten(train: Listing) -> NDArray[np.int64]:
+    """The places in train, ascending, of the images that validate where a dataset has no images for it.
+
+    Of each class, sorted by name and shuffled by ``random.Random(0)``, the first tenth, rounded, and at least one where there are two.
+    """
+    chosen: list[int] = []
+    for label in np.unique(train.labels):
+        members = sorted(np.flatnonzero(train.labels == label).tolist(), key=lambda index: train.names[index])
+        random.Random(0).shuffle(members)
+        chosen += members[: max(1, round(0.1 * len(members)))] if len(members) > 1 else []
+    return np.asarray(sorted(chosen), dtype=np.int64)
+
+
+def _located(root: Path, dataset: Dataset, entry: SuiteEntry) -> Location | None:
+    found = find(root, dataset, entry)
+    if found is not None and entry.trained_on is not None:
+        source = _facts.datasets()[entry.trained_on]
+        if find(root, source, source.suites[entry.suite]) is None:
+            return None
+    return None if found is None else Location(found.layout, found.root)
+
+
+def _expected(dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
+    texts = (layout(name).expected(dataset, entry) for name in dataset.layouts)
+    return tuple(text for text in texts if text is not None)
+
+
+def _name(dataset: Dataset, entry: SuiteEntry) -> str:
+    return f"{entry.suite}/{dataset.name}"
+
+
+def _class_names(found: Found, dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
+    if found.class_names is not None:
+        return found.class_names
+    if entry.names is not None:
+        return _facts.class_names(entry.names).names
+    return tuple(f"class {label}" for label in range(entry.classes or dataset.classes))
+
+
+def _check(task: str, splits: dict[str, Listing], names: tuple[str, ...], entry: SuiteEntry, scored: tuple[int, ...] | None) -> None:
+    """DataError for an empty split and a label that is no class; a warning for other sizes than registered and for classes without images."""
+    for split, listing in splits.items():
+        if len(listing) == 0:
+            raise DataError(f"{task}: the {split} split is empty ({listing.place(0)}…)")
+        allowed = np.asarray(scored if split == "test" and scored is not None else range(len(names)))
+        wrong = np.flatnonzero(~np.isin(listing.labels, allowed))
+        if len(wrong):
+            first = int(wrong[0])
+            raise DataError(
+                f"{task}: {listing.place(first)} has label {listing.labels[first]}, which is none of its {len(allowed)} classes"
+            )
+    counts = {split: len(listing) for split, listing in splits.items()}
+    if "train" in counts:
+        counts["trainval"] = counts["train"] + counts.get("val", 0)
+    for split, count in counts.items():
+        registered = getattr(entry, split)
+        if registered is not None and count != registered:
+            warnings.warn(
+                f"{task}: {registered:,} {split} images expected, {count:,} found; `petlbench data verify {task}` says more", stacklevel=2
+            )
+    untrained = [name for label, name in enumerate(names) if label not in set(splits["train"].labels.tolist())]
+    if untrained and entry.suite != ABSENCE_IS_USUAL:
+        warnings.warn(f"{task}: {len(untrained)} of {len(names)} classes have no training image, '{untrained[0]}' for one", stacklevel=2)
+
+
+def _revision(splits: dict[str, Listing]) -> str:
+    """Changes with the labels, the order and the stored sizes of the images; does not depend on the layout or the place they were read from."""
+    digest = hashlib.sha256(str(_FORMAT).encode())
+    for split in SPLITS:
+        digest.update(np.ascontiguousarray(splits[split].labels, dtype="<i8").tobytes() + splits[split].fingerprint().encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,80 @@
+"""Lists of images as files hold them: lines, JSON, folders named after classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from petlbench.data.images import SUFFIXES
+from petlbench.data.listing import Files
+from petlbench.errors import DataError
+
+T = TypeVar("T")
+K = TypeVar("K", str, int)
+
+
+def first_folder(root: Path, names: Iterable[str], holding: str = "") -> Path | None:
+    """The first of several folders below a root that is there and has the entry ``holding``."""
+    return next((root / name for name in names if (root / name / holding).exists() and (root / name).is_dir()), None)
+
+
+def read_text(path: Path) -> str:
+    """A text file. DataError when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); this file belongs to the layout, restore it") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not a text file; fetch it again") from None
+
+
+def read_json(path: Path, kind: TypeAdapter[T]) -> T:
+    """A JSON file of a known structure. DataError names the place that does not fit."""
+    try:
+        return kind.validate_json(read_text(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"[{part!r}]" for part in first["loc"])
+        raise DataError(f"{path}: not the expected split file{f', at {where}' if where else ''}: {first['msg']}; fetch it again") from None
+
+
+def numbered_lines(text: str, origin: str) -> tuple[list[str], list[int]]:
+    """Names and labels of lines ``NAME LABEL``, split at the last blank since names may have some. DataError names a line that is not such."""
+    names, labels = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        name, _, label = line.rstrip().rpartition(" ")
+        if not line.strip():
+            continue
+        if not name or not label.isdecimal():
+            raise DataError(f"{origin}, line {number}: expected a file name, a blank and a label, got '{line[:80]}'")
+        names.append(name)
+        labels.append(int(label))
+    return names, labels
+
+
+def class_folders(folder: Path, label_of: Callable[[str], int | None]) -> Files:
+    """The images below ``folder/CLASS/``: classes by their label, files by name. DataError for a folder that is no class (``label_of`` is None)."""
+    labelled = []
+    for entry in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        label = label_of(entry.name)
+        if label is None:
+            raise DataError(f"{entry}: this folder's name is no class of the dataset; move it elsewhere")
+        labelled.append((label, entry.name))
+    names: list[str] = []
+    labels: list[int] = []
+    for label, name in sorted(labelled):
+        found = sorted(file.name for file in os.scandir(folder / name) if Path(file.name).suffix.lower() in SUFFIXES)
+        names += [f"{name}/{file}" for file in found]
+        labels += [label] * len(found)
+    return Files(folder, names, np.asarray(labels, dtype=np.int64))
+
+
+def position_in(names: Sequence[K]) -> Callable[[K], int | None]:
+    """From a name to its position, None when it is not among the names."""
+    positions = {name: position for position, name in enumerate(names)}
+    return positions.get

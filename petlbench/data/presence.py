@@ -1,0 +1,66 @@
+"""Which tasks lie on this machine, which can be fetched, and what to say of those that are missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from petlbench.data.task import TASKS, DiskTask
+from petlbench.errors import ConfigError, DataError
+
+VARIABLE = "PETLBENCH_DATA"
+State = Literal["present", "downloadable", "manual", "broken"]
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Where a task stands."""
+
+    task: str
+    state: State
+    where: str  # the folder it was found in; else what is looked for, or what is wrong
+
+
+def data_folder(configured: str | None) -> Path | None:
+    """The data root of a run: ``data_root=DIR``, else the environment variable. ConfigError when it is not a folder; None when neither is set."""
+    named = configured or os.environ.get(VARIABLE)
+    if not named:
+        return None
+    root = Path(named).expanduser()
+    if not root.is_dir():
+        how = f"data_root={configured}" if configured else f"{VARIABLE}={named}"
+        raise ConfigError(f"{how} is not a folder; name the one that your datasets lie in")
+    return root
+
+
+def presence(name: str, root: Path | None) -> Presence:
+    """Where the task of that name stands. What needs no images from elsewhere is always present."""
+    target = TASKS.get(name)
+    if not isinstance(target, DiskTask):
+        return Presence(name, "present", "made here")
+    try:
+        location = None if root is None else target.locate(root)
+    except DataError as error:
+        return Presence(name, "broken", str(error))
+    if location is not None:
+        return Presence(name, "present", f"{location.root} ({location.layout})")
+    return Presence(name, "downloadable" if target.is_downloadable else "manual", " or ".join(target.expected()))
+
+
+def missing_error(absent: Sequence[Presence], of: int, root: Path | None) -> DataError:
+    """One message about all tasks that are not there: what was looked for and where, what can be fetched, and how."""
+    place = f"below {root}" if root else f"anywhere: say where your datasets lie with data_root=DIR or {VARIABLE}=DIR"
+    width = max(len(one.task) for one in absent)
+    lines = [f"{len(absent)} of {of} tasks are not {place}" if of > 1 else f"{absent[0].task} is not {place}"]
+    lines += [f"  {one.task:{width}}  {one.state}: {one.where}" for one in absent]
+    fetched = [one.task for one in absent if one.state == "downloadable"]
+    if fetched:
+        lines.append(f"to download: petlbench data prepare {' '.join(fetched)} data_root={root or 'DIR'}")
+    for name in (one.task for one in absent if one.state == "manual"):
+        target = TASKS.get(name)
+        assert isinstance(target, DiskTask)
+        lines.append(f"by hand: {name} from {target.source or 'its authors (docs/datasets.md)'}")
+    return DataError("\n".join(lines))
