@@ -66,7 +66,7 @@ def compare(runs: pd.DataFrame, tasks: Sequence[str]) -> Comparison:
     methods, scores, cells = [names[i] for i in order], scores[order], means[order]
     left_out = tuple(sorted(set(names) - set(methods)))
     ranks = mean_ranks(cells)
-    drawn = [_bootstrap(of_method, stream) for stream, of_method in enumerate(scores)]
+    drawn = [_bootstrap(of_method, method) for method, of_method in zip(methods, scores, strict=True)]
     friedman = friedman_test(methods, cells) if len(methods) > 2 and len(tasks) > 1 else None
     pairs = _pairs(methods, cells, [mean for mean, _ in drawn], ranks)
     rows = [
@@ -82,6 +82,12 @@ def compare(runs: pd.DataFrame, tasks: Sequence[str]) -> Comparison:
         left_out=left_out,
         warnings=tuple(_warnings(methods, scores, friedman)),
     )
+
+
+def row_names(frame: pd.DataFrame) -> pd.Series[str]:
+    """What a comparison calls the methods of runs, or of the rows of a leaderboard: a method that stands at two rungs is two."""
+    rungs = frame.groupby("method")["access"].transform("nunique")
+    return frame["method"].where(rungs == 1, frame["method"] + " at " + frame["access"])
 
 
 def mean_ranks(cells: _Floats) -> _Floats:
@@ -122,10 +128,8 @@ def holm(p_values: Sequence[float]) -> _Floats:
 
 
 def _scores(runs: pd.DataFrame, tasks: Sequence[str]) -> tuple[list[str], list[int], _Floats]:
-    """Methods, seeds and accuracies (M, T, S), NaN where there is no run. A method that stands at two rungs is two."""
-    rungs = runs.groupby("method")["access"].transform("nunique")
-    named = runs["method"].where(rungs == 1, runs["method"] + " at " + runs["access"])
-    wide = runs.assign(method=named).pivot_table(index="method", columns=["task", "seed"], values="accuracy")
+    """Methods, seeds and accuracies (M, T, S), NaN where there is no run."""
+    wide = runs.assign(method=row_names(runs)).pivot_table(index="method", columns=["task", "seed"], values="accuracy")
     methods, seeds = [str(name) for name in wide.index], sorted(int(seed) for seed in set(runs["seed"]))
     values = wide.reindex(columns=pd.MultiIndex.from_product([list(tasks), seeds])).to_numpy(float)
     return methods, seeds, values.reshape(len(methods), len(tasks), len(seeds))
@@ -141,17 +145,17 @@ def _rounded(cells: _Floats) -> _Floats:
     return np.round(cells, 9)
 
 
-def _bootstrap(scores: _Floats, stream: int) -> tuple[_Floats, _Floats]:
+def _bootstrap(scores: _Floats, method: str) -> tuple[_Floats, _Floats]:
     """Means and interquartile means (R,) of (T, S) accuracies in which tasks are drawn, and within each of them its seeds.
 
-    The tasks of a draw are the same for every method, so that draws of two methods may be subtracted; the seeds come from a stream of the
-    method's own.
+    The tasks of a draw are the same for every method, so that draws of two methods may be subtracted; the seeds are drawn from a
+    stream of the method's own, which does not depend on what it is compared with.
     """
     t, s = scores.shape
     tasks = np.random.default_rng(0).integers(t, size=(DRAWS, t))
     counts = np.isfinite(scores).sum(axis=1)  # (T,)
     packed = np.sort(scores, axis=1)  # NaN last
-    places = (np.random.default_rng([1, stream]).random((DRAWS, t, s)) * counts[tasks][..., None]).astype(int)
+    places = (np.random.default_rng([1, *method.encode()]).random((DRAWS, t, s)) * counts[tasks][..., None]).astype(int)
     drawn = packed[tasks[..., None], places]  # (R, T, S)
     drawn[np.arange(s) >= counts[tasks][..., None]] = np.nan  # a task keeps its number of seeds
     return np.nanmean(drawn, axis=2).mean(axis=1), _iqm(drawn.reshape(DRAWS, -1))
@@ -221,7 +225,9 @@ def _warnings(methods: Sequence[str], scores: _Floats, friedman: Friedman | None
     if m > 1 and pairs * least > ALPHA:
         reason = f"{least:.2g} is the smallest p that a Wilcoxon test of {_counted(t, 'task')} can reach"
         corrected = f", {min(1.0, pairs * least):.2g} after Holm's correction of {pairs} pairs" if pairs > 1 else ""
-        found.append(f"No pair can differ significantly: {reason}{corrected}. Compare fewer methods, or on more tasks.")
+        found.append(
+            f"No pair can differ significantly: {reason}{corrected}. Compare {'fewer methods, or ' if m > 2 else ''}on more tasks."
+        )
     if friedman is not None:
         if friedman.critical_difference > m - 1:
             found.append(

@@ -55,19 +55,19 @@ def pareto_front(costs: NDArray[np.float64], accuracies: NDArray[np.float64]) ->
     return np.logical_not(dominated.any(axis=1))
 
 
-def accuracy_at_budgets(part: pd.DataFrame, runs: pd.DataFrame, unit: str) -> pd.DataFrame:
-    """Mean accuracy of methods that learn by asking after no more than so many images (or contexts) in training.
+def accuracy_at_budgets(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean accuracy of methods that learn by asking when no more than a budget had been sent in training, at its last look before that.
 
-    One row per method with a curve, one column per budget of 1 or 3 times a power of ten; NaN below a method's first look.
+    Columns: method, unit (images, contexts), budget, accuracy. Budgets are 1 and 3 times powers of ten; a method has a row from its first look on.
     """
-    found = curves(part, runs)[unit]
-    sent = [count for points in found.values() for count, _ in points]
-    budgets = [b for k in range(12) for b in (10**k, 3 * 10**k) if min(sent, default=0) <= b <= max(sent, default=-1)]
-    rows = {
-        method: [max((p for p in points if p[0] <= budget), default=(0, math.nan))[1] for budget in budgets]
-        for method, points in found.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=budgets)
+    rows = []
+    for unit, found in curves(part, runs).items():
+        sent = [count for points in found.values() for count, _ in points]
+        budgets = [budget for k in range(15) for budget in (10**k, 3 * 10**k) if min(sent, default=0) <= budget <= max(sent, default=-1)]
+        for method, points in found.items():
+            reached = {budget: [accuracy for count, accuracy in points if count <= budget] for budget in budgets}
+            rows += [(method, unit, budget, accuracies[-1]) for budget, accuracies in reached.items() if accuracies]
+    return pd.DataFrame(rows, columns=["method", "unit", "budget", "accuracy"])
 
 
 def curves(part: pd.DataFrame, runs: pd.DataFrame) -> dict[str, dict[str, list[tuple[float, float]]]]:

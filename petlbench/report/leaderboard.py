@@ -15,6 +15,7 @@ from petlbench.records.aggregate import BOXES, comparable_parts, leaderboard, ru
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report.allocation import write_allocation_plots
+from petlbench.report.comparison import write_comparison
 from petlbench.report.plots import human_count, task_labels, write_plots
 from petlbench.report.queries import write_query_plots
 
@@ -30,7 +31,7 @@ _LISTED_RUNS = 20  # of the unfinished
 
 
 def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> list[Path]:
-    """Make leaderboard.csv, leaderboard.md and plots/ in a results folder from its records; returns the files written.
+    """Make leaderboard.csv, leaderboard.md, statistics/ and plots/ in a results folder from its records; returns the files written.
 
     ``suites`` maps a name to its tasks in order; suites without a finished run are left out. What the tables do not show,
     unfinished runs and runs of tasks that no suite lists, is named at the end of the Markdown.
@@ -50,12 +51,13 @@ def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> lis
         drawn.add(name)
         drawing = (part, runs, f"Source: {provenance}", results / "plots", name)
         plots = [*write_plots(*drawing), *write_query_plots(*drawing), *write_allocation_plots(*drawing)]
+        statistics, files = write_comparison(part, runs, f"Source: {provenance}", results, name)
         pictures = [f"![{path.stem}](plots/{path.name})" for path in plots if path.suffix == ".svg"]
-        sections += [f"## {_title(part)}", f"Source: {provenance}. {_LEGEND}", _markdown_table(part), "\n".join(pictures)]
-        paths += plots
+        sections += [f"## {_title(part)}", f"Source: {provenance}. {_LEGEND}", _markdown_table(part), "\n".join(pictures), statistics]
+        paths += [*plots, *files]
     left_out = _left_out(records, suites)
     sections += ["## Not in the tables", "\n".join(f"* {line}" for line in left_out)] if left_out else []
-    write_atomically(markdown, ("\n\n".join(sections) + "\n").encode())
+    write_atomically(markdown, ("\n\n".join(section for section in sections if section) + "\n").encode())
     return paths
 
 

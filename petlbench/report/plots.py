@@ -100,7 +100,7 @@ def accuracy_vs_parameters(part: pd.DataFrame, source: str) -> Figure:
     axes.set_xlabel("trainable parameters without the head")
     axes.set_ylabel(f"mean test accuracy over {len(task_columns(part))} tasks (%)")
     axes.spines[["top", "right"]].set_visible(False)
-    _legend(figure, part)
+    add_legend(figure, part)
     left_out = ", ".join(part["method"][~part.index.isin(shown.index)])
     add_footer(figure, source, f"Not drawn, because results of a task are missing: {left_out}." if left_out else "")
     place_labels(axes, np.column_stack([sizes, accuracies]), [wrapped(method) for method in shown["method"]])
@@ -138,7 +138,7 @@ def task_heatmap(part: pd.DataFrame, source: str) -> Figure:
     scale = figure.colorbar(shades, ax=axes, location="bottom", fraction=0.05, shrink=0.6, aspect=35, pad=0.02)
     scale.set_label("percentage points below the column's best (square-root scale)", fontsize=9)
     scale.set_ticks([tick for tick in (0, 1, 5, *range(10, 100, 10)) if tick <= farthest])
-    _legend(figure, part)
+    add_legend(figure, part)
     add_footer(figure, source, "Hatched: no result, and no mean over the tasks without it." if np.isnan(values).any() else "")
     return figure
 
@@ -187,7 +187,7 @@ def seed_spread(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figure:
         axes.grid(axis="x", color="0.9")
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
-    _legend(figure, part)
+    add_legend(figure, part)
     notes = f"No interval, fewer than 3 seeds: {', '.join(too_few) if with_interval else 'all methods'}. " if too_few else ""
     add_footer(figure, source, notes + (f"No seed with results for all tasks: {', '.join(incomplete)}." if incomplete else ""))
     return figure
@@ -222,7 +222,7 @@ def name_width(part: pd.DataFrame) -> float:
     return 0.4 + 0.08 * max(len(line) for method in part["method"] for line in wrapped(method).splitlines())
 
 
-def _legend(figure: Figure, part: pd.DataFrame) -> None:
+def add_legend(figure: Figure, part: pd.DataFrame) -> None:
     """Which mark stands for which kind of access, above the axes."""
     present = {BOXES[access] for access in part["access"]}
     kinds = [kind for kind in STYLES if kind in present]

@@ -90,3 +90,144 @@ def test_wilcoxon_of_demsars_example_is_about_its_z() -> None:
 
 def test_holm_of_a_worked_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_never_lowers_a_p_nor_changes_their_order(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    assert (corrected >= np.array(p_values)).all() and (corrected <= 1).all()
+    assert (np.diff(corrected[np.argsort(p_values)]) >= 0).all()
+    assert corrected.min() == min(1.0, min(p_values) * len(p_values))
+
+
+def test_methods_that_never_differ_are_not_told_apart() -> None:
+    found = friedman_test(("a", "b", "c"), np.full((3, 5), 70.0))
+    assert (found.statistic, found.p, found.iman_davenport, found.groups) == (0.0, 1.0, 0.0, (("a", "b", "c"),))
+    assert wilcoxon_p(np.zeros(20)) == 1.0
+
+
+def test_a_perfect_order_of_methods_has_an_infinite_f() -> None:
+    found = friedman_test(("a", "b", "c"), np.array([[90.0] * 9, [80.0] * 9, [70.0] * 9]))
+    assert (found.statistic, found.iman_davenport, found.iman_davenport_p) == (pytest.approx(18.0), math.inf, 0.0)
+
+
+def test_groups_are_the_largest_sets_within_the_critical_difference() -> None:
+    """Ranks 1, 2, 3 and 4 on 24 tasks, where Nemenyi's difference is 0.96: nothing joins; on 12 it is 1.35: neighbours do."""
+    cells = np.array([[90.0], [80.0], [70.0], [60.0]])
+    assert friedman_test("abcd", np.repeat(cells, 24, axis=1)).groups == ()
+    assert friedman_test("abcd", np.repeat(cells, 12, axis=1)).groups == (("a", "b"), ("b", "c"), ("c", "d"))
+
+
+def test_the_interquartile_mean_is_the_trimmed_mean_of_all_runs() -> None:
+    """Agarwal et al. 2021 (rliable): ``trim_mean(scores, 0.25, axis=None)``, runs of all tasks together."""
+    found = compared({"lora": [[10, 20, 99], [30, 40], [50, 0, 60]], "full": [[1], [2], [3]]})
+    assert found.methods.set_index("method")["iqm"].to_dict() == {"lora": trim_mean([10, 20, 99, 30, 40, 50, 0, 60], 0.25), "full": 2.0}
+
+
+def test_wins_ties_and_losses_are_counted_on_the_means_of_tasks() -> None:
+    found = compared({"lora": [[80, 90], [60], [70], [71]], "full": [[85, 85], [50], [70], [72]]})
+    line = found.pairs.iloc[0]
+    assert (line["method"], line["other"], line["wins"], line["ties"], line["losses"]) == ("lora", "full", 1, 2, 1)
+    assert line["difference"] == pytest.approx((0 + 10 + 0 - 1) / 4)
+
+
+def test_a_seed_that_lacks_a_task_has_no_mean() -> None:
+    found = compared({"lora": [[80, 90], [60]], "full": [[70, 71], [50, 51]]})
+    assert found.seeds.loc["full"].to_list() == [60.0, 61.0]
+    assert found.seeds.loc["lora", 0] == 70.0 and math.isnan(found.seeds.loc["lora", 1])
+
+
+def test_a_method_without_a_result_of_a_task_is_left_out_by_name() -> None:
+    found = compared({"lora": [[80], [60]], "full": [[70], [50]], "bar": [[10]]})
+    assert found.left_out == ("bar",) and set(found.methods["method"]) == {"lora", "full"}
+
+
+def test_a_method_at_two_rungs_is_two_methods() -> None:
+    rungs = ("SCORES", "GRADIENTS")
+    records = [make_record("vp", task, access=rung, settings={"rung": rung}) for task in TASKS[:2] for rung in rungs]
+    assert set(compare(runs_frame(records), TASKS[:2]).methods["method"]) == {"vp at SCORES", "vp at GRADIENTS"}
+
+
+def test_runs_of_two_protocols_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="several backbones or protocols"):
+        compare(runs_frame([make_record(), make_record("full", protocol="p-2")]), TASKS[:1])
+
+
+def test_nothing_to_compare_is_an_empty_comparison() -> None:
+    found = compare(runs_frame([make_record(task=TASKS[0])]), TASKS[:2])
+    assert found.methods.empty and found.pairs.empty and found.friedman is None and found.left_out == ("lora",)
+
+
+def test_the_interval_is_that_of_the_tasks_when_seeds_agree() -> None:
+    """One of two tasks drawn twice: the mean is 20, 50 or 80, with 20 and 80 a quarter of the time each."""
+    line = compared({"lora": [[20, 20, 20], [80, 80, 80]]}).methods.iloc[0]
+    assert (line["mean_low"], line["mean"], line["mean_high"]) == (20.0, 50.0, 80.0)
+
+
+def test_the_interval_is_that_of_the_seeds_when_there_is_one_task() -> None:
+    line = compared({"lora": [[40, 60]]}).methods.iloc[0]
+    assert (line["mean_low"], line["mean"], line["mean_high"]) == (40.0, 50.0, 60.0)
+
+
+def test_the_difference_of_two_methods_is_drawn_on_the_same_tasks() -> None:
+    """Tasks as unlike as can be, and one method always 5 points above the other."""
+    line = compared({"lora": [[95], [15], [55]], "full": [[90], [10], [50]]}).pairs.iloc[0]
+    assert (line["difference_low"], line["difference_high"]) == (pytest.approx(5.0), pytest.approx(5.0))
+
+
+def test_the_seeds_of_two_methods_are_drawn_independently() -> None:
+    """Seeds have nothing in common: the difference of 0 points goes from -20 to 20."""
+    line = compared({"lora": [[40, 60]], "full": [[40, 60]]}).pairs.iloc[0]
+    assert (line["difference_low"], line["difference_high"]) == (-20.0, 20.0)
+
+
+def test_a_methods_interval_does_not_depend_on_what_it_is_compared_with() -> None:
+    runs = runs_frame(make_grid(("lora", "full", "bar")))
+    alone, among = compare(runs[runs["method"] == "full"], TASKS), compare(runs, TASKS)
+    pd.testing.assert_frame_equal(
+        alone.methods.drop(columns="mean_rank"),
+        among.methods[among.methods["method"] == "full"].drop(columns="mean_rank").reset_index(drop=True),
+    )
+
+
+cells = arrays(float, st.tuples(st.integers(2, 4), st.integers(2, 5), st.integers(1, 3)), elements=st.integers(0, 100).map(float))
+
+
+@given(cells)
+@settings(deadline=None, max_examples=25)
+def test_intervals_hold_within_what_was_measured_and_ranks_add_up(values: NDArray[np.float64]) -> None:
+    methods = ("lora", "full", "bar", "bbt")[: len(values)]
+    found = compared({method: of_method.tolist() for method, of_method in zip(methods, values, strict=True)})
+    for line in found.methods.to_dict("records"):
+        own = values[methods.index(line["method"])]
+        assert own.min() <= line["mean_low"] <= line["mean_high"] <= own.max()
+        assert own.min() - 1e-9 <= line["iqm_low"] <= line["iqm_high"] <= own.max() + 1e-9
+    assert found.methods["mean_rank"].sum() == pytest.approx(sum(range(1, len(methods) + 1)))
+    assert (found.pairs[["wins", "ties", "losses"]].sum(axis=1) == values.shape[1]).all()
+    assert (found.pairs["p_holm"] >= found.pairs["p_wilcoxon"]).all()
+
+
+@pytest.mark.parametrize(
+    ("methods", "tasks", "seeds", "warning"),
+    [
+        (
+            2,
+            5,
+            3,
+            "No pair can differ significantly: 0.062 is the smallest p that a Wilcoxon test of 5 tasks can reach. Compare on more tasks.",
+        ),
+        (3, 6, 3, "0.031 is the smallest p that a Wilcoxon test of 6 tasks can reach, 0.094 after Holm's correction of 3 pairs."),
+        (4, 2, 3, "Nemenyi's test of 4 methods cannot tell any two apart on 2 tasks: mean ranks differ by 3 at most."),
+        (6, 6, 3, "Friedman's p is approximate: 6 methods on 6 tasks"),
+        (2, 6, 2, "Fewer than 3 seeds on a task: bbt, bar."),
+    ],
+)
+def test_too_few_tasks_or_seeds_are_said(methods: int, tasks: int, seeds: int, warning: str) -> None:
+    names = ("bar", "bbt", "craft", "full", "lora", "vp")[:methods]
+    found = compare(runs_frame(make_grid(names, TASKS[:tasks], range(seeds))), TASKS[:tasks])
+    assert any(warning in given_warning for given_warning in found.warnings), found.warnings
+
+
+def test_enough_tasks_and_seeds_are_not_warned_about() -> None:
+    tasks = tuple(f"vtab/task{i}" for i in range(19))
+    assert compare(runs_frame(make_grid(("bar", "bbt", "craft", "full", "lora", "vp"), tasks)), tasks).warnings == ()

@@ -27,6 +27,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take most of the time and have tests of their own."""
     for name in ("write_plots", "write_query_plots"):
         monkeypatch.setattr(f"petlbench.report.leaderboard.{name}", lambda *_: [])
+    monkeypatch.setattr("petlbench.report.comparison.write_ranking_plots", lambda *_: [])
 
 
 def stored(results: Path, records: Iterable[Record]) -> Path:
@@ -131,11 +132,18 @@ def test_pictures_are_written_and_linked_for_every_part(tmp_path: Path, monkeypa
     records = [*make_grid(("lora", "bar"), (A, B), (0,)), make_record(protocol="p/2")]
     paths = write_leaderboard(stored(tmp_path, records), PAIR)
     names = {f"{kind}-{part}" for kind in ("accuracy_vs_parameters", "tasks", "seeds", "access") for part in ("mini", "mini-mini_clip-p_2")}
-    assert {path.relative_to(tmp_path / "plots").stem for path in paths[2:]} == names
+    assert {path.stem for path in paths if path.parent == tmp_path / "plots"} == names
     assert all(path.exists() for path in paths)
     text = (tmp_path / "leaderboard.md").read_text()
     assert all(f"(plots/{name}.svg)" in text for name in names)
     assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_every_comparable_part_with_two_complete_methods_has_statistics(tmp_path: Path) -> None:
+    records = [*make_grid(("lora", "bar"), (A, B), (0,)), make_record(protocol="p/2")]
+    paths = write_leaderboard(stored(tmp_path, records), PAIR)
+    assert [path.name for path in paths[2:]] == ["mini-methods.csv", "mini-pairs.csv", "mini-budgets.csv"]
+    assert (tmp_path / "leaderboard.md").read_text().count("### Statistics") == 1
 
 
 def test_the_picture_of_a_method_that_allocates_by_task_is_linked_in_its_part(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""The command that compares methods: compare."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+
+from petlbench.cli.console import table_console
+from petlbench.config import load_suite, names
+from petlbench.errors import ConfigError, RecordError, did_you_mean
+from petlbench.records.aggregate import comparable_parts, leaderboard, runs_behind, runs_frame, task_columns
+from petlbench.records.statistics import Comparison, compare, row_names
+from petlbench.records.store import RecordStore
+from petlbench.records.tradeoffs import tradeoffs
+from petlbench.report.comparison import terminal_report, with_tradeoffs
+
+
+@click.command("compare")
+@click.argument("methods", nargs=-1)
+@click.option("--suite", help="Only this suite.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
+def compare_methods(methods: tuple[str, ...], suite: str | None, out: Path, as_json: bool) -> None:
+    """Compare methods by their records: intervals, ranks, tests of every pair, accuracy at what it cost.
+
+    METHODS are rows of the leaderboard, such as lora or "lora [rank=4]"; without any all are compared, and pairs are left to --json and to the
+    files of petlbench leaderboard. Fewer methods mean fewer pairs to correct for, so choose them before looking at the results.
+    """
+    suites = {name: load_suite(name).tasks for name in ([suite] if suite else names("suites"))}
+    records = list(RecordStore(out).read())
+    runs, parts = runs_frame(records), comparable_parts(leaderboard(records, suites))
+    if not parts:
+        raise RecordError(
+            f"no finished runs of {suite or 'any suite'} below {out / 'records'}; run petlbench bench first, or name another --out"
+        )
+    known = sorted({str(method) for part in parts for method in row_names(part)})
+    for method in methods:
+        if method not in known:
+            raise ConfigError(f"no method '{method}' in {out}.{did_you_mean(method, known)} There are: {', '.join(known)}")
+    documents = []
+    for part in parts:
+        behind, trade = runs_behind(part, runs), tradeoffs(part, runs)
+        of_these = behind[row_names(behind).isin(methods)] if methods else behind
+        comparison = compare(of_these, task_columns(part))
+        frame = with_tradeoffs(comparison, trade)
+        of_suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
+        if as_json:
+            documents.append({"suite": of_suite, "backbone": backbone, "protocol": protocol, **_as_json(comparison, frame)})
+        elif len(frame):
+            table_console().print(terminal_report(f"{of_suite} on {backbone}, protocol {protocol}", comparison, frame, bool(methods)))
+    if as_json:
+        click.echo(json.dumps(documents))
+
+
+def _as_json(comparison: Comparison, methods: pd.DataFrame) -> dict[str, Any]:
+    """Full floats; null where there is no value."""
+    seeds = comparison.seeds.rename_axis("method").reset_index()
+    frames = {"methods": methods, "pairs": comparison.pairs, "seeds": seeds}
+    return {
+        **{name: json.loads(frame.to_json(orient="records", double_precision=15)) for name, frame in frames.items()},
+        "friedman": comparison.friedman and dataclasses.asdict(comparison.friedman),
+        "left_out": comparison.left_out,
+        "warnings": comparison.warnings,
+    }

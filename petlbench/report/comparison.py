@@ -1,0 +1,137 @@
+"""A comparison of methods as Markdown, as CSV and for the terminal. Numbers are rounded here and nowhere before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from tabulate import tabulate
+
+from petlbench.records.aggregate import runs_behind, task_columns
+from petlbench.records.statistics import Comparison, compare, row_names
+from petlbench.records.store import write_atomically
+from petlbench.records.tradeoffs import COSTS, accuracy_at_budgets, tradeoffs
+from petlbench.report.plots import human_count
+from petlbench.report.rankings import write_ranking_plots
+
+MISSING = "–"
+_LEGEND = (
+    "Intervals are 95 %, from a bootstrap that draws tasks and, within each, seeds; they hold what tasks have in common, so two methods are told"
+    " apart by the interval of their difference. IQM: mean of the middle half of all runs. PPT: accuracy discounted by trainable parameters. Front:"
+    " no other method is as accurate for less of that cost."
+)
+
+
+def write_comparison(part: pd.DataFrame, runs: pd.DataFrame, source: str, results: Path, name: str) -> tuple[str, list[Path]]:
+    """Write statistics/NAME-methods.csv, NAME-pairs.csv, NAME-budgets.csv and plots/ for a comparable part. The Markdown about it, and the files.
+
+    Nothing of either where fewer than two methods have a result on every task.
+    """
+    comparison = compare(runs_behind(part, runs), task_columns(part))
+    if len(comparison.methods) < 2:
+        return "", []
+    trade, budgets = tradeoffs(part, runs), accuracy_at_budgets(part, runs)
+    frames = {"methods": with_tradeoffs(comparison, trade), "pairs": comparison.pairs, "budgets": budgets}
+    paths = []
+    for kind, frame in frames.items():
+        paths.append(results / "statistics" / f"{name}-{kind}.csv")
+        write_atomically(paths[-1], frame.to_csv(index=False, lineterminator="\n").encode())
+    plots = write_ranking_plots(part, trade, comparison, source, results / "plots", name)
+    links = " · ".join(f"[{path.name}](statistics/{path.name})" for path in paths)
+    sections = [f"### Statistics: {name}", f"{_LEGEND} {links}", _markdown(methods_table(frames["methods"]))]
+    sections += ["\n".join(f"* {sentence}" for sentence in sentences(comparison))]
+    sections += [
+        f"Accuracy after so many {unit}, in training, at most:\n\n{_markdown(_pivot(group))}" for unit, group in budgets.groupby("unit")
+    ]
+    sections += ["\n".join(f"![{path.stem}](plots/{path.name})" for path in plots if path.suffix == ".svg")]
+    return "\n\n".join(section for section in sections if section), [*paths, *plots]
+
+
+def with_tradeoffs(comparison: Comparison, trade: pd.DataFrame) -> pd.DataFrame:
+    """The methods of a comparison with what their accuracy cost."""
+    costs = trade.assign(method=row_names(trade)).drop(columns=["access", "mean"])
+    return comparison.methods.merge(costs, on="method", how="left")
+
+
+def methods_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """``with_tradeoffs`` as text, one column per thing that a reader looks for."""
+    fronts = [", ".join(cost for cost in COSTS if line[f"front_{cost}"] is True) for line in frame.astype(object).to_dict("records")]
+    return pd.DataFrame(
+        {
+            "method": frame["method"],
+            "mean": [_with_interval(*values) for values in zip(frame["mean"], frame["mean_low"], frame["mean_high"], strict=True)],
+            "IQM": [_with_interval(*values) for values in zip(frame["iqm"], frame["iqm_low"], frame["iqm_high"], strict=True)],
+            "mean rank": frame["mean_rank"].map("{:.2f}".format),
+            "PPT": [MISSING if pd.isna(value) else f"{value:.3f}" for value in frame["ppt"]],
+            "% per 1000 queries": [MISSING if pd.isna(value) else f"{value:.2g}" for value in frame["accuracy_per_1000_queries"]],
+            "front": [front or MISSING for front in fronts],
+        }
+    )
+
+
+def pairs_table(comparison: Comparison) -> pd.DataFrame:
+    """The pairs as text."""
+    pairs = comparison.pairs
+    return pd.DataFrame(
+        {
+            "methods": pairs["method"] + " – " + pairs["other"],
+            "difference": [
+                _with_interval(*values)
+                for values in zip(pairs["difference"], pairs["difference_low"], pairs["difference_high"], strict=True)
+            ],
+            "wins/ties/losses": [f"{w}/{t}/{lost}" for w, t, lost in zip(pairs["wins"], pairs["ties"], pairs["losses"], strict=True)],
+            "Wilcoxon p": pairs["p_wilcoxon"].map("{:.2g}".format),
+            "Holm": pairs["p_holm"].map("{:.2g}".format),
+            "Nemenyi": pairs["p_nemenyi"].map("{:.2g}".format),
+        }
+    )
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """What the tests say, who is not in them, and what there is too little of."""
+    found = []
+    if (friedman := comparison.friedman) is not None:
+        m, t = len(comparison.methods), len(comparison.tasks)
+        found.append(
+            f"Friedman over {t} tasks: chi-square {friedman.statistic:.2f} with {m - 1} degrees of freedom, p {friedman.p:.2g};"
+            f" Iman and Davenport: F {friedman.iman_davenport:.2f} with {m - 1} and {(m - 1) * (t - 1)}, p {friedman.iman_davenport_p:.2g}."
+            f" Nemenyi's critical difference of mean ranks: {friedman.critical_difference:.2f}."
+        )
+    if comparison.left_out:
+        found.append(f"Not compared, because results of a task are missing: {', '.join(comparison.left_out)}.")
+    return [*found, *comparison.warnings]
+
+
+def terminal_report(title: str, comparison: Comparison, methods: pd.DataFrame, with_pairs: bool) -> RenderableType:
+    """A comparison for a terminal of 120 columns; ``methods`` as ``with_tradeoffs`` has them."""
+    parts: list[RenderableType] = [Text(title, style="bold"), _rich(methods_table(methods))]
+    if with_pairs:
+        parts += ["", _rich(pairs_table(comparison))]
+    return Group(*parts, *(Text(f"* {sentence}") for sentence in sentences(comparison)))
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _pivot(budgets: pd.DataFrame) -> pd.DataFrame:
+    wide = budgets.pivot_table(index="method", columns="budget", values="accuracy")
+    shown = wide.map(lambda value: MISSING if pd.isna(value) else f"{value:.1f}")
+    return shown.rename(columns=lambda budget: human_count(float(budget))).reset_index()
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    rows = [[str(cell).replace("|", "\\|") for cell in row] for row in frame.itertuples(index=False)]
+    return str(tabulate(rows, list(frame.columns), tablefmt="pipe", disable_numparse=True))
+
+
+def _rich(frame: pd.DataFrame) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in frame.columns:
+        table.add_column(Text(str(column)), overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(Text(str(cell)) for cell in row))
+    return table
