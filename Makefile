@@ -11,7 +11,7 @@ READY := .venv/.ready
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench bench-whitebox bench-blackbox plan leaderboard test test-all lint format clean
+.PHONY: help install browser bench bench-whitebox bench-blackbox plan leaderboard test test-all lint format clean
 
 help: ## Show the targets and their variables
 	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
@@ -40,6 +40,9 @@ plan: $(READY) ## Show what bench would do
 
 leaderboard: $(READY) ## Write results/leaderboard.* and results/plots/ from all records
 	@$(BIN)/petlbench leaderboard
+
+browser: ## Install Debian's Chromium, in which the tests of the leaderboard page run
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install --yes -qq --no-install-recommends chromium; }
 
 test: $(READY) ## Run the tests, without those that take minutes
 	@$(BIN)/python -m pytest -q $(WORKERS)

@@ -1,0 +1,54 @@
+"""The leaderboard as one HTML file that opens from disk: its style, its script and all data are in it, and nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from petlbench.published.numbers import published
+from petlbench.records.schema import Record
+from petlbench.records.store import write_atomically
+from petlbench.report.page_data import page_data
+
+_SCRIPTS = ("charts.js", "tables.js", "page.js")  # one script, in this order
+
+
+def write_page(results: Path, records: Sequence[Record], suites: Mapping[str, Sequence[str]], refresh_seconds: float | None = None) -> Path:
+    """Write leaderboard.html in a results folder; returns its path. ``suites``: name -> tasks in order."""
+    path = results / "leaderboard.html"
+    write_atomically(path, page_html(page_data(records, suites, published()), refresh_seconds).encode())
+    return path
+
+
+def page_html(data: Mapping[str, Any], refresh_seconds: float | None = None) -> str:
+    """The page that shows ``page_data``. With ``refresh_seconds`` it loads itself again that often.
+
+    Its Content-Security-Policy names the hashes of its own style and script, so that text from records cannot become code.
+    """
+    folder = files("petlbench.report") / "page_assets"
+    style = (folder / "page.css").read_text(encoding="utf-8")
+    script = "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    template = Template((folder / "page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        style=style,
+        style_hash=_hash(style),
+        script=script,
+        script_hash=_hash(script),
+        data=as_script_data({**data, "refresh": refresh_seconds}),
+    )
+
+
+def as_script_data(data: Any) -> str:
+    """JSON that no text in it can end early: inside <script> a parser looks for "</script" and "<!--", so every < is written as an escape."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _hash(text: str) -> str:
+    """A source of a Content-Security-Policy for an inline element with this text."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,192 @@
+"""What the leaderboard page shows, as one JSON document: full floats, null where there is no value, and each configuration once."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from petlbench.published.averages import Average, averages_of, flat
+from petlbench.published.numbers import ACCURACY, ORACLE, PublishedNumber, name_of
+from petlbench.records.aggregate import BOXES, COST_COLUMNS, comparable_parts, leaderboard, runs_behind, runs_frame, task_columns
+from petlbench.records.schema import Record
+from petlbench.records.statistics import Comparison, compare
+from petlbench.records.store import RecordStore
+from petlbench.report.plots import task_labels
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What all parts of the page draw on."""
+
+    records: Mapping[str, Record]  # by run id
+    published: Sequence[PublishedNumber]
+    configs: dict[str, int]  # configuration as JSON -> its place in the page's list; grows with the parts
+
+
+def page_data(records: Sequence[Record], suites: Mapping[str, Sequence[str]], published: Sequence[PublishedNumber]) -> dict[str, Any]:
+    """Everything the page shows, for ``page_html``. ``suites``: name -> tasks in order."""
+    runs = runs_frame(records)
+    finished = sorted((record for record in records if record.has_result), key=lambda record: record.created)
+    material = _Material({record.run_id: record for record in finished}, published, {})
+    parts = [_part(part, runs_behind(part, runs), material) for part in comparable_parts(leaderboard(records, suites))]
+    listed = {task for tasks in suites.values() for task in tasks}
+    return {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parts": parts,
+        "configs": [json.loads(text) for text in material.configs],
+        "unfinished": [_unfinished(record) for record in records if not record.has_result],
+        "unlisted": sorted({record.task for record in finished} - listed),
+    }
+
+
+def _part(part: pd.DataFrame, behind: pd.DataFrame, material: _Material) -> dict[str, Any]:
+    """One suite, backbone and protocol. ``behind``: its rows of ``runs_frame``."""
+    suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
+    tasks = task_columns(part)
+    averages = [average for average in averages_of(suite) if average.groups != (tuple(map(_dataset, tasks)),)]
+    comparison = compare(behind, tasks)
+    intervals = {str(line["method"]): [line["mean_low"], line["mean_high"]] for _, line in comparison.methods.iterrows()}
+    rows = []
+    for _, line in part.iterrows():
+        own = behind[(behind["method"] == line["method"]) & (behind["access"] == line["access"])]
+        is_alone = (part["method"] == line["method"]).sum() == 1
+        compared_as = line["method"] if is_alone else f"{line['method']} at {line['access']}"
+        rows.append(
+            {
+                **_row(line, tasks, averages),
+                "is_oracle": bool((own["selection"] == "oracle_test").any()),
+                "interval": intervals.get(compared_as),
+                "runs": [_run(run, tasks, material) for _, run in own.iterrows()],
+            }
+        )
+    return {
+        "suite": suite,
+        "backbone": backbone,
+        "protocol": protocol,
+        "selection": sorted(set(behind["selection"])),
+        "shots": _shots(material.records[behind["run_id"].iloc[0]]),
+        "code": sorted(set(behind["code"])),
+        "tasks": tasks,
+        "labels": task_labels(tasks),
+        "averages": [average.name.replace("_", " ") for average in averages],
+        "rows": rows,
+        "comparison": _comparison(comparison),
+        "published": _published((number for number in material.published if number.suite == suite), tasks, averages),
+    }
+
+
+def _row(line: pd.Series[Any], tasks: Sequence[str], averages: Sequence[Average]) -> dict[str, Any]:
+    cells = [_number(line[task]) for task in tasks]
+    return {
+        "method": line["method"],
+        "published_as": line["method"].removesuffix(" (oracle)"),
+        "access": line["access"],
+        "box": BOXES[line["access"]],
+        "rank": _number(line["rank"]),
+        "cells": cells,
+        **_means(cells, tasks, averages),
+        **{column: _number(line[column]) for column in COST_COLUMNS},
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    """Mean ranks and what Nemenyi's test does not tell apart, for a critical-difference diagram; groups index the methods."""
+    friedman = comparison.friedman
+    ranked = comparison.methods.sort_values("mean_rank", kind="stable")
+    names = ranked["method"].to_list()
+    return {
+        "methods": names,
+        "mean_ranks": ranked["mean_rank"].to_list(),
+        "critical_difference": friedman.critical_difference if friedman else None,
+        "friedman_p": friedman.p if friedman else None,
+        "groups": [[names.index(method) for method in group] for group in friedman.groups] if friedman else [],
+        "left_out": list(comparison.left_out),
+        "warnings": list(comparison.warnings),
+    }
+
+
+def _means(cells: Sequence[float | None], tasks: Sequence[str], averages: Sequence[Average]) -> dict[str, Any]:
+    """The mean over all tasks, and the averages that papers print over the suite; null where a cell is missing."""
+    present = {_dataset(task): cell for task, cell in zip(tasks, cells, strict=True) if cell is not None}
+    return {"mean": flat(list(map(_dataset, tasks))).over(present), "averages": [average.over(present) for average in averages]}
+
+
+def _dataset(task: str) -> str:
+    """What published numbers call a task: its name without the suite."""
+    return task.partition("/")[2]
+
+
+def _run(run: pd.Series[Any], tasks: Sequence[str], material: _Material) -> dict[str, Any]:
+    record = material.records[run["run_id"]]
+    config = {key: value for key, value in record.config.items() if key not in ("seed", "task")}
+    text = json.dumps(config, sort_keys=True)
+    return {
+        "id": record.run_id,
+        "task": tasks.index(run["task"]),
+        "seed": run["seed"],
+        "accuracy": run["accuracy"],
+        "standard_error": run["standard_error"],
+        "train_seconds": run["train_seconds"],
+        "status": record.status,
+        "created": record.created,
+        "code": run["code"],
+        "file": RecordStore(Path()).path_of(record).as_posix(),
+        "config": material.configs.setdefault(text, len(material.configs)),
+    }
+
+
+def _shots(record: Record) -> str:
+    """Training images per class as published numbers have it: "16", or empty for all there are."""
+    shots = record.protocol.settings.get("shots")
+    return "" if shots is None else str(shots)
+
+
+def _unfinished(record: Record) -> dict[str, Any]:
+    return {
+        "method": record.method.name,
+        "task": record.task,
+        "backbone": record.backbone.name,
+        "seed": record.seed,
+        "status": record.status,
+        "error": record.error or "",
+        "file": RecordStore(Path()).path_of(record).as_posix(),
+    }
+
+
+def _published(numbers: Iterable[PublishedNumber], tasks: Sequence[str], averages: Sequence[Average]) -> list[dict[str, Any]]:
+    """Rows of papers with an accuracy on one of the tasks, in the order of the files; what was chosen on test images is a row of its own."""
+    datasets = [_dataset(task) for task in tasks]
+    printed: dict[tuple[str, ...], list[PublishedNumber]] = defaultdict(list)
+    for number in numbers:
+        if number.metric in (ACCURACY, ORACLE) and number.dataset in datasets:
+            printed[number.row].append(number)
+    rows = []
+    for cells_of_row in printed.values():
+        first = cells_of_row[0]
+        values = {number.dataset: float(number.value) for number in cells_of_row}
+        cells = [values.get(dataset) for dataset in datasets]
+        rows.append(
+            {
+                "method": first.method,
+                "our_method": name_of(first).ours,
+                "is_oracle": first.metric == ORACLE,
+                **{key: getattr(first, key) for key in ("paper", "table", "backbone", "shots")},
+                "kinds": list(dict.fromkeys(number.source_kind for number in cells_of_row)),
+                "sources": list(dict.fromkeys(number.source for number in cells_of_row)),
+                "cells": cells,
+                **_means(cells, tasks, averages),
+            }
+        )
+    return rows
+
+
+def _number(value: Any) -> Any:
+    """A number of a frame as JSON has it; texts as they are."""
+    return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
