@@ -129,6 +129,7 @@ class _Run:
                 finally:
                     looked_forwarded, looked_encoded = self._images_of_looks
                     self.counted["images_forwarded"] = learner.images_forwarded() - looked_forwarded
+                    self.counted["images_decoded"] = task.images_decoded
                     self.counted["images_encoded"] = learner.images_encoded() - looked_encoded
         if backbone.checksum() != checksum:
             loaded.cache_clear()
@@ -138,7 +139,6 @@ class _Run:
 
     def _describe(self, task: Task) -> None:
         self.facts.update(task_revision=task.spec.revision, class_count=len(task.spec.class_names), split_hashes=task.split_hashes)
-        self.counted["images_decoded"] = task.images_decoded
 
     def _fit(self, learner: Learner, task: Task) -> None:
         recipe, ticket = self.config.train, next(_tickets)

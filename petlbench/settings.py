@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Literal
 from urllib.parse import urlsplit
 
+from petlbench.data.augmentation import Interpolation, parse, written
+
 _SCHEDULE_STEPS = {
     "timm_cosine": "epoch",
     "dassl_cosine": "epoch",
@@ -21,9 +23,9 @@ class Protocol:
     name: str = "native"  # part of the protocol's id
     resize: int | None = None  # side in pixels; null: the backbone's input size
     resize_mode: Literal["squash", "short"] = "squash"  # to a square, or the shorter side with a centre crop of the input size
-    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+    interpolation: Interpolation = "bicubic"  # bilinear_aliased: not antialiased, as TensorFlow resizes
     normalise: Literal["backbone", "imagenet", "half", "none"] = "backbone"  # the backbone card's own constants unless a paper differs
-    augment: Literal["none", "flip", "crop_flip"] = "none"  # of training images; crop_flip: random crop of the input size and a flip
+    augment: str = "none"  # of training images: operations such as crop + flip or random_resized_crop(0.5) + flip, see docs/protocols.md
     shots: int | None = None  # training images per class, drawn as CoOp draws them; null: all
     split_seed: int = 1  # of the few-shot draw
     train_on: Literal["train", "trainval"] = "train"
@@ -35,6 +37,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "resize", "shots", "select_every", "select_tail")
+        self.augment = written(parse(self.augment))  # one text, hence one id, for one meaning
         if self.train_on == "trainval" and self.selection == "best_val":
             raise ValueError("selection=best_val needs a validation split that is not trained on; set protocol.train_on=train")
 
@@ -139,13 +142,16 @@ class Execution:
     threads: int | None = None  # of torch on a CPU; null: all cores
     save: bool = False  # keep what was learned, as safetensors
     cache_mb: int = 4096  # memory for activations that are computed once and reused; more go to a memory-mapped temporary file
+    store_mb: int = (
+        2048  # splits that would take more disk space are decoded anew in every pass, of few-shot ones the chosen images are stored
+    )
     data_root: str | None = None  # where datasets lie; null: the environment variable PETLBENCH_DATA
     url: str | None = None  # of the server that backbone=remote asks
     curve: bool = True  # of methods that ask: test accuracy whenever what they have sent has doubled, to be drawn and for nothing else
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "threads")
-        _check_at_least(0, self, "cache_mb")
+        _check_at_least(0, self, "cache_mb", "store_mb")
         if self.url is not None:
             _check_address(self.url)
 

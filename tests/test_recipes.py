@@ -56,7 +56,7 @@ def test_a_run_of_a_recipe_written_as_words_resolves_to_itself(recipe: str) -> N
 @pytest.mark.parametrize("recipe", ["vpt_paper", "spt"])
 def test_fine_grained_tasks_are_cropped_and_leave_the_validation_part_alone(recipe: str) -> None:
     protocol = under(recipe, task="fgvc/cub200_2011").protocol
-    assert (protocol.resize, protocol.augment, protocol.train_on) == (256, "crop_flip", "train")
+    assert (protocol.resize, protocol.augment, protocol.train_on) == (256, "crop + flip", "train")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

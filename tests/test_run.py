@@ -18,7 +18,8 @@ from petlbench.checkpoint import read_checkpoint
 from petlbench.config import resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
-from petlbench.data.store import Split, open_store
+from petlbench.data.store import Split, TaskStore
+from petlbench.data.transforms import Form
 from petlbench.errors import AccessError, ConfigError
 from petlbench.evaluate import evaluate_checkpoint
 from petlbench.records.schema import Epoch, Record, read_record
@@ -206,8 +207,8 @@ def test_a_black_box_method_can_reach_neither_the_model_nor_the_test_split(
     run(snoop, f"protocol.selection={selection}")
     assert not [found for found in Snoop.found if isinstance(found, (nn.Parameter, Backbone, Split))]
     assert {id(found) for found in Snoop.found if isinstance(found, Batches)} == {id(Snoop.given.train), id(Snoop.given.val)}
-    splits, _ = open_store(find_task("mini/digits"), 32, "squash", "bicubic")
-    test_labels, test_images = torch.from_numpy(splits["test"].labels), splits["test"].images
+    test = TaskStore(find_task("mini/digits"), limit_mb=100).open("test", Form("squash", 32, cut=32))
+    test_labels, test_images = torch.from_numpy(test.labels), test.images
     arrays = [found for found in Snoop.found if isinstance(found, np.ndarray) and found.shape == test_images.shape]
     tensors = [found for found in Snoop.found if isinstance(found, Tensor) and found.shape == test_labels.shape]
     assert not arrays and not tensors

@@ -1,65 +1,35 @@
-"""Stored images as normalised batches on the training device: tensor operations on whole batches, no per-image Python.
+"""A split as normalised batches on the training device.
 
-Letters in shapes: N images of a split, B images of a batch, R stored side, S input side.
+Images that are stored at the size at which they are read are cut, augmented and normalised as whole batches, on a GPU by the GPU. Images that have to be
+decoded or resized each time are prepared by threads, one by one, ahead of the batch that is being used.
+Letters in shapes: N images of a split, B images of a batch, S input side.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from petlbench.data.store import Split
+from petlbench.data.augmentation import RandomResizedCrop
+from petlbench.data.store import Ragged, Split
+from petlbench.data.streaming import in_order
+from petlbench.data.transforms import Draws, Pixels, Transform
+from petlbench.data.windows import Windows
 from petlbench.memo import Memo
 from petlbench.records.schema import Epoch
 from petlbench.settings import Train
 
-
-@dataclass(frozen=True)
-class Transform:
-    """From stored uint8 images to what a backbone reads."""
-
-    size: int  # S
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augment: Literal["none", "flip", "crop_flip"] = "none"
-
-    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(B, R, R, 3) uint8 to (B, 3, S, S) float32, normalised; augmented when a generator is given, else cut at the centre."""
-        images = images.permute(0, 3, 1, 2)
-        if generator is not None and self.augment != "none":
-            images = self._augmented(images, generator)
-        else:
-            margin = images.shape[-1] - self.size
-            offset = round(margin / 2)
-            images = images[..., offset : offset + self.size, offset : offset + self.size]
-        mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        return images.float().div_(255).sub_(mean).div_(std)  # the order of torchvision's ToTensor and Normalize, so that results are equal
-
-    def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        count, margin = len(images), images.shape[-1] - self.size
-        offsets = torch.zeros(count, 2, dtype=torch.long)
-        if self.augment == "crop_flip" and margin > 0:
-            offsets = torch.randint(margin + 1, (count, 2), generator=generator)
-        else:
-            offsets += round(margin / 2)
-        flips = torch.rand(count, generator=generator) < 0.5
-        steps = torch.arange(self.size)
-        rows = offsets[:, 0, None] + steps
-        columns = offsets[:, 1, None] + torch.where(flips[:, None], self.size - 1 - steps, steps)
-        index = torch.arange(count)[:, None, None]
-        device = images.device
-        picked = images.permute(0, 2, 3, 1)[index.to(device), rows[:, :, None].to(device), columns[:, None, :].to(device)]
-        return picked.permute(0, 3, 1, 2)
+Plan = tuple[Tensor, Draws | None]  # the indices (B,) of a batch, and the chance in its views; None: as they are evaluated
 
 
 class Batches:
-    """One split, in order or shuffled anew each time it is iterated."""
+    """One split, in order or shuffled anew each time it is iterated. Its images have the form that the transform expects of stored ones."""
 
     def __init__(
         self,
@@ -70,7 +40,7 @@ class Batches:
         generator: torch.Generator | None = None,
         drop_last: bool = False,
     ) -> None:
-        self._images = _as_tensor(split.images)
+        self._images = split.images
         self.labels = torch.from_numpy(np.array(split.labels)).to(device)  # (N,)
         self.transform = transform
         self.batch_size = batch_size
@@ -94,12 +64,12 @@ class Batches:
 
     def images(self, indices: Tensor) -> Tensor:
         """Normalised images (B, 3, S, S) of some indices, not augmented."""
-        return self.transform(self._images[indices.cpu()].to(self.device))
+        return next(self._prepared([(indices.cpu(), None)]))[1]
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once, in their order, not augmented."""
-        for indices in torch.arange(self.image_count).split(self.batch_size):
-            yield self.images(indices), self.labels[indices.to(self.device)]
+        for indices, images in self._prepared((indices, None) for indices in torch.arange(self.image_count).split(self.batch_size)):
+            yield images, self.labels[indices.to(self.device)]
 
     def order(self) -> Iterator[Tensor]:
         """The indices (B,) of the batches of a new pass."""
@@ -108,8 +78,43 @@ class Batches:
         yield from indices.split(self.batch_size)[: len(self)]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in self.order():
-            yield self.transform(self._images[indices].to(self.device), self._generator), self.labels[indices.to(self.device)]
+        generator = self._generator
+        plans = ((indices, self.transform.draw(len(indices), generator) if generator else None) for indices in self.order())
+        for indices, images in self._prepared(plans):
+            yield images, self.labels[indices.to(self.device)]
+
+    def _prepared(self, plans: Iterable[Plan]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Indices and normalised images of planned batches, in their order."""
+        are_ready = isinstance(self._images, (np.ndarray, Ragged)) and not isinstance(self.transform.window, RandomResizedCrop)
+        for (indices, draws), views in self._cut(plans) if are_ready else self._made_one_by_one(plans):
+            yield indices, self.transform.finish(views, draws)
+
+    def _cut(self, plans: Iterable[Plan]) -> Iterator[tuple[Plan, Tensor]]:
+        for indices, draws in plans:
+            window = draws.window if draws else None
+            views = self._windows.centre(indices) if window is None else self._windows.random(indices, window)
+            yield (indices, draws), views
+
+    @cached_property
+    def _windows(self) -> Windows:
+        assert isinstance(self._images, (np.ndarray, Ragged))
+        return Windows(self._images, self.transform.size, self.device, stay=self._generator is not None)
+
+    def _made_one_by_one(self, plans: Iterable[Plan]) -> Iterator[tuple[Plan, Tensor]]:
+        planned, used = itertools.tee(plans)
+        jobs = ((int(index), row) for indices, draws in planned for index, row in zip(indices, _rows(draws), strict=False))
+        views = in_order(self._view, jobs, ahead=self.batch_size)
+        for plan in used:
+            made = np.stack(list(itertools.islice(views, len(plan[0]))))
+            yield plan, torch.from_numpy(made).to(self.device)
+
+    def _view(self, job: tuple[int, Tensor | None]) -> Pixels:
+        index, drawn = job
+        return self.transform.view(self._images[index], drawn)
+
+
+def _rows(draws: Draws | None) -> Iterable[Tensor | None]:
+    return itertools.repeat(None) if draws is None or draws.window is None else draws.window
 
 
 @dataclass(frozen=True)
@@ -124,10 +129,3 @@ class TrainingData:
     look: Callable[[], None] = lambda: None  # to be called after a step: what has been learned so far may be evaluated now
     memo: Memo = field(default_factory=Memo)  # what depends on the backbone, these images and the protocol only
     cache_mb: int = 4096  # memory for activations that are computed once and reused
-
-
-def _as_tensor(images: np.ndarray) -> Tensor:
-    """A tensor over the same memory. Torch warns of read-only memory maps; nothing here writes to them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(images)

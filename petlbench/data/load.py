@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from petlbench.data import fewshot
-from petlbench.data.batches import Transform
+from petlbench.data.augmentation import Crop, RandomResizedCrop
 from petlbench.data.presence import missing_error, presence
-from petlbench.data.store import Split, open_store
+from petlbench.data.store import Split, TaskStore, joined
+from petlbench.data.streaming import Tally
 from petlbench.data.task import TASKS, DiskTask, TaskFamily, TaskSpec
+from petlbench.data.transforms import Form, Transform
 from petlbench.errors import ConfigError
 from petlbench.settings import Protocol
 

@@ -1,45 +1,91 @@
 """Every image is decoded and resized once, into uint8 memory maps that all later runs share.
 
-Layout: ``CACHE/TASK/KEY/{train,val,test}.npy``, ``labels-*.npy`` and ``meta.json``; KEY is the hash of task revision, size and interpolation.
+Layout: ``CACHE/store/TASK/KEY/{pixels.bin,shapes.npy,labels.npy,meta.json}``, one folder for each split; KEY is the hash of the task's revision, the
+split and the form of its images. Letters in shapes: N images, P pixels of all of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from PIL import Image
 
-from petlbench.data.task import SPLITS, ImageSource, TaskSpec
+from petlbench.data.streaming import Chained, Streamed, Tally, in_order
+from petlbench.data.task import ImageSource, TaskSpec
+from petlbench.data.transforms import Form, Pixels
 from petlbench.errors import DataError
 
-_FORMAT = 1  # of the files in a store folder
-_INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+_FORMAT = 2  # of the files in a store folder
+_SAMPLE = 16  # images that a store's size is estimated from
+_ANNOUNCED_MB = 64  # smaller stores are built without a word
+_AHEAD = 64  # images that are decoded and not yet written, at most
+_log = logging.getLogger("petlbench.data")
+
+
+class Ragged:
+    """Images of different sizes that lie one after another in one array."""
+
+    def __init__(self, pixels: NDArray[np.uint8], shapes: NDArray[np.int64], starts: NDArray[np.int64] | None = None) -> None:
+        self.pixels = pixels  # (P, 3), usually a memory map
+        self.shapes = shapes  # (N, 2): heights and widths
+        self.starts = np.cumsum(shapes.prod(1)) - shapes.prod(1) if starts is None else starts  # (N,): the first pixel of each
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: int) -> Pixels:
+        (height, width), start = self.shapes[index], self.starts[index]
+        return self.pixels[start : start + height * width].reshape(height, width, 3)
+
+    def take(self, indices: NDArray[np.int64]) -> Ragged:
+        """Some of the images, in the given order, without a copy."""
+        return Ragged(self.pixels, self.shapes[indices], self.starts[indices])
+
+
+Images = NDArray[np.uint8] | Ragged | Streamed | Chained  # an array is (N, H, W, 3); of each kind, [i] is the image i, (H, W, 3)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Decoded images (N, H, W, 3) uint8, usually a memory map, and labels (N,) int64."""
+    """Images of one form and their labels (N,) int64."""
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64]
-    digest: str  # SHA-256 over the pixels and labels of the whole stored split
+    digest: str  # SHA-256 over the pixels and labels of the whole split; of one that is not stored over what identifies them
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.int64]) -> Split:
         """A part of the split, in the given order; its digest depends on the parent's and on the choice."""
-        digest = hashlib.sha256(self.digest.encode() + np.asarray(indices, dtype="<i8").tobytes()).hexdigest()
-        return Split(self.images[indices], self.labels[indices], digest)
+        images = self.images.take(indices) if isinstance(self.images, (Ragged, Streamed)) else np.asarray(self.images)[indices]
+        return Split(images, self.labels[indices], _digest_of_part(self.digest, indices))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A store on disk."""
+
+    folder: Path
+    task: str
+    split: str
+    form: str  # in words
+    images: int
+    bytes: int
+    used: float  # when it was last opened, in seconds since 1970
 
 
 def cache_folder() -> Path:
@@ -48,66 +94,209 @@ def cache_folder() -> Path:
     return Path(configured) if configured else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "petlbench"
 
 
-def open_store(spec: TaskSpec, size: int, mode: str, interpolation: str) -> tuple[dict[str, Split], int]:
-    """All splits of a task at a size, and how many images were decoded for it: none when a store exists already.
+class TaskStore:
+    """The splits of one task in any form, stored when they are first asked for and small enough."""
 
-    ``mode``: ``squash`` resizes to (size, size), ``short`` the shorter side to size and cuts the centre square.
-    """
-    identity = json.dumps([_FORMAT, spec.revision, size, mode, interpolation])
-    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    folder = cache_folder() / "store" / spec.name.replace("/", "-").replace(":", "-") / key
-    decoded = 0
-    if not (folder / "meta.json").exists():
-        decoded = _build(spec, folder, lambda image: resized(image, size, mode, interpolation))
+    def __init__(self, spec: TaskSpec, limit_mb: int) -> None:
+        self.spec = spec
+        self.tally = Tally()  # images decoded, for stores and by streams
+        self._limit = limit_mb * 2**20
+        self._sources: dict[str, ImageSource] = {}
+
+    def labels(self, split: str, form: Form) -> NDArray[np.int64]:
+        """(N,) of a whole split."""
+        folder = self._folder(split, form)
+        return np.load(folder / "labels.npy") if _is_there(folder) else self._source(split).labels
+
+    def open(self, split: str, form: Form, part: NDArray[np.int64] | None = None) -> Split:
+        """A split, or the images ``part`` of it in that order.
+
+        Of a split that would take more than the limit the part alone is stored; what is still too large is decoded whenever it is read.
+        """
+        sample: dict[int, Pixels] = {}
+        if (whole := self._stored(split, form, sample)) is not None:
+            return whole if part is None else whole.take(part)
+        if part is not None and (stored := self._stored(split, form, sample, part)) is not None:
+            return stored
+        source = self._source(split)
+        identity = json.dumps([self.spec.revision, split, dataclasses.asdict(form)])
+        digest = hashlib.sha256(identity.encode() + _label_bytes(source.labels)).hexdigest()
+        streamed = Split(Streamed(source, form, self.tally), source.labels, digest)
+        return streamed if part is None else streamed.take(part)
+
+    def _stored(self, split: str, form: Form, sample: dict[int, Pixels], part: NDArray[np.int64] | None = None) -> Split | None:
+        """Read a store, building it before when needed. None when it would be too large."""
+        folder = self._folder(split, form, part)
+        if not _is_there(folder):
+            with _locked(folder, f"{self.spec.name}, {split}"):
+                if not _is_there(folder) and not self._build(folder, split, form, sample, part):
+                    return None
+        return _read(folder)
+
+    def _build(self, folder: Path, split: str, form: Form, sample: dict[int, Pixels], part: NDArray[np.int64] | None) -> bool:
+        """Decode beside the final place and move there in one step, so that no reader ever meets half a store. False when it would be too large."""
+        source = self._source(split)
+        indices = np.arange(len(source.labels)) if part is None else part
+
+        def prepared(index: int) -> Pixels:
+            return sample[index] if index in sample else self._decoded(source, split, form, index)
+
+        if form.side is None and not sample:
+            some = indices[np.unique(np.linspace(0, len(indices) - 1, _SAMPLE).astype(int))].tolist()
+            sample.update(zip(some, in_order(prepared, some, _SAMPLE), strict=True))
+        per_image = form.side**2 * 3 if form.side else sum(image.nbytes for image in sample.values()) / len(sample)
+        expected = round(per_image * len(indices))
+        if expected > self._limit:
+            return False
+        if expected > _ANNOUNCED_MB * 2**20:
+            _log.warning(
+                "%s: storing %s %s images once, about %s MB, in %s", self.spec.name, f"{len(indices):,}", split, expected >> 20, folder
+            )
+        with _writing(folder, expected) as work:
+            images = in_order(prepared, indices.tolist(), _AHEAD)
+            facts = _write(work, images, source.labels[indices])
+            facts |= {"task": self.spec.name, "split": split, "revision": self.spec.revision, "form": form.words}
+            (work / "meta.json").write_text(json.dumps(facts))
+        return True
+
+    def _decoded(self, source: ImageSource, split: str, form: Form, index: int) -> Pixels:
+        self.tally.add()
+        try:
+            return form(source.decode(index))
+        except OSError as error:
+            raise DataError(f"{self.spec.name}: {split} image {index} cannot be read: {error}") from None
+
+    def _source(self, split: str) -> ImageSource:
+        if split not in self._sources:
+            self._sources[split] = _checked(self.spec, split)
+        return self._sources[split]
+
+    def _folder(self, split: str, form: Form, part: NDArray[np.int64] | None = None) -> Path:
+        chosen = None if part is None else _digest_of_part("", part)
+        identity = json.dumps([_FORMAT, self.spec.revision, split, dataclasses.asdict(form), chosen])
+        key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        return _root() / self.spec.name.replace("/", "-").replace(":", "-") / key
+
+
+def joined(first: Split, second: Split) -> Split:
+    """One split after another."""
+    parts = (first.images, second.images)
+    arrays = [images for images in parts if isinstance(images, np.ndarray)]
+    one_size = len(arrays) == 2 and arrays[0].shape[1:] == arrays[1].shape[1:]
+    images: Images = np.concatenate(arrays) if one_size else Chained(parts)
+    return Split(images, np.concatenate([first.labels, second.labels]), f"{first.digest}+{second.digest}")
+
+
+def entries() -> list[Stored]:
+    """Everything that is stored, by task and split. Of folders that cannot be read, task and split are what is known."""
+    found = []
+    for folder in sorted(_root().glob("*/*")) if _root().is_dir() else ():
+        if not folder.is_dir():
+            continue
+        size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        try:
+            meta, used = json.loads((folder / "meta.json").read_text()), (folder / "meta.json").stat().st_mtime
+            entry = Stored(folder, meta["task"], meta["split"], meta["form"], meta["images"], size, used)
+        except (OSError, ValueError, KeyError):
+            entry = Stored(folder, folder.parent.name, "?", "unfinished or damaged", 0, size, folder.stat().st_mtime)
+        found.append(entry)
+    return sorted(found, key=lambda entry: (entry.task, entry.split, entry.form))
+
+
+def evict(entry: Stored) -> None:
+    """Delete a store. Runs that have it open keep their images. DataError when it cannot be deleted."""
     try:
-        digests = json.loads((folder / "meta.json").read_text())["digests"]
-        splits = {
-            split: Split(np.load(folder / f"{split}.npy", mmap_mode="r"), np.load(folder / f"labels-{split}.npy"), digests[split])
-            for split in SPLITS
-        }
+        with _locked(entry.folder, f"{entry.task}, {entry.split}"):
+            shutil.rmtree(entry.folder)
+    except OSError as error:
+        raise DataError(f"cannot delete {entry.folder}: {error.strerror}; delete it by hand") from None
+
+
+def _root() -> Path:
+    return cache_folder() / "store"
+
+
+def _is_there(folder: Path) -> bool:
+    return (folder / "meta.json").exists()
+
+
+def _read(folder: Path) -> Split:
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r").reshape(-1, 3)
+        shapes, labels = np.load(folder / "shapes.npy"), np.load(folder / "labels.npy")
+        is_uniform = (shapes == shapes[0]).all()
+        if len(pixels) != shapes.prod(1).sum():
+            raise ValueError(f"{len(pixels):,} pixels for images of {shapes.prod(1).sum():,}")
+        images: Images = pixels.reshape(len(shapes), *shapes[0], 3) if is_uniform else Ragged(pixels, shapes)
+        digest = meta["digest"]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"the image cache {folder} is damaged ({error}); delete that folder and run again") from None
-    return splits, decoded
+    with suppress(OSError):  # a cache that may only be read
+        os.utime(folder / "meta.json")
+    return Split(images, labels, digest)
 
 
-def resized(image: NDArray[np.uint8], size: int, mode: str, interpolation: str) -> NDArray[np.uint8]:
-    """(H, W, 3) to (size, size, 3) with Pillow's antialiased filters, as torchvision's transforms do on Pillow images."""
-    height, width = image.shape[:2]
-    target = (size, size)
-    if mode == "short":
-        target = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
-    if target != (width, height):
-        image = np.asarray(Image.fromarray(image).resize(target, _INTERPOLATIONS[interpolation]))
-    top, left = round((image.shape[0] - size) / 2), round((image.shape[1] - size) / 2)
-    return image[top : top + size, left : left + size]
-
-
-def _build(spec: TaskSpec, folder: Path, resize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> int:
-    """Decode all splits beside the final place and move them there in one step, so that no reader ever meets half a store."""
-    try:
+@contextmanager
+def _locked(folder: Path, what: str) -> Iterator[None]:
+    """Only one process or thread builds or deletes a store; the others wait."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    with _explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
-    except OSError as error:
-        raise DataError(
-            f"cannot write the image cache {folder.parent}: {error.strerror}; set PETLBENCH_CACHE to a writable folder"
-        ) from None
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _log.warning("%s: waiting for another process that stores these images", what)
+            lock.acquire()
     try:
-        digests, decoded = {}, 0
-        for split in SPLITS:
-            source = _checked(spec, split)
-            digests[split] = _write_split(work, split, source, resize)
-            decoded += len(source.labels)
-        (work / "meta.json").write_text(json.dumps({"task": spec.name, "revision": spec.revision, "digests": digests}))
-        if not folder.exists():
-            work.rename(folder)
-    except OSError as error:
-        if not (folder / "meta.json").exists():  # else another process was faster, and its store is as good
-            raise DataError(
-                f"cannot write the image cache {folder.parent}: {error.strerror}; set PETLBENCH_CACHE to a writable folder"
-            ) from None
+        yield
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return decoded
+        lock.release()
+
+
+@contextmanager
+def _writing(folder: Path, size: int) -> Iterator[Path]:
+    """A folder to write into that becomes ``folder`` at the end, or nothing. Errors of the disk become one DataError."""
+    work = folder.with_name(f".building-{folder.name}")
+    with _explained(folder, size):
+        try:
+            shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+            work.mkdir()
+            if shutil.disk_usage(work).free < size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            yield work
+            work.rename(folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _explained(folder: Path, size: int = 0) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        room = f" with room for {size / 2**20:,.0f} MB, or make room with petlbench data clean" if error.errno == errno.ENOSPC else ""
+        raise DataError(
+            f"cannot write the image cache {folder.parent}: {error.strerror}; set PETLBENCH_CACHE to a writable folder{room}"
+        ) from None
+
+
+def _write(work: Path, images: Iterable[Pixels], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Write pixels, shapes and labels; returns their digest and number."""
+    digest = hashlib.sha256(_label_bytes(labels))
+    shapes = []
+    with (work / "pixels.bin").open("wb") as file:  # written, not mapped: on a full disk a map kills the process
+        for image in images:
+            pixels = np.ascontiguousarray(image)
+            file.write(pixels.data)
+            digest.update(pixels.data)
+            shapes.append(image.shape[:2])
+    sizes = np.array(shapes, dtype=np.int64)
+    if (sizes != sizes[0]).any():
+        digest.update(sizes.astype("<i8").tobytes())
+    np.save(work / "shapes.npy", sizes)
+    np.save(work / "labels.npy", labels)
+    return {"digest": digest.hexdigest(), "images": len(sizes)}
 
 
 def _checked(spec: TaskSpec, split: str) -> ImageSource:
@@ -126,15 +315,9 @@ def _checked(spec: TaskSpec, split: str) -> ImageSource:
     return source
 
 
-def _write_split(work: Path, split: str, source: ImageSource, resize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> str:
-    count = len(source.labels)
-    first = resize(source.decode(0))
-    digest = hashlib.sha256(np.ascontiguousarray(source.labels, dtype="<i8").tobytes())
-    with (work / f"{split}.npy").open("wb") as file:  # written, not mapped: on a full disk a map kills the process
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, *first.shape)})
-        for index in range(count):
-            pixels = np.ascontiguousarray(first if index == 0 else resize(source.decode(index))).tobytes()
-            file.write(pixels)
-            digest.update(pixels)
-    np.save(work / f"labels-{split}.npy", source.labels)
-    return digest.hexdigest()
+def _label_bytes(labels: NDArray[np.int64]) -> bytes:
+    return np.ascontiguousarray(labels, dtype="<i8").tobytes()
+
+
+def _digest_of_part(whole: str, indices: NDArray[np.int64]) -> str:
+    return hashlib.sha256(whole.encode() + np.asarray(indices, dtype="<i8").tobytes()).hexdigest()

@@ -13,7 +13,8 @@ from PIL import Image
 from petlbench.config import resolve
 from petlbench.data.images import decode_file
 from petlbench.data.load import find_task, load_task
-from petlbench.data.store import open_store
+from petlbench.data.store import TaskStore
+from petlbench.data.transforms import Form
 from petlbench.data.task import TaskSpec
 from petlbench.errors import ConfigError, DataError
 from petlbench.settings import Protocol
@@ -46,7 +47,7 @@ def task(root: Path) -> TaskSpec:
 def refusal(root: Path) -> str:
     """The error of opening the task, in one line."""
     with pytest.raises(DataError) as caught:
-        open_store(task(root), 4, "squash", "bicubic")
+        TaskStore(task(root), limit_mb=10).open("train", Form("squash", 4))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

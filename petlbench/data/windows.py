@@ -1,0 +1,66 @@
+"""Square windows of images that lie in one array: whole batches are cut by one gather, on the device that holds the array.
+
+Letters in shapes: N images, P pixels of all of them, B images of a batch, S side of a window.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from petlbench.data.store import Ragged
+from petlbench.data.transforms import crop_offsets
+
+_SHARE = 0.25  # of the free memory of a GPU, at most, that images may take up to stay there
+
+
+class Windows:
+    """Windows of stored images. ``stay``: many passes are to come, so keep the images on the device where they fit."""
+
+    def __init__(self, images: NDArray[np.uint8] | Ragged, size: int, device: torch.device, stay: bool) -> None:
+        ragged = images if isinstance(images, Ragged) else _flat(images)
+        pixels = _as_tensor(ragged.pixels)
+        self._device = device
+        self._pixels = pixels.to(device) if stay and _fits(pixels, device) else pixels  # (P, 3)
+        self._shapes, self._starts = torch.from_numpy(ragged.shapes), torch.from_numpy(ragged.starts)
+        self._size = size
+        self._centres = ((self._shapes - size) / 2).round().long()  # (N, 2): round half to even, as CenterCrop does
+        self._is_whole = bool((self._shapes == size).all()) and not isinstance(images, Ragged)
+
+    def centre(self, indices: Tensor) -> Tensor:
+        """(B, S, S, 3) at the centre of the images (B,)."""
+        if self._is_whole:
+            images = self._pixels.view(-1, self._size, self._size, 3)
+            return images.index_select(0, indices.to(images.device)).to(self._device)
+        return self._cut(indices, self._centres[indices])
+
+    def random(self, indices: Tensor, drawn: Tensor) -> Tensor:
+        """(B, S, S, 3) at places (B, 2) that were drawn from [0, 1)."""
+        return self._cut(indices, crop_offsets(drawn, self._shapes[indices], self._size))
+
+    def _cut(self, indices: Tensor, offsets: Tensor) -> Tensor:
+        home, steps = self._pixels.device, torch.arange(self._size, device=self._pixels.device)
+        widths = self._shapes[indices, 1]
+        corners = self._starts[indices] + offsets[:, 0] * widths + offsets[:, 1]
+        rows = corners.to(home)[:, None] + steps * widths.to(home)[:, None]  # (B, S)
+        return self._pixels[rows[:, :, None] + steps].to(self._device)
+
+
+def _flat(images: NDArray[np.uint8]) -> Ragged:
+    count, height, width = images.shape[:3]
+    return Ragged(images.reshape(-1, 3), np.full((count, 2), (height, width), dtype=np.int64))
+
+
+def _fits(pixels: Tensor, device: torch.device) -> bool:
+    return device.type == "cuda" and pixels.nbytes <= _SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def _as_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """A tensor over the same memory. Torch warns of read-only memory maps; nothing here writes to them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(images)
