@@ -16,6 +16,7 @@ from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report.allocation import write_allocation_plots
 from petlbench.report.comparison import write_comparison
+from petlbench.report.page import write_page
 from petlbench.report.plots import human_count, task_labels, write_plots
 from petlbench.report.queries import write_query_plots
 
@@ -31,7 +32,7 @@ _LISTED_RUNS = 20  # of the unfinished
 
 
 def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> list[Path]:
-    """Make leaderboard.csv, leaderboard.md, statistics/ and plots/ in a results folder from its records; returns the files written.
+    """Make leaderboard.csv, leaderboard.md, leaderboard.html, statistics/ and plots/ in a results folder from its records; returns the files written.
 
     ``suites`` maps a name to its tasks in order; suites without a finished run are left out. What the tables do not show,
     unfinished runs and runs of tasks that no suite lists, is named at the end of the Markdown.
@@ -42,7 +43,7 @@ def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> lis
     frame = leaderboard(records, suites)
     csv, markdown = results / "leaderboard.csv", results / "leaderboard.md"
     write_atomically(csv, frame.to_csv(index=False, lineterminator="\n").encode())
-    paths = [csv, markdown]
+    paths = [csv, markdown, write_page(results, records, suites)]
     sections = ["# Leaderboard"] if len(frame) else ["# Leaderboard", "No finished run yet."]
     drawn: set[str] = set()
     for part in comparable_parts(frame):

@@ -51,7 +51,7 @@ def rendered(records: Iterable[Record], suites: dict[str, tuple[str, ...]], widt
 def test_csv_keeps_full_floats_and_empty_cells(tmp_path: Path) -> None:
     records = [make_record(task=A, accuracy=100 / 3), make_record("full", A, accuracy=1 / 7), make_record("full", B, accuracy=2 / 7)]
     paths = write_leaderboard(stored(tmp_path, records), PAIR)
-    assert paths == [tmp_path / "leaderboard.csv", tmp_path / "leaderboard.md"]
+    assert paths == [tmp_path / "leaderboard.csv", tmp_path / "leaderboard.md", tmp_path / "leaderboard.html"]
     frame = pd.read_csv(paths[0])
     expected = leaderboard(records, PAIR)
     assert list(frame.columns) == list(expected.columns)
@@ -142,14 +142,14 @@ def test_pictures_are_written_and_linked_for_every_part(tmp_path: Path, monkeypa
 def test_every_comparable_part_with_two_complete_methods_has_statistics(tmp_path: Path) -> None:
     records = [*make_grid(("lora", "bar"), (A, B), (0,)), make_record(protocol="p/2")]
     paths = write_leaderboard(stored(tmp_path, records), PAIR)
-    assert [path.name for path in paths[2:]] == ["mini-methods.csv", "mini-pairs.csv", "mini-budgets.csv"]
+    assert [path.name for path in paths[3:]] == ["mini-methods.csv", "mini-pairs.csv", "mini-budgets.csv"]
     assert (tmp_path / "leaderboard.md").read_text().count("### Statistics") == 1
 
 
 def test_the_picture_of_a_method_that_allocates_by_task_is_linked_in_its_part(tmp_path: Path) -> None:
     records = [make_record("lora", task, allocation={"0.q": count}) for task, count in ((A, 5), (B, 6))]
     paths = write_leaderboard(stored(tmp_path, records), PAIR)
-    assert [path.name for path in paths[2:]] == ["lora_allocation_mini.png", "lora_allocation_mini.svg"]
+    assert [path.name for path in paths[3:]] == ["lora_allocation_mini.png", "lora_allocation_mini.svg"]
     assert "(plots/lora_allocation_mini.svg)" in (tmp_path / "leaderboard.md").read_text()
 
 
