@@ -21,6 +21,11 @@ def run_id(config: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def protocol_id(settings: dict[str, Any]) -> str:
+    """A protocol's name and 8 hexadecimal digits of its settings; equal for protocols whose results may share a column."""
+    return f"{settings.get('name')}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that at any moment it is absent, old or complete: temporary file, fsync, rename. RecordError when the disk refuses."""
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")

@@ -1,19 +1,25 @@
-"""Whether a record can be trusted: what it says is compared with what lies beside it."""
+"""Whether records can be trusted: what one says is compared with what lies beside it, and with what the others say."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load
+from torch import Tensor
 
 from petlbench.errors import RecordError
+from petlbench.records.aggregate import BOXES, runs_frame
 from petlbench.records.schema import Record, read_record
-from petlbench.records.store import run_id
+from petlbench.records.store import protocol_id, run_id
 
 TOLERANCE = 1e-4  # percent: accuracies are float32 means
+_RUNGS = list(BOXES)  # lowest first
 
 
 def problems_of(path: Path) -> list[str]:
@@ -27,7 +33,7 @@ def problems_of(path: Path) -> list[str]:
         problems.append(f"run_id {record.run_id} is not the hash of the configuration, {run_id(record.config)}")
     if not path.stem.endswith(record.run_id):
         problems.append(f"the file is not named after its run_id {record.run_id}")
-    problems += _disagreements(record)
+    problems += [*_disagreements(record), *_problems_of_queries(record)]
     if record.has_result:
         problems += _problems_of_result(record, path)
     elif record.error is None:
@@ -35,42 +41,141 @@ def problems_of(path: Path) -> list[str]:
     return problems
 
 
+def problems_among(paths: Iterable[Path]) -> dict[Path, list[str]]:
+    """What is wrong with records seen together: one run with several results, test labels that are not those of the others.
+
+    Records that cannot be read are left to ``problems_of``.
+    """
+    runs: dict[tuple[str, ...], list[tuple[Path, str]]] = defaultdict(list)
+    labels: dict[tuple[str, str], list[tuple[Path, str]]] = defaultdict(list)
+    for path in paths:
+        try:
+            record = read_record(path)
+            tensors = _predictions(record, path)
+        except RecordError:
+            continue
+        digests = {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in tensors.items()}
+        runs[record.run_id, record.backbone.sha256, record.task_revision].append((path, digests["predicted"]))
+        labels[record.task, record.task_revision].append((path, digests["labels"]))
+    problems: dict[Path, list[str]] = defaultdict(list)
+    for (identity, _, _), of_run in runs.items():
+        for path, digest in of_run:
+            if elsewhere := [str(other) for other, of_other in of_run if of_other != digest]:
+                problems[path].append(f"run {identity} has another result in {', '.join(elsewhere)}")
+    for (task, revision), of_task in labels.items():
+        alike = Counter(digest for _, digest in of_task)
+        for path, digest in of_task:
+            if 2 * alike[digest] <= len(of_task):  # not those of the majority
+                others, data = len(of_task) - alike[digest], revision or "unknown"
+                problems[path].append(f"its test labels differ from those of {others} other records of {task}, data {data}")
+    return dict(problems)
+
+
+def missing_cells(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) -> list[str]:
+    """Runs without a result, of methods that have results on the same suite, backbone and protocol: every task with every seed used there."""
+    runs = runs_frame(records)
+    missing = []
+    for suite, tasks in suites.items():
+        of_suite = runs[runs["task"].isin(list(tasks))]
+        for (backbone, protocol), column in of_suite.groupby(["backbone", "protocol"]):
+            seeds = sorted(set(column["seed"]))
+            for method, row in column.groupby("method"):
+                have = set(zip(row["task"], row["seed"], strict=True))
+                lacking = [f"{task} seed {seed}" for task in tasks for seed in seeds if (task, seed) not in have]
+                missing += [f"{suite} on {backbone}, protocol {protocol}: {method} lacks {cell}" for cell in lacking]
+    return missing
+
+
 def _disagreements(record: Record) -> list[str]:
     """What tables sort by must be what the configuration, which the run id protects, says."""
     config = record.config
+    method, protocol = _section(config, "method"), _section(config, "protocol")
     said = {
         "task": (record.task, config.get("task")),
         "suite": (record.suite, record.task.partition(":" if ":" in record.task else "/")[0]),
         "seed": (record.seed, config.get("seed")),
-        "method.name": (record.method.name, _name_in(config.get("method"))),
-        "backbone.name": (record.backbone.name, _name_in(config.get("backbone"))),
-        "protocol.settings": (record.protocol.settings, config.get("protocol")),
+        "method.name": (record.method.name, method.get("name")),
+        "method.plugin": (record.method.plugin, method.get("plugin")),
+        "method.config": (record.method.config, {key: value for key, value in method.items() if key not in ("name", "plugin")}),
+        "backbone.name": (record.backbone.name, _section(config, "backbone").get("name")),
+        "protocol.settings": (record.protocol.settings, protocol),
+        "protocol.id": (record.protocol.id, protocol_id(protocol)),
+        "selection": (record.selection, protocol.get("selection")),
     }
     return [f"{field} is {stated!r}, the configuration has {true!r}" for field, (stated, true) in said.items() if stated != true]
 
 
-def _name_in(section: Any) -> Any:
-    return section.get("name") if isinstance(section, dict) else None
+def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _problems_of_queries(record: Record) -> list[str]:
+    """What was asked must be within the budget and the rung that was granted."""
+    problems = []
+    limits = {name: limit for name, limit in _section(record.config, "budget").items() if limit is not None}
+    sent = record.cost.queries.get("train")
+    for name, limit in limits.items():
+        if sent is not None and (count := getattr(sent, name)) > limit:
+            problems.append(f"cost.queries.train.{name} is {count:,}, the budget is {limit:,}")
+    if record.status == "budget" and not limits:
+        problems.append("status budget, the configuration has no budget")
+    granted, seen = record.method.access, record.method.access_seen
+    for field, rung in (("access", granted), ("access_seen", seen)):
+        if rung is not None and rung not in _RUNGS:
+            problems.append(f"method.{field} is {rung!r}, no rung of the access ladder")
+    if granted in _RUNGS and seen in _RUNGS and _RUNGS.index(seen) > _RUNGS.index(granted):
+        problems.append(f"method.access_seen is {seen}, {granted} was granted")
+    return problems
 
 
 def _problems_of_result(record: Record, path: Path) -> list[str]:
+    try:
+        tensors = _predictions(record, path)
+    except RecordError as error:
+        return [str(error)]
+    assert record.metrics is not None
+    metrics, count = record.metrics, len(tensors["labels"])
+    accuracy = 100.0 * (tensors["predicted"] == tensors["labels"]).float().mean().item()
+    recomputed = {"accuracy": accuracy, "standard_error": math.sqrt(accuracy * (100.0 - accuracy) / count)}
+    problems = [
+        f"metrics.{name} is {stated:.4f}, the predictions give {true:.4f}"
+        for name, true in recomputed.items()
+        if not abs((stated := getattr(metrics, name)) - true) <= TOLERANCE
+    ]
+    if count != metrics.samples:
+        problems.append(f"metrics.samples is {metrics.samples}, there are {count} predictions")
+    highest = int(max(tensors["labels"].max(), tensors["predicted"].max()))
+    if record.class_count and highest >= record.class_count:
+        problems.append(
+            f"predictions {record.predictions and record.predictions.file} name class {highest} of 0 to {record.class_count - 1}"
+        )
+    looked = [epoch.val_accuracy for epoch in record.history if epoch.val_accuracy is not None]
+    if metrics.val_accuracy is not None and metrics.val_accuracy != max(looked, default=None):
+        problems.append(
+            f"metrics.val_accuracy is {metrics.val_accuracy:.4f}, the best of the history is {max(looked, default=math.nan):.4f}"
+        )
+    if record.curve and record.curve[-1].accuracy != metrics.accuracy:
+        problems.append(f"the curve ends at {record.curve[-1].accuracy:.4f}, metrics.accuracy is {metrics.accuracy:.4f}")
+    return problems
+
+
+def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
+    """Predicted and true classes (N,) beside a record. RecordError when they are missing, changed or unreadable."""
     if record.metrics is None or record.predictions is None:
-        return [f"status {record.status} without metrics or predictions"]
-    beside = path.parent / record.predictions.file
-    if Path(record.predictions.file).name != record.predictions.file or not beside.is_file():
-        return [f"predictions {record.predictions.file} are missing"]
+        raise RecordError(f"status {record.status} without metrics or predictions")
+    name = record.predictions.file
+    beside = path.parent / name
+    if Path(name).name != name or not beside.is_file():
+        raise RecordError(f"predictions {name} are missing")
     content = beside.read_bytes()
     if hashlib.sha256(content).hexdigest() != record.predictions.sha256:
-        return [f"predictions {record.predictions.file} were changed: their SHA-256 is not the recorded one"]
+        raise RecordError(f"predictions {name} were changed: their SHA-256 is not the recorded one")
     try:
         tensors = load(content)
-        correct = tensors["predicted"] == tensors["labels"]
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        return [f"predictions {record.predictions.file} cannot be read: {error}"]
-    problems = []
-    recomputed = 100.0 * correct.float().mean().item()
-    if not abs(recomputed - record.metrics.accuracy) <= TOLERANCE:
-        problems.append(f"metrics.accuracy is {record.metrics.accuracy:.4f}, the predictions give {recomputed:.4f}")
-    if len(correct) != record.metrics.samples:
-        problems.append(f"metrics.samples is {record.metrics.samples}, there are {len(correct)} predictions")
-    return problems
+        predicted, labels = tensors["predicted"], tensors["labels"]
+    except (SafetensorError, KeyError) as error:
+        raise RecordError(f"predictions {name} cannot be read: {error}") from None
+    if predicted.shape != labels.shape or predicted.ndim != 1 or not len(labels):
+        raise RecordError(f"predictions {name} cannot be read: {tuple(predicted.shape)} predicted and {tuple(labels.shape)} true classes")
+    return {"predicted": predicted, "labels": labels}

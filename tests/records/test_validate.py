@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,30 @@ import torch
 
 from petlbench.checkpoint import save_predictions
 from petlbench.records import schema
-from petlbench.records.store import RecordStore, run_id
-from petlbench.records.validate import problems_of
-from tests.record_factory import make_record
+from petlbench.records.store import RecordStore, protocol_id, run_id
+from petlbench.records.validate import missing_cells, problems_among, problems_of
+from tests.record_factory import PROTOCOL, TASKS, make_record
 
 PREDICTED, LABELS = torch.tensor([0, 1, 2, 0] * 50), torch.tensor([0, 1, 1, 0] * 50)
 
 
+def stored(results: Path, predicted: torch.Tensor = PREDICTED, labels: torch.Tensor = LABELS, **options: Any) -> Path:
+    """A record in good order with its predictions, which are 75 % right unless others are given."""
+    accuracy = 100 * (predicted == labels).double().mean().item()
+    record = make_record(accuracy=accuracy, **options)
+    path = RecordStore(results).path_of(record)
+    evidence = {
+        "predictions": save_predictions(path.with_suffix(".predictions.safetensors"), predicted, labels),
+        "protocol": schema.ProtocolId(id=protocol_id(record.config["protocol"]), settings=record.config["protocol"]),
+        "metrics": schema.Metrics(accuracy=accuracy, samples=200, standard_error=math.sqrt(accuracy * (100 - accuracy) / 200)),
+    }
+    return RecordStore(results).write(record.model_copy(update=evidence))
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A record in good order, 75 % right, with its predictions."""
-    record = make_record(accuracy=75.0)
-    settings = schema.ProtocolId(id=record.protocol.id, settings=record.config["protocol"])
-    path = RecordStore(tmp_path).path_of(record)
-    predictions = save_predictions(path.with_suffix(".predictions.safetensors"), PREDICTED, LABELS)
-    return RecordStore(tmp_path).write(record.model_copy(update={"predictions": predictions, "protocol": settings}))
+    """A record in good order."""
+    return stored(tmp_path)
 
 
 def problem(path: Path, change: Callable[[dict[str, Any]], Any]) -> str:
@@ -70,6 +80,10 @@ def test_a_changed_setting_with_a_new_run_id_breaks_the_files_name(path: Path) -
         (lambda data: data.update(seed=7), "seed is 7, the configuration has 0"),
         (lambda data: data.update(suite="vtab"), "suite is 'vtab', the configuration has 'mini'"),
         (lambda data: data["protocol"]["settings"].update(shots=4), "protocol.settings is "),
+        (lambda data: data["protocol"].update(id="native-1a2b3c4d"), "protocol.id is 'native-1a2b3c4d', the configuration has 'native-"),
+        (lambda data: data["method"].update(plugin="full"), "method.plugin is 'full', the configuration has 'lora'"),
+        (lambda data: data["method"].update(config={"rank": 4}), "method.config is {'rank': 4}, the configuration has {}"),
+        (lambda data: data.update(selection="best_val"), "selection is 'best_val', the configuration has 'last'"),
     ],
 )
 def test_what_a_table_sorts_by_must_be_what_was_configured(path: Path, change: Callable[[dict[str, Any]], Any], field: str) -> None:
@@ -105,3 +119,71 @@ def test_an_unreadable_record_is_one_problem(path: Path) -> None:
     path.write_text(path.read_text()[:-20])
     (found,) = problems_of(path)
     assert "not a complete JSON document" in found
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda data: data["metrics"].update(standard_error=0.1), "metrics.standard_error is 0.1000, the predictions give 3.0619"),
+        (lambda data: data["metrics"].update(val_accuracy=90.0), "metrics.val_accuracy is 90.0000, the best of the history is nan"),
+        (lambda data: data.update(class_count=2), "name class 2 of 0 to 1"),
+        (
+            lambda data: data.update(curve=[{"images": 1, "contexts": 0, "accuracy": 80.0}]),
+            "the curve ends at 80.0000, metrics.accuracy is 75.0000",
+        ),
+        (lambda data: data["method"].update(access="CONTEXT"), "method.access_seen is WEIGHTS, CONTEXT was granted"),
+        (lambda data: data["method"].update(access="EVERYTHING"), "method.access is 'EVERYTHING', no rung of the access ladder"),
+        (lambda data: data.update(status="budget"), "status budget, the configuration has no budget"),
+    ],
+)
+def test_what_does_not_follow_from_the_rest_is_found(path: Path, change: Callable[[dict[str, Any]], Any], found: str) -> None:
+    assert found in problem(path, change)
+
+
+def test_more_queries_than_the_budget_allows_are_found(path: Path) -> None:
+    def change(data: dict[str, Any]) -> None:
+        data["config"]["budget"] = {"images": 1000, "calls": None}
+        data["run_id"] = run_id(data["config"])
+        data["cost"]["queries"] = {"train": {"images": 1001}, "test": {"images": 5000}}
+
+    data = json.loads(path.read_text())
+    change(data)
+    new = path.with_name(f"x-{data['run_id']}.json")
+    new.write_text(json.dumps(data))
+    assert problems_of(new) == ["cost.queries.train.images is 1,001, the budget is 1,000"]
+
+
+def test_one_run_with_two_results_is_found(tmp_path: Path) -> None:
+    first, second, other = stored(tmp_path / "a"), stored(tmp_path / "b", predicted=LABELS), stored(tmp_path / "b", seed=1)
+    found = problems_among([first, second, other])
+    assert found.keys() == {first, second}
+    assert found[first] == [f"run {first.stem[-16:]} has another result in {second}"]
+
+
+def test_a_copy_of_a_record_is_no_problem(tmp_path: Path) -> None:
+    assert problems_among([stored(tmp_path / "a"), stored(tmp_path / "b")]) == {}
+
+
+def test_test_labels_that_others_do_not_have_are_found(tmp_path: Path) -> None:
+    usual = [stored(tmp_path, seed=seed) for seed in range(2)]
+    odd = stored(tmp_path, labels=LABELS.roll(1), seed=2)
+    assert problems_among([*usual, odd]) == {odd: ["its test labels differ from those of 2 other records of mini/digits, data r1"]}
+
+
+def test_test_labels_of_other_data_may_differ(tmp_path: Path) -> None:
+    assert problems_among([stored(tmp_path), stored(tmp_path, labels=LABELS.roll(1), seed=1, revision="r2")]) == {}
+
+
+def test_a_record_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
+    usual = [stored(tmp_path, seed=seed) for seed in range(2)]
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    assert problems_among([broken, *usual, stored(tmp_path, labels=LABELS.roll(1), seed=2)]).keys().isdisjoint({broken, *usual})
+
+
+def test_every_method_needs_every_task_with_every_seed_that_the_suite_has_been_run_with() -> None:
+    records = [make_record("lora", task, seed) for task in TASKS[:2] for seed in (0, 1)]
+    records += [make_record("full", TASKS[0], 0), make_record("full", TASKS[0], 1), make_record("full", TASKS[1], 0, status="failed")]
+    found = missing_cells(records, {"mini": TASKS[:2], "zoo": ("zoo/cats",)})
+    where = f"mini on mini_clip, protocol {PROTOCOL}"
+    assert found == [f"{where}: full lacks {TASKS[1]} seed 0", f"{where}: full lacks {TASKS[1]} seed 1"]
