@@ -1,18 +1,169 @@
-"""Layout ``torchvision``: not read yet."""
+"""Layout ``torchvision``: folders as torchvision's dataset classes make them below their root, read without torchvision.
+
+Most have no split that a suite uses as it is: see ``_splits``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+from petlbench.data.listing import Files, Listing
+from petlbench.errors import DataError
+
 from .._facts import Dataset, SuiteEntry
-from . import Found
+from . import Found, _arrays
+from ._lists import class_folders, numbered_lines, position_in, read_text
+from ._splits import Original, for_suite
+
+NOT_CLASSES = ("BACKGROUND_Google", "Faces_easy")  # of Caltech101, for CoOp
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
-    """See Layout."""
+    """The dataset, with the suite's splits made of it."""
+    for place in _PLACES[dataset.name]:
+        if (root / place).exists():
+            original = _READERS[dataset.name]((root / place).parent, entry)
+            return None if original is None else for_suite(root, "torchvision", original, dataset, entry)
     return None
 
 
 def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
     """See Layout."""
-    return None
+    return _PLACES[dataset.name][0]
+
+
+def _cifar(folder: Path, entry: SuiteEntry) -> Original:
+    return Original(folder, _arrays.cifar(folder))
+
+
+def _svhn(folder: Path, entry: SuiteEntry) -> Original:
+    return Original(folder, {"trainval": _arrays.svhn(folder / "train_32x32.mat"), "test": _arrays.svhn(folder / "test_32x32.mat")})
+
+
+def _pcam(folder: Path, entry: SuiteEntry) -> Original:
+    stem = "camelyonpatch_level_2_split"
+    return Original(folder, {part: _arrays.pcam(folder, f"{stem}_{name}") for part, name in _PCAM.items()})
+
+
+def _flowers(folder: Path, entry: SuiteEntry) -> Original:
+    """``setid.mat`` lists numbers of images, ``imagelabels.mat`` has the class of each, both from 1."""
+    labels = _arrays.mat(folder / "imagelabels.mat", "labels").ravel() - 1
+    parts: dict[str, Listing] = {}
+    for part, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid")):
+        numbers = _arrays.mat(folder / "setid.mat", key).ravel()
+        parts[part] = Files(folder / "jpg", [f"image_{number:05d}.jpg" for number in numbers], labels[numbers - 1])
+    return Original(folder, parts)
+
+
+def _food(folder: Path, entry: SuiteEntry) -> Original:
+    return Original(
+        folder, {part: _listed(folder, folder / f"meta/{name}.txt") for part, name in (("trainval", "train"), ("test", "test"))}
+    )
+
+
+def _dtd(folder: Path, entry: SuiteEntry) -> Original:
+    return Original(folder, {part: _listed(folder, folder / f"labels/{part}1.txt") for part in ("train", "val", "test")})
+
+
+def _listed(folder: Path, file: Path) -> Files:
+    """Lines ``CLASS/NAME`` with or without suffix, below ``images/``; classes by name."""
+    names = read_text(file).split()
+    if not names:
+        raise DataError(f"{file}: lists no images; unpack the dataset again")
+    classes = sorted(entry.name for entry in (folder / "images").iterdir() if entry.is_dir())
+    return Files(
+        folder / "images",
+        [name if name.endswith(".jpg") else f"{name}.jpg" for name in names],
+        _labels([name.partition("/")[0] for name in names], classes, file),
+    )
+
+
+def _eurosat(folder: Path, entry: SuiteEntry) -> Original:
+    images = folder / "2750"
+    return _by_folder(images, sorted(place.name for place in images.iterdir() if place.is_dir()))
+
+
+def _caltech(folder: Path, entry: SuiteEntry) -> Original:
+    """CoOp leaves out two folders and sorts by case; VTAB has all and does not."""
+    categories = folder / "101_ObjectCategories"
+    names = [entry.name for entry in categories.iterdir() if entry.is_dir()]
+    if entry.suite == "vtab":
+        return _by_folder(categories, sorted(names, key=str.lower))
+    return _by_folder(categories, sorted(set(names) - set(NOT_CLASSES)))
+
+
+def _by_folder(folder: Path, classes: list[str]) -> Original:
+    everything = class_folders(folder, position_in([*classes, *(name for name in NOT_CLASSES if name not in classes)]))
+    kept = np.flatnonzero(everything.labels < len(classes))
+    return Original(folder, {"all": everything.take(kept)})
+
+
+def _pets(folder: Path, entry: SuiteEntry) -> Original:
+    """Lines ``NAME CLASS SPECIES BREED``, classes from 1."""
+    parts: dict[str, Listing] = {}
+    for part in ("trainval", "test"):
+        file = folder / "annotations" / f"{part}.txt"
+        lines = "\n".join(" ".join(line.split()[:2]) for line in read_text(file).splitlines() if not line.startswith("#"))
+        names, classes = numbered_lines(lines, str(file))
+        parts[part] = Files(folder / "images", [f"{name}.jpg" for name in names], np.asarray(classes) - 1)
+    return Original(folder, parts)
+
+
+def _sun397(folder: Path, entry: SuiteEntry) -> Original | None:
+    """``ClassName.txt`` lists folders; the official lists of partition 1, where they were unpacked as well, name files below them."""
+    classes = read_text(folder / "SUN397/ClassName.txt").split()
+    images = folder / "SUN397"
+    if entry.suite == "vtab":
+        found = [(name, sorted(file.name for file in (images / name[1:]).glob("*.jpg"))) for name in classes]
+        names = [f"{name[1:]}/{file}" for name, files in found for file in files]
+        return Original(images, {"all": Files(images, names, np.repeat(np.arange(len(classes)), [len(files) for _, files in found]))})
+    parts: dict[str, Listing] = {}
+    for part, name in (("trainval", "Training_01.txt"), ("test", "Testing_01.txt")):
+        file = next((place / name for place in (images, folder) if (place / name).is_file()), None)
+        if file is None:
+            return None
+        paths = read_text(file).split()
+        parts[part] = Files(images, [path[1:] for path in paths], _labels([path.rpartition("/")[0] for path in paths], classes, file))
+    return Original(images, parts)
+
+
+def _labels(names: list[str], classes: list[str], origin: Path) -> list[int]:
+    label_of, labels = position_in(classes), []
+    for number, name in enumerate(names, start=1):
+        label = label_of(name)
+        if label is None:
+            raise DataError(f"{origin}, line {number}: '{name}' is none of the {len(classes)} classes; unpack the dataset again")
+        labels.append(label)
+    return labels
+
+
+_PCAM = {"train": "train", "val": "valid", "test": "test"}
+_PLACES: dict[str, tuple[str, ...]] = {  # below the data root: what says that the dataset is there, in its folder
+    "cifar10": ("cifar-10-batches-py/test_batch",),
+    "cifar100": ("cifar-100-python/test",),
+    "svhn": ("train_32x32.mat", "svhn/train_32x32.mat"),
+    "patch_camelyon": ("pcam/camelyonpatch_level_2_split_test_x.h5",),
+    "oxford_flowers": ("flowers-102/setid.mat", "oxford_flowers/setid.mat"),
+    "food101": ("food-101/meta",),
+    "dtd": ("dtd/dtd/labels", "dtd/labels"),
+    "eurosat": ("eurosat/2750",),
+    "caltech101": ("caltech101/101_ObjectCategories", "caltech-101/101_ObjectCategories"),
+    "oxford_pets": ("oxford-iiit-pet/annotations", "oxford_pets/annotations"),
+    "sun397": ("SUN397", "sun397/SUN397"),
+}
+_READERS: dict[str, Callable[[Path, SuiteEntry], Original | None]] = {
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "svhn": _svhn,
+    "patch_camelyon": _pcam,
+    "oxford_flowers": _flowers,
+    "food101": _food,
+    "dtd": _dtd,
+    "eurosat": _eurosat,
+    "caltech101": _caltech,
+    "oxford_pets": _pets,
+    "sun397": _sun397,
+}

@@ -1,0 +1,136 @@
+"""Images that lie in arrays: CIFAR's pickles, MATLAB files, HDF5."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from petlbench.data.listing import Arrays, Listing
+from petlbench.errors import DataError
+
+Fetch = Callable[[NDArray[np.int64]], NDArray[np.uint8]]  # rows (n,) -> images (n, H, W) or (n, H, W, 3)
+
+_CIFAR_PARTS = {
+    "cifar-10-batches-py": ({"trainval": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}, "labels"),
+    "cifar-100-python": ({"trainval": ["train"], "test": ["test"]}, "fine_labels"),
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads numbers, texts and numpy arrays. A pickle that asks for anything else, which could run code, is refused."""
+
+    _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype", "encode"})
+    _MODULES = frozenset({"numpy.core.multiarray", "numpy._core.multiarray", "numpy", "_codecs"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module not in self._MODULES or name not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def cifar(folder: Path) -> dict[str, Listing]:
+    """CIFAR-10 or CIFAR-100, in the files that torchvision's class unpacks."""
+    parts, key = _CIFAR_PARTS[folder.name]
+    return {part: _cifar_part([folder / name for name in names], key) for part, names in parts.items()}
+
+
+def _cifar_part(files: list[Path], key: str) -> Arrays:
+    """Rows of 3072 bytes: red, green and blue plane of 32 x 32."""
+    images, labels, names = [], [], []
+    for path in files:
+        content = _unpickled(path)
+        try:
+            images.append(np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+            labels += [int(label) for label in content[key]]
+            names += [f"{path.name}_{index:05d}" for index in range(len(images[-1]))]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: not a batch of CIFAR images ({error!r}); unpack the archive again") from None
+    return Arrays(np.concatenate(images), labels, names, files[0].parent)
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return _load(file)
+    except Exception as error:  # broken bytes make pickle raise errors of many kinds
+        raise DataError(f"{path}: cannot be read ({error}); unpack the archive again") from None
+
+
+def _load(file: BinaryIO) -> Any:
+    return _ArraysOnly(file, encoding="latin1").load()  # as Python 2 wrote them
+
+
+def mat(path: Path, key: str) -> NDArray[Any]:
+    """One array of a MATLAB file. DataError when it cannot be read or lacks it."""
+    from scipy.io import loadmat  # here, because it takes a while
+
+    try:
+        return np.asarray(loadmat(str(path), variable_names=[key])[key])
+    except Exception as error:  # scipy lets errors of many kinds through
+        raise DataError(f"{path}: cannot be read as a MATLAB file with '{key}' ({error!r}); fetch it again") from None
+
+
+def svhn(path: Path) -> Rows:
+    """X (32, 32, 3, N) and y (N, 1), where 10 is the digit 0."""
+    labels = mat(path, "y").ravel().astype(np.int64) % 10
+    return Rows(path, np.arange(len(labels)), labels, lambda rows: mat(path, "X").transpose(3, 0, 1, 2)[rows], block=len(labels))
+
+
+def pcam(folder: Path, stem: str) -> Rows:
+    """``STEM_x.h5`` with images x (N, 96, 96, 3) and ``STEM_y.h5`` with labels y (N, 1, 1, 1). Needs h5py."""
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise DataError(f"{folder}: PatchCamelyon's files need h5py; install it with: pip install 'petlbench[data]'") from None
+    path = folder / f"{stem}_x.h5"
+    try:
+        with h5py.File(folder / f"{stem}_y.h5") as file:
+            labels = np.asarray(file["y"]).ravel()
+
+        def fetch(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+            ascending, places = np.unique(rows, return_inverse=True)  # the only order that h5py reads in
+            with h5py.File(path) as file:
+                return np.asarray(file["x"][ascending])[places]
+
+        return Rows(path, np.arange(len(labels)), labels, fetch, block=1024)
+    except (OSError, KeyError) as error:
+        raise DataError(f"{folder}: {stem}_x.h5 and {stem}_y.h5 cannot be read ({error}); fetch them again") from None
+
+
+class Rows(Listing):
+    """Images (N, H, W) or (N, H, W, 3) inside a file that is only read when one is asked for: then ``block`` of them at a time."""
+
+    def __init__(self, path: Path, rows: NDArray[np.int64], labels: ArrayLike, fetch: Fetch, block: int) -> None:
+        super().__init__([str(row) for row in rows], labels)
+        self.path = path
+        self.rows = rows
+        self.fetch = fetch
+        self.block = block
+        self._held: tuple[int, NDArray[np.uint8]] | None = None
+
+    def place(self, index: int) -> str:
+        return f"{self.path}:{self.rows[index]}"
+
+    def read(self, index: int) -> bytes:
+        return self.decode(index).tobytes()
+
+    def fingerprint(self) -> str:
+        """Of the file's size and the rows: the file is of one version, and too large to be read for this."""
+        return hashlib.sha256(np.concatenate([[self.path.stat().st_size], self.rows]).astype("<i8").tobytes()).hexdigest()
+
+    def take(self, indices: NDArray[np.int64]) -> Rows:
+        return Rows(self.path, self.rows[indices], self.labels[indices], self.fetch, self.block)
+
+    def decode(self, index: int) -> NDArray[np.uint8]:
+        number, within = divmod(index, self.block)
+        held = self._held
+        if held is None or held[0] != number:
+            held = self._held = (number, self.fetch(self.rows[number * self.block : (number + 1) * self.block]))
+        image = held[1][within]
+        return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)

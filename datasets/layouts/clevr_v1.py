@@ -1,0 +1,72 @@
+"""Layout ``clevr_v1``: CLEVR as published, ``CLEVR_v1.0/{images,scenes}``; labels are counted or measured in the scene files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from petlbench.data.listing import Files, Listing
+from petlbench.data.store import cache_folder
+from petlbench.errors import DataError
+
+from .._facts import Dataset, SuiteEntry, class_names
+from . import Found
+from ._lists import first_folder, position_in
+from ._splits import Original, for_suite
+from ._vtab_labels import clevr_distance
+
+FOLDERS = ("CLEVR_v1.0", "clevr/CLEVR_v1.0")
+PARTS = {"trainval": "train", "test": "val"}  # the published test images have no scenes
+Facts = dict[str, tuple[int, float]]  # image -> number of objects, depth of the nearest one in camera units
+
+
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+    """Counts as each suite orders them, or distances."""
+    folder = first_folder(root, FOLDERS, "scenes")
+    if folder is None:
+        return None
+    parts: dict[str, Listing] = {}
+    for part, name in PARTS.items():
+        facts = _facts_of(folder / "scenes" / f"CLEVR_{name}_scenes.json")
+        images = sorted(facts)
+        parts[part] = Files(folder / "images" / name, images, [_label(facts[image], dataset, entry, folder) for image in images])
+    return for_suite(root, "clevr_v1", Original(folder, parts), dataset, entry)
+
+
+def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
+    """See Layout."""
+    return f"{FOLDERS[0]}/images/{{train,val}}/ and {FOLDERS[0]}/scenes/CLEVR_{{train,val}}_scenes.json"
+
+
+def _label(facts: tuple[int, float], dataset: Dataset, entry: SuiteEntry, folder: Path) -> int:
+    count, depth = facts
+    if dataset.name == "clevr_dist":
+        return clevr_distance([depth])
+    assert entry.names is not None
+    label = position_in(class_names(entry.names).names)(str(count))
+    if label is None:
+        raise DataError(f"{folder}: a scene has {count} objects, 3 to 10 were expected; unpack the dataset again")
+    return label
+
+
+def _facts_of(file: Path) -> Facts:
+    """What is needed of a scene file, which takes long to read: kept in the cache for the next time."""
+    try:
+        status = file.stat()
+        kept = cache_folder() / "scenes" / f"{file.stem}-{status.st_size}-{status.st_mtime_ns}.json"
+        if kept.exists():
+            return {image: (count, depth) for image, (count, depth) in json.loads(kept.read_text()).items()}
+        facts = {scene["image_filename"]: _summary(scene) for scene in json.loads(file.read_bytes())["scenes"]}
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{file}: not CLEVR's scenes ({error!r}); unpack the dataset again") from None
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    work = kept.with_suffix(".new")
+    work.write_text(json.dumps(facts))
+    work.replace(kept)
+    return facts
+
+
+def _summary(scene: dict[str, Any]) -> tuple[int, float]:
+    """The third entry of an object's pixel_coords is its depth."""
+    return len(scene["objects"]), min(float(thing["pixel_coords"][2]) for thing in scene["objects"])
