@@ -19,7 +19,7 @@ from torch import Tensor
 from petlbench.data.augmentation import RandomResizedCrop
 from petlbench.data.store import Ragged, Split
 from petlbench.data.streaming import in_order
-from petlbench.data.transforms import Draws, Pixels, Transform
+from petlbench.data.transforms import Draws, Form, Pixels, Transform
 from petlbench.data.windows import Windows
 from petlbench.memo import Memo
 from petlbench.records.schema import Epoch
@@ -29,7 +29,7 @@ Plan = tuple[Tensor, Draws | None]  # the indices (B,) of a batch, and the chanc
 
 
 class Batches:
-    """One split, in order or shuffled anew each time it is iterated. Its images have the form that the transform expects of stored ones."""
+    """One split, in order or shuffled anew each time it is iterated."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Batches:
         generator: torch.Generator | None = None,
         drop_last: bool = False,
     ) -> None:
-        self._images = split.images
+        self._images, self._form = split.images, split.form
         self.labels = torch.from_numpy(np.array(split.labels)).to(device)  # (N,)
         self.transform = transform
         self.batch_size = batch_size
@@ -85,8 +85,9 @@ class Batches:
 
     def _prepared(self, plans: Iterable[Plan]) -> Iterator[tuple[Tensor, Tensor]]:
         """Indices and normalised images of planned batches, in their order."""
-        are_ready = isinstance(self._images, (np.ndarray, Ragged)) and not isinstance(self.transform.window, RandomResizedCrop)
-        for (indices, draws), views in self._cut(plans) if are_ready else self._made_one_by_one(plans):
+        are_resized = self._form != Form("native") and not isinstance(self.transform.window, RandomResizedCrop)
+        at_once = are_resized and isinstance(self._images, (np.ndarray, Ragged))
+        for (indices, draws), views in self._cut(plans) if at_once else self._made_one_by_one(plans):
             yield indices, self.transform.finish(views, draws)
 
     def _cut(self, plans: Iterable[Plan]) -> Iterator[tuple[Plan, Tensor]]:
@@ -110,7 +111,10 @@ class Batches:
 
     def _view(self, job: tuple[int, Tensor | None]) -> Pixels:
         index, drawn = job
-        return self.transform.view(self._images[index], drawn)
+        image = self._images[index]
+        if drawn is not None:
+            return self.transform.view(image, drawn)
+        return image if self._form in (None, self.transform.form) else self.transform.form(image)
 
 
 def _rows(draws: Draws | None) -> Iterable[Tensor | None]:

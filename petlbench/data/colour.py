@@ -50,7 +50,7 @@ def hue(images: Tensor, factors: Tensor) -> Tensor:
 
 def solarize(images: Tensor, threshold: float) -> Tensor:
     """``ImageOps.solarize``: values from the threshold on are inverted."""
-    return torch.where(images < threshold, images, 255 - images)
+    return torch.where(images.int() < threshold, images, 255 - images)
 
 
 def _to_hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

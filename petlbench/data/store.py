@@ -65,6 +65,7 @@ class Split:
     images: Images
     labels: NDArray[np.int64]
     digest: str  # SHA-256 over the pixels and labels of the whole split; of one that is not stored over what identifies them
+    form: Form | None = None  # of the images; None: as they are evaluated
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,7 +73,7 @@ class Split:
     def take(self, indices: NDArray[np.int64]) -> Split:
         """A part of the split, in the given order; its digest depends on the parent's and on the choice."""
         images = self.images.take(indices) if isinstance(self.images, (Ragged, Streamed)) else np.asarray(self.images)[indices]
-        return Split(images, self.labels[indices], _digest_of_part(self.digest, indices))
+        return Split(images, self.labels[indices], _digest_of_part(self.digest, indices), self.form)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class TaskStore:
         source = self._source(split)
         identity = json.dumps([self.spec.revision, split, dataclasses.asdict(form)])
         digest = hashlib.sha256(identity.encode() + _label_bytes(source.labels)).hexdigest()
-        streamed = Split(Streamed(source, form, self.tally), source.labels, digest)
+        streamed = Split(Streamed(source, form, self.tally), source.labels, digest, form)
         return streamed if part is None else streamed.take(part)
 
     def _stored(self, split: str, form: Form, sample: dict[int, Pixels], part: NDArray[np.int64] | None = None) -> Split | None:
@@ -131,7 +132,7 @@ class TaskStore:
             with _locked(folder, f"{self.spec.name}, {split}"):
                 if not _is_there(folder) and not self._build(folder, split, form, sample, part):
                     return None
-        return _read(folder)
+        return _read(folder, form)
 
     def _build(self, folder: Path, split: str, form: Form, sample: dict[int, Pixels], part: NDArray[np.int64] | None) -> bool:
         """Decode beside the final place and move there in one step, so that no reader ever meets half a store. False when it would be too large."""
@@ -179,12 +180,12 @@ class TaskStore:
 
 
 def joined(first: Split, second: Split) -> Split:
-    """One split after another."""
+    """One split after another, both of one form."""
     parts = (first.images, second.images)
     arrays = [images for images in parts if isinstance(images, np.ndarray)]
     one_size = len(arrays) == 2 and arrays[0].shape[1:] == arrays[1].shape[1:]
     images: Images = np.concatenate(arrays) if one_size else Chained(parts)
-    return Split(images, np.concatenate([first.labels, second.labels]), f"{first.digest}+{second.digest}")
+    return Split(images, np.concatenate([first.labels, second.labels]), f"{first.digest}+{second.digest}", first.form)
 
 
 def entries() -> list[Stored]:
@@ -220,7 +221,7 @@ def _is_there(folder: Path) -> bool:
     return (folder / "meta.json").exists()
 
 
-def _read(folder: Path) -> Split:
+def _read(folder: Path, form: Form) -> Split:
     try:
         meta = json.loads((folder / "meta.json").read_text())
         pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r").reshape(-1, 3)
@@ -234,7 +235,7 @@ def _read(folder: Path) -> Split:
         raise DataError(f"the image cache {folder} is damaged ({error}); delete that folder and run again") from None
     with suppress(OSError):  # a cache that may only be read
         os.utime(folder / "meta.json")
-    return Split(images, labels, digest)
+    return Split(images, labels, digest, form)
 
 
 @contextmanager

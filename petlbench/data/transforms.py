@@ -60,7 +60,7 @@ class Form:
         return resize + (f", centre {self.cut}" if self.cut else "")
 
     def __call__(self, image: Pixels) -> Pixels:
-        """Idempotent: an image that was resized already is only cut."""
+        """An image that was resized already, and not cut, is only cut."""
         height, width = image.shape[:2]
         if self.mode == "squash":
             height, width = self.size, self.size
@@ -116,17 +116,15 @@ class Transform:
 
     @cached_property
     def _others(self) -> tuple[Operation, ...]:
-        return tuple(operation for operation in parse(self.augment) if operation is not self.window)
+        return tuple(operation for operation in parse(self.augment) if not isinstance(operation, WINDOWS))
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """The chance of ``count`` views."""
         window = _drawn(self.window, count, generator) if self.window else None
         return Draws(window, tuple(_drawn(operation, count, generator) for operation in self._others))
 
-    def view(self, image: Pixels, drawn: Tensor | None) -> Pixels:
-        """The window (S, S, 3) of one image; ``drawn``: its row of ``Draws.window``, None: the image as it is evaluated."""
-        if drawn is None:
-            return self.form(image)
+    def view(self, image: Pixels, drawn: Tensor) -> Pixels:
+        """The window (S, S, 3) of one image. ``drawn``: the image's row of ``Draws.window``."""
         if isinstance(self.window, RandomResizedCrop):
             top, left, height, width = random_resized_box(self.window, int(drawn), *image.shape[:2])
             return resized(image[top : top + height, left : left + width], self.size, self.size, self.window.interpolation)

@@ -14,8 +14,8 @@ from petlbench.config import resolve
 from petlbench.data.images import decode_file
 from petlbench.data.load import find_task, load_task
 from petlbench.data.store import TaskStore
-from petlbench.data.transforms import Form
 from petlbench.data.task import TaskSpec
+from petlbench.data.transforms import Form
 from petlbench.errors import ConfigError, DataError
 from petlbench.settings import Protocol
 

@@ -1,4 +1,4 @@
-"""Every image is decoded once, resized as torchvision does, and a store is there whole or not at all."""
+"""Every image is decoded once, a store is there whole or not at all, and what is too large for one is decoded as it is read."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ import multiprocessing
 import threading
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from petlbench.data.store import open_store, resized
+from petlbench.data.store import Split, TaskStore, entries, evict, joined
 from petlbench.data.task import RenderedSource, TaskSpec
+from petlbench.data.transforms import Form
 from petlbench.errors import DataError
 
 SIZES = {"train": 6, "val": 3, "test": 4}
 
 
+SQUARE = Form("squash", 8)
+NATIVE = Form("native")
+
+
 class Renderer:
-    """Images that count how often they were asked for, and that fail at one if told to."""
+    """Images of several sizes that count how often they were asked for, and that fail at one if told to."""
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.calls: Counter[tuple[str, int]] = Counter()
@@ -37,7 +40,7 @@ class Renderer:
             self.calls[split, index] += 1
             if split == "val" and index == self.fails_at:
                 raise RuntimeError("killed")
-            return np.random.default_rng([len(split), index]).integers(0, 256, (11, 17, 3), dtype=np.uint8)
+            return np.random.default_rng([len(split), index]).integers(0, 256, (11 + index % 2, 17, 3), dtype=np.uint8)
 
         return RenderedSource(np.arange(SIZES[split]) % 3, render)
 
@@ -46,26 +49,30 @@ class Renderer:
         return TaskSpec(**(facts | changes))
 
 
-def opened(spec: TaskSpec, size: int = 8) -> tuple[dict[str, Any], int]:
-    return open_store(spec, size, "squash", "bicubic")
+def opened(spec: TaskSpec, form: Form = SQUARE, limit_mb: int = 1) -> tuple[dict[str, Split], int]:
+    """All splits, and how many images were decoded for them."""
+    store = TaskStore(spec, limit_mb)
+    splits = {split: store.open(split, form) for split in SIZES}
+    return splits, store.tally.count
 
 
 @pytest.mark.usefixtures("cache")
-def test_every_image_is_decoded_once_and_by_the_second_run_not_at_all() -> None:
+@pytest.mark.parametrize("form", [SQUARE, NATIVE, Form("short", 8), Form("short", 8, cut=4)])
+def test_every_image_is_decoded_once_and_by_the_second_run_not_at_all(form: Form) -> None:
     renderer = Renderer()
-    counts = [opened(renderer.spec())[1] for _ in range(2)]
+    counts = [opened(renderer.spec(), form)[1] for _ in range(2)]
     assert counts == [13, 0]
     assert set(renderer.calls.values()) == {1} and len(renderer.calls) == 13
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_reopened_store_holds_the_same_pixels_labels_and_digests() -> None:
+@pytest.mark.parametrize("form", [SQUARE, NATIVE, Form("short", 8), Form("short", 8, cut=4)])
+def test_a_reopened_store_holds_the_same_pixels_labels_and_digests(form: Form) -> None:
     renderer = Renderer()
-    first, second = (opened(renderer.spec())[0] for _ in range(2))
+    first, second = (opened(renderer.spec(), form)[0] for _ in range(2))
     for split, size in SIZES.items():
-        image = renderer.source(split).decode(size - 1)
-        assert np.array_equal(second[split].images[size - 1], resized(image, 8, "squash", "bicubic"))
-        assert np.array_equal(first[split].images, second[split].images)
+        for index in range(size):
+            assert np.array_equal(second[split].images[index], form(renderer.source(split).decode(index)))
         assert second[split].labels.tolist() == (np.arange(size) % 3).tolist()
         assert first[split].digest == second[split].digest
 
@@ -80,8 +87,9 @@ def test_another_revision_or_task_has_a_store_of_its_own(changes: dict[str, Any]
 @pytest.mark.usefixtures("cache")
 def test_another_size_has_a_store_of_its_own() -> None:
     opened(Renderer().spec())
-    splits, decoded = opened(Renderer().spec(), size=9)
-    assert (decoded, splits["train"].images.shape) == (13, (6, 9, 9, 3))
+    splits, decoded = opened(Renderer().spec(), Form("squash", 9))
+    images = splits["train"].images
+    assert isinstance(images, np.ndarray) and (decoded, images.shape) == (13, (6, 9, 9, 3))
 
 
 @pytest.mark.usefixtures("cache")
@@ -97,22 +105,22 @@ def test_the_digest_sees_a_change_of_one_label() -> None:
 
 def test_a_crash_in_the_middle_leaves_nothing_that_counts_as_a_store(cache: Path) -> None:
     with pytest.raises(RuntimeError):
-        opened(Renderer(fails_at=1).spec())
-    assert not [path for path in cache.rglob("*") if path.is_file()]
+        TaskStore(Renderer(fails_at=1).spec(), 1).open("val", SQUARE)
+    assert not [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert opened(Renderer().spec())[1] == 13
 
 
-def test_what_a_killed_process_left_behind_is_not_read(cache: Path) -> None:
+def test_what_a_killed_process_left_behind_is_not_read_and_goes_away(cache: Path) -> None:
     opened(Renderer().spec())
-    store = next(cache.rglob("meta.json")).parent
-    store.rename(store.with_name(".building-killed"))
-    (store.with_name(".building-killed") / "test.npy").unlink()
+    for meta in list(cache.rglob("meta.json")):
+        meta.parent.rename(meta.parent.with_name(f".building-{meta.parent.name}"))
     assert opened(Renderer().spec())[1] == 13
+    assert not list(cache.rglob(".building-*"))
 
 
 def test_a_damaged_store_is_named(cache: Path) -> None:
     opened(Renderer().spec())
-    images = next(cache.rglob("test.npy"))
+    images = next(cache.rglob("pixels.bin"))
     images.write_bytes(images.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"image cache .* is damaged .*; delete that folder and run again"):
         opened(Renderer().spec())
@@ -123,10 +131,18 @@ def test_a_full_disk_is_one_clear_error(cache: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(DataError, match=r"cannot write the image cache .*: No space left on device; set PETLBENCH_CACHE"):
+    with pytest.raises(DataError, match=r"cannot write the image cache .*: No space left on device; set PETLBENCH_CACHE.*or make room"):
         opened(Renderer().spec())
     monkeypatch.undo()
-    assert not list(cache.rglob("*.npy"))
+    assert not entries() and not list(cache.rglob(".building-*"))
+
+
+def test_a_disk_without_room_is_known_before_anything_is_decoded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renderer = Renderer()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(DataError, match=r"No space left on device; .* with room for 0 MB, or make room with petlbench data clean"):
+        opened(renderer.spec())
+    assert not renderer.calls and not list(cache.rglob(".building-*"))
 
 
 def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,39 +152,36 @@ def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path: Path, monke
         opened(Renderer().spec())
 
 
-def check_same_store_from_two_threads(spec: TaskSpec, results: list[tuple[dict[str, Any], int]]) -> None:
-    threads = [threading.Thread(target=lambda: results.append(opened(spec))) for _ in range(4)]
+def test_threads_that_want_the_same_store_build_it_once(cache: Path) -> None:
+    renderer, results = Renderer(), []
+    threads = [threading.Thread(target=lambda: results.append(opened(renderer.spec()))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-def test_threads_that_build_the_same_store_at_once_all_get_it_whole(cache: Path) -> None:
-    results: list[tuple[dict[str, Any], int]] = []
-    check_same_store_from_two_threads(Renderer().spec(), results)
-    assert len(results) == 4
-    assert len({splits["test"].digest for splits, _ in results}) == 1
-    assert len(list(cache.rglob("meta.json"))) == 1
+    assert len(results) == 4 and len({splits["test"].digest for splits, _ in results}) == 1
+    assert set(renderer.calls.values()) == {1} and sum(decoded for _, decoded in results) == 13
+    assert len(list(cache.rglob("meta.json"))) == len(SIZES)
 
 
 def _open_in_process(start: Any, answers: Any) -> None:
     start.wait()
-    splits, _ = opened(Renderer().spec())
-    answers.put((splits["test"].digest, int(splits["test"].images.sum())))
+    splits, decoded = opened(Renderer().spec())
+    answers.put((splits["test"].digest, decoded))
 
 
-def test_processes_that_build_the_same_store_at_once_all_get_it_whole(cache: Path) -> None:
+@pytest.mark.usefixtures("cache")
+def test_processes_that_want_the_same_store_build_it_once() -> None:
     context = multiprocessing.get_context("fork")
     start, answers = context.Barrier(3), context.Queue()
     workers = [context.Process(target=_open_in_process, args=(start, answers)) for _ in range(3)]
     for worker in workers:
         worker.start()
-    assert len({answers.get(timeout=30) for _ in workers}) == 1
+    digests, decoded = zip(*[answers.get(timeout=30) for _ in workers], strict=True)
     for worker in workers:
         worker.join(30)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert len(list(cache.rglob("meta.json"))) == 1
+    assert len(set(digests)) == 1 and sum(decoded) == 13
 
 
 @pytest.mark.usefixtures("cache")
@@ -194,22 +207,108 @@ def test_a_part_of_a_split_has_a_digest_of_its_choice_and_order() -> None:
     assert split.take(np.array([0, 1])).digest == digests[0]
 
 
-MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR, "nearest": InterpolationMode.NEAREST}
-SIDE = st.integers(1, 150)
+@pytest.mark.usefixtures("cache")
+@given(st.permutations(range(6)), st.integers(1, 6))
+def test_a_part_of_images_of_several_sizes_has_them_in_its_order(order: list[int], count: int) -> None:
+    whole = opened(Renderer().spec(), NATIVE)[0]["train"]
+    part = whole.take(np.array(order[:count]))
+    assert len(part) == len(part.labels) == count
+    for place, index in enumerate(order[:count]):
+        assert np.array_equal(part.images[place], whole.images[index]) and part.labels[place] == whole.labels[index]
 
 
-@hypothesis_settings(max_examples=200)
-@given(SIDE, SIDE, st.integers(1, 64), st.sampled_from(["squash", "short"]), st.sampled_from(sorted(MODES)))
-def test_resizing_gives_the_bytes_that_torchvision_gives(height: int, width: int, size: int, mode: str, interpolation: str) -> None:
-    image = np.random.default_rng([height, width]).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    resize = Resize((size, size) if mode == "squash" else size, MODES[interpolation])
-    expected = np.asarray(Compose([resize, CenterCrop(size)])(Image.fromarray(image)))
-    assert np.array_equal(resized(image, size, mode, interpolation), expected)
+@pytest.mark.parametrize("form", [SQUARE, NATIVE])
+def test_what_is_too_large_is_decoded_as_it_is_read(cache: Path, form: Form) -> None:
+    renderer = Renderer()
+    store = TaskStore(renderer.spec(), limit_mb=0)
+    split = store.open("train", form)
+    before = store.tally.count
+    assert before == (0 if form is SQUARE else 6)  # without a fixed size a sample is decoded to estimate it
+    for _ in range(2):
+        assert np.array_equal(split.images[4], form(renderer.source("train").decode(4)))
+    assert store.tally.count == before + 2 and not entries()
 
 
-@pytest.mark.parametrize(("height", "width"), [(45, 20), (20, 45), (321, 214), (214, 321), (330, 220), (220, 330)])
-def test_the_longer_side_is_rounded_as_torchvision_rounds_it(height: int, width: int) -> None:
-    """Sides where long * (size / short) in floating point falls just short of the whole number size * long / short."""
-    size, image = 224, np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    expected = np.asarray(Compose([Resize(size, InterpolationMode.BICUBIC), CenterCrop(size)])(Image.fromarray(image)))
-    assert np.array_equal(resized(image, size, "short", "bicubic"), expected)
+def _limited(renderer: Renderer) -> TaskStore:
+    """A store that has room for five of the six training images."""
+    store = TaskStore(renderer.spec(), 1)
+    store._limit = 5 * 8 * 8 * 3
+    return store
+
+
+@pytest.mark.usefixtures("cache")
+def test_of_a_split_that_is_too_large_the_chosen_images_are_stored() -> None:
+    renderer, chosen = Renderer(), np.array([4, 1, 5])
+    part = _limited(renderer).open("train", SQUARE, chosen)
+    assert sorted(renderer.calls) == [("train", 1), ("train", 4), ("train", 5)]
+    assert part.labels.tolist() == [1, 1, 2]
+    for place, index in enumerate(chosen):
+        assert np.array_equal(part.images[place], SQUARE(renderer.source("train").decode(int(index))))
+    again = _limited(renderer)
+    assert again.open("train", SQUARE, chosen).digest == part.digest and again.tally.count == 0
+    assert [(entry.split, entry.images) for entry in entries()] == [("train", 3)]
+
+
+def test_the_chosen_images_of_a_stored_split_are_not_stored_again(cache: Path) -> None:
+    opened(Renderer().spec())
+    store = TaskStore(Renderer().spec(), 1)
+    assert store.open("train", SQUARE, np.array([1, 2])).labels.tolist() == [1, 2]
+    assert store.tally.count == 0 and len(entries()) == len(SIZES)
+
+
+@pytest.mark.usefixtures("cache")
+def test_labels_of_a_stored_split_need_no_source() -> None:
+    opened(Renderer().spec())
+
+    def gone(split: str) -> RenderedSource:
+        raise DataError(f"{split} is gone")
+
+    store = TaskStore(Renderer().spec(source=gone), 1)
+    assert store.labels("train", SQUARE).tolist() == [0, 1, 2, 0, 1, 2]
+    assert len(store.open("train", SQUARE)) == 6
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("form", [SQUARE, NATIVE])
+@pytest.mark.parametrize("limit_mb", [0, 1])
+def test_joined_splits_have_the_images_of_both_in_order(form: Form, limit_mb: int) -> None:
+    splits = opened(Renderer().spec(), form, limit_mb)[0]
+    both = joined(splits["train"], splits["val"])
+    assert len(both) == len(both.images) == 9 and both.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2]
+    for index in range(9):
+        part, place = ("train", index) if index < 6 else ("val", index - 6)
+        assert np.array_equal(both.images[index], splits[part].images[place])
+
+
+@pytest.mark.usefixtures("cache")
+def test_stores_are_listed_and_can_be_evicted_one_by_one() -> None:
+    opened(Renderer().spec())
+    opened(Renderer().spec(), NATIVE)
+    listed = entries()
+    assert [(entry.task, entry.split, entry.form, entry.images) for entry in listed] == [
+        ("mock/noise", split, form, SIZES[split]) for split in ("test", "train", "val") for form in ("native", "squash 8 bicubic")
+    ]
+    assert all(entry.bytes > SIZES[entry.split] * 8 * 8 * 3 and entry.used > 0 for entry in listed)
+    images = opened(Renderer().spec())[0]["test"].images
+    before = np.array(images)
+    evict(listed[1])
+    assert len(entries()) == 5 and np.array_equal(images, before)
+    assert opened(Renderer().spec())[1] == SIZES["test"]
+
+
+def test_what_is_no_store_is_listed_too(cache: Path) -> None:
+    (cache / "store" / "mock-noise" / "0123").mkdir(parents=True)
+    (cache / "store" / "mock-noise" / "0123" / "train.npy").write_bytes(b"old")
+    [entry] = entries()
+    assert (entry.task, entry.split, entry.form, entry.bytes) == ("mock-noise", "?", "unfinished or damaged", 3)
+    evict(entry)
+    assert not entries()
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_large_store_says_before_it_is_built_how_large_it_will_be(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("petlbench.data.store._ANNOUNCED_MB", 0)
+    TaskStore(Renderer().spec(), 1).open("train", SQUARE)
+    assert "mock/noise: storing 6 train images once, about 0 MB, in " in caplog.text
