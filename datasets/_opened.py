@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
-import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from . import _facts
 from ._facts import Dataset, SuiteEntry
 from .layouts import Found, layout
 
+_log = logging.getLogger("petlbench.data")
 _FORMAT = 1  # of what a revision is the hash of
 GENERATED = "generated-90-10"
 ABSENCE_IS_USUAL = "vtab"  # a thousand images need not show every class
@@ -53,7 +55,7 @@ def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec:
         splits |= {split: trained.splits[split] for split in ("train", "val") if split in trained.splits}
     names = _class_names(found, dataset, entry)
     scored = None if entry.scored is None else _facts.subset(entry.scored)
-    _check(_name(dataset, entry), splits, names, entry, scored)
+    _check(_name(dataset, entry), found.root, splits, names, entry, scored)
     val_in_train = None
     if "val" not in splits:
         val_in_train, how = ninety_ten(splits["train"]), GENERATED
@@ -118,7 +120,9 @@ def _class_names(found: Found, dataset: Dataset, entry: SuiteEntry) -> tuple[str
     return tuple(f"class {label}" for label in range(entry.classes or dataset.classes))
 
 
-def _check(task: str, splits: dict[str, Listing], names: tuple[str, ...], entry: SuiteEntry, scored: tuple[int, ...] | None) -> None:
+def _check(
+    task: str, root: Path, splits: dict[str, Listing], names: tuple[str, ...], entry: SuiteEntry, scored: tuple[int, ...] | None
+) -> None:
     """DataError for an empty split and a label that is no class; a warning for other sizes than registered and for classes without images."""
     for split, listing in splits.items():
         if len(listing) == 0:
@@ -131,17 +135,21 @@ def _check(task: str, splits: dict[str, Listing], names: tuple[str, ...], entry:
                 f"{task}: {listing.place(first)} has label {listing.labels[first]}, which is none of its {len(allowed)} classes"
             )
     counts = {split: len(listing) for split, listing in splits.items()}
-    if "train" in counts:
-        counts["trainval"] = counts["train"] + counts.get("val", 0)
-    for split, count in counts.items():
-        registered = getattr(entry, split)
-        if registered is not None and count != registered:
-            warnings.warn(
-                f"{task}: {registered:,} {split} images expected, {count:,} found; `petlbench data verify {task}` says more", stacklevel=2
-            )
-    untrained = [name for label, name in enumerate(names) if label not in set(splits["train"].labels.tolist())]
+    counts["trainval"] = counts["train"] + counts.get("val", 0)
+    other = [
+        f"{count:,} {split} images of {size:,}" for split, count in counts.items() if (size := getattr(entry, split)) not in (None, count)
+    ]
+    if other:
+        _say_once(f"{task} in {root} has {', '.join(other)}; petlbench data verify {task} says more")
+    untrained = sorted(set(range(len(names))) - set(splits["train"].labels.tolist()))
     if untrained and entry.suite != ABSENCE_IS_USUAL:
-        warnings.warn(f"{task}: {len(untrained)} of {len(names)} classes have no training image, '{untrained[0]}' for one", stacklevel=2)
+        _say_once(f"{task} in {root}: {len(untrained)} of {len(names)} classes have no training image, '{names[untrained[0]]}' for one")
+
+
+@cache
+def _say_once(text: str) -> None:
+    """A warning, once per process: many runs open the same task."""
+    _log.warning(text)
 
 
 def _revision(splits: dict[str, Listing]) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from petlbench.checks import check, is_possible
-from petlbench.config import RunConfig, load_suite, method_names, names, parse_overrides, resolve
-from petlbench.data.load import find_task
+from petlbench.checks import check_setting, is_possible
+from petlbench.config import RunConfig, load_suite, method_names, names, parse_overrides, resolve, suite_name, task_name
+from petlbench.data.load import require
+from petlbench.data.presence import data_folder, missing_error, presence
 from petlbench.data.task import TASKS
 from petlbench.errors import ConfigError, did_you_mean
 from petlbench.method import METHODS
@@ -34,25 +35,27 @@ class PlannedRun:
         return f"{self.config.method} on {self.config.task}, seed {self.config.seed}"
 
 
-def plan(arguments: Sequence[str]) -> list[PlannedRun]:
+def plan(arguments: Sequence[str], available: bool = False) -> list[PlannedRun]:
     """The runs that ``method=all|A,B task=SUITE|TASK,… seeds=0,1 key=value…`` stands for, each with its state on disk.
 
-    Without ``seeds`` one seed, 0. A cancelled or broken record counts as missing, one that failed or diverged as failed. Every run is checked, so
+    Without ``seeds`` one seed, 0. Tasks whose images are not there are refused, all in one message, or left out when what is ``available`` is asked for.
+    A cancelled or broken record counts as missing, one that failed or diverged as failed. Every run is checked, so
     that a grid does not end in its middle; methods that only ``all`` stands for are left out where the backbone does not give what they need.
     """
-    parse_overrides(arguments)  # refuses malformed words
+    overrides = parse_overrides(arguments)  # refuses malformed words
     words = _words(arguments)
+    tasks = _present(selected_tasks_of(arguments), data_folder(overrides.get("data_root")), available)
     named = words.get("method", "all").split(",")
     common = _pinned_words([argument for argument in arguments if argument.partition("=")[0] not in ("method", "task", "seeds", "seed")])
     grid = []
     for method in selected_methods_of(arguments):
-        for task in selected_tasks(words.get("task", "mini")):
+        for task in tasks:
             for seed in selected_seeds(words.get("seeds", words.get("seed", "0"))):
                 cell = [f"method={method}", f"task={task}", f"seed={seed}", *common]
                 config = resolve(cell)
                 if method not in named and not is_possible(config):
                     continue
-                check(config)
+                check_setting(config)
                 grid.append(PlannedRun(tuple(cell), config, state_of(config)))
     return grid
 
@@ -70,6 +73,11 @@ def selected_methods_of(arguments: Sequence[str]) -> list[str]:
     return selected_methods(_words(arguments).get("method", "all"))
 
 
+def selected_tasks_of(arguments: Sequence[str]) -> list[str]:
+    """The tasks that the words of a bench name."""
+    return selected_tasks(_words(arguments).get("task", "mini"))
+
+
 def _words(arguments: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
 
@@ -85,17 +93,29 @@ def selected_methods(text: str) -> list[str]:
 
 
 def selected_tasks(text: str) -> list[str]:
-    """Suites are replaced by their tasks."""
+    """Suites are replaced by their tasks, aliases by what they stand for."""
     suites, tasks = names("suites"), []
     for name in text.split(","):
-        if name in suites:
-            tasks += list(load_suite(name).tasks)
-        elif name.partition(":")[0] in TASKS.names():
-            tasks.append(find_task(name).name)  # a folder that is not a task is refused here, not in the middle of a bench
+        suite, task = suite_name(name), task_name(name)
+        if suite in suites:
+            tasks += list(load_suite(suite).tasks)
+        elif task.partition(":")[0] in TASKS:
+            tasks.append(task)
         else:
             known = [*suites, *TASKS.names()]
             raise ConfigError(f"no suite or task '{name}'.{did_you_mean(name, known)} (petlbench suites and petlbench tasks list all)")
     return tasks
+
+
+def _present(tasks: Sequence[str], root: Path | None, available: bool) -> list[str]:
+    """The tasks that can be run. DataError that lists all others, unless what is ``available`` was asked for and there is some."""
+    absent = [found for task in tasks if ":" not in task and (found := presence(task, root)).state != "present"]
+    if absent and (not available or len(absent) == len(tasks)):
+        raise missing_error(absent, len(tasks), root)
+    for task in tasks:
+        if ":" in task:
+            require(task, root)  # a folder that is not a task is refused here, not in the middle of a bench
+    return [task for task in tasks if task not in {one.task for one in absent}]
 
 
 def selected_seeds(text: str) -> list[int]:

@@ -7,7 +7,6 @@ YAML of a method or recipe has for a suite and for a task comes right behind the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import re
@@ -21,6 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from petlbench.errors import ConfigError, did_you_mean
+from petlbench.records.store import protocol_id
+from petlbench.registry import plain
 from petlbench.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class RunConfig:
             "task": self.task,
             "method": {"name": self.method, "plugin": self.plugin, **dataclasses.asdict(self.method_config)},
             "backbone": dataclasses.asdict(self.backbone),
-            "protocol": dataclasses.asdict(self.protocol),
+            "protocol": self.protocol.described,
             "train": dataclasses.asdict(self.train),
             "access": dataclasses.asdict(self.access),
             "budget": dataclasses.asdict(self.budget),
@@ -72,8 +73,7 @@ class RunConfig:
 
     @property
     def protocol_id(self) -> str:
-        settings = json.dumps(dataclasses.asdict(self.protocol), sort_keys=True)
-        return f"{self.protocol.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+        return protocol_id(self.protocol.described)
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,13 @@ class Suite:
 
     name: str
     title: str
+    aliases: tuple[str, ...]
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
+    groups: dict[str, tuple[str, ...]]  # of tasks, each with a mean of its own
+    ranked_by: str | None  # the group whose mean ranks methods; None: the mean of all tasks does, and groups cover them
     settings: dict[str, Any]  # the sections that it sets
+    task_settings: dict[str, dict[str, Any]]  # and those that it sets for one task
 
 
 def suite_of(task: str) -> str:
@@ -110,13 +114,48 @@ def load_yaml(folder: str, name: str) -> dict[str, Any]:
 
 
 def load_suite(name: str) -> Suite:
-    """A suite by name. ConfigError with the nearest name when there is none."""
+    """A suite by name. ConfigError with the nearest name when there is none, and for groups that are not of its tasks."""
     known = names("suites")
     if name not in known:
         raise ConfigError(f"no suite '{name}'.{did_you_mean(name, known)} (petlbench suites lists all)")
     values = load_yaml("suites", name)
-    title, tasks, seeds = values.pop("title", name), values.pop("tasks"), values.pop("seeds", [0])
-    return Suite(name, title, tuple(tasks), tuple(seeds), values)
+    suite = Suite(
+        name=name,
+        title=values.pop("title", name),
+        aliases=tuple(values.pop("aliases", ())),
+        tasks=tuple(values.pop("tasks")),
+        seeds=tuple(values.pop("seeds", (0,))),
+        groups={group: tuple(tasks) for group, tasks in values.pop("groups", {}).items()},
+        ranked_by=values.pop("ranked_by", None),
+        task_settings=values.pop("task_settings", {}),
+        settings=values,
+    )
+    grouped = [task for tasks in suite.groups.values() for task in tasks]
+    strangers = {*grouped, *suite.task_settings} - set(suite.tasks)
+    if strangers or (suite.ranked_by is not None and suite.ranked_by not in suite.groups):
+        wrong = f"'{min(strangers)}' is none of its tasks" if strangers else f"ranked_by: there is no group '{suite.ranked_by}'"
+        raise ConfigError(f"configs/suites/{name}.yaml: {wrong}")
+    if suite.groups and suite.ranked_by is None and sorted(grouped) != sorted(suite.tasks):
+        raise ConfigError(f"configs/suites/{name}.yaml: groups must hold every task once, or ranked_by name the one that counts")
+    return suite
+
+
+def suite_name(text: str) -> str:
+    """The suite that a name or an alias stands for, whatever its case, blanks, hyphens and underscores; the text itself when there is none."""
+    known = names("suites")
+    if text in known:
+        return text
+    return next((name for name in known if plain(text) in map(plain, (name, *load_suite(name).aliases))), text)
+
+
+def task_name(text: str) -> str:
+    """The task that a name or an alias stands for, such as vtab/cifar100 for VTAB-1k/CIFAR-100; the text itself when there is none."""
+    from petlbench.data.task import TASKS
+
+    suite, slash, rest = text.partition("/")
+    if ":" in text or not slash or text in TASKS:
+        return text
+    return TASKS.canonical(f"{suite_name(suite)}/{rest}")
 
 
 def load_recipe(name: str) -> tuple[str, dict[str, Any]]:
@@ -170,10 +209,9 @@ def resolve(arguments: Sequence[str]) -> RunConfig:
     for required, given in (("method", name), ("task", task)):
         if given is None or isinstance(given, (dict, list)):
             raise ConfigError(f"{required}=NAME is missing (petlbench {required}s lists all)")
-    name, task = str(name), str(task)
+    name, task = str(name), task_name(str(task))
     plugin, settings = load_method(name)
-    suite = suite_of(task)
-    layers = [(f"configs/suites/{suite}.yaml", dict(load_suite(suite).settings))] if suite in names("suites") else []
+    layers = _suite_layers(task)
     of_method = _layers(f"configs/methods/{name}.yaml", settings, task)
     layers += of_method
     hyperparameters = of_method[-1][0].partition(", ")[2] or "default"
@@ -204,6 +242,16 @@ def resolve(arguments: Sequence[str]) -> RunConfig:
         hyperparameters=hyperparameters,
         execution=_build(placed, "execution"),
     )
+
+
+def _suite_layers(task: str) -> list[tuple[str, dict[str, Any]]]:
+    """What the suite's YAML sets, for all of its tasks and for this one."""
+    if suite_of(task) not in names("suites"):
+        return []
+    suite = load_suite(suite_of(task))
+    of_task = suite.task_settings.get(task, {})
+    origin = f"configs/suites/{suite.name}.yaml"
+    return [(origin, dict(suite.settings)), (f"{origin}, task {task}", dict(of_task))]
 
 
 def _layers(origin: str, values: dict[str, Any], task: str) -> list[tuple[str, dict[str, Any]]]:

@@ -24,7 +24,7 @@ from petlbench.learners import GradientLearner, Learner, open_learner
 from petlbench.nn import merge
 from petlbench.optim.precision import choose
 from petlbench.records.store import write_atomically
-from petlbench.shared import EVAL_BATCH, accuracy, open_task, pick_device, shared_backbone
+from petlbench.shared import EVAL_BATCH, accuracy, among, open_task, pick_device, shared_backbone
 
 
 def evaluate_checkpoint(saved: Checkpoint, words: list[str]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def evaluate_checkpoint(saved: Checkpoint, words: list[str]) -> dict[str, Any]:
     with _reopened(saved, config, device) as (learner, backbone):
         task = open_task(config, backbone)
         test = Batches(task.test, task.transform, EVAL_BATCH, device)
-        percent = accuracy(learner.predict(test), test.labels)
+        percent = accuracy(among(learner.predict(test), task.spec.scored), test.labels)
     return {"accuracy": percent, "samples": test.image_count, "task": config.task, "method": config.method}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -34,7 +33,7 @@ from petlbench.method import Method, QueryMethod
 from petlbench.optim.precision import choose
 from petlbench.records import schema
 from petlbench.records.store import RecordStore, run_id
-from petlbench.shared import EVAL_BATCH, accuracy, loaded, open_task, pick_device, pinned, shared_backbone
+from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, pick_device, pinned, shared_backbone
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
 
@@ -100,6 +99,7 @@ class _Run:
         self.counted: dict[str, Any] = {}  # fields of Cost
         self.status = "ok"
         self._curve: Curve | None = None
+        self._scored: tuple[int, ...] | None = None  # the labels that test images may have; None: all
         self._images_of_looks = (0, 0)  # forwarded and encoded for the curve only
         self._best: tuple[float, dict[str, Tensor]] | None = None
         self._select: Callable[[schema.Epoch], schema.Epoch] = lambda epoch: epoch  # under the rule ``last`` there is nothing to look at
@@ -138,7 +138,10 @@ class _Run:
             )
 
     def _describe(self, task: Task) -> None:
-        self.facts.update(task_revision=task.spec.revision, class_count=len(task.spec.class_names), split_hashes=task.split_hashes)
+        spec = task.spec
+        self.facts.update(task_revision=spec.revision, class_count=len(spec.class_names), split_hashes=task.split_hashes)
+        self.facts.update(layout=spec.layout, split=spec.split)
+        self._scored = spec.scored
 
     def _fit(self, learner: Learner, task: Task) -> None:
         recipe, ticket = self.config.train, next(_tickets)
@@ -165,7 +168,7 @@ class _Run:
 
     def _training_data(self, task: Task, train: Batches, val: Batches, ticket: int) -> TrainingData:
         config = self.config
-        identity = [self.facts["backbone"].sha256, task.spec.revision, task.train.digest, dataclasses.asdict(config.protocol)]
+        identity = [self.facts["backbone"].sha256, task.spec.revision, task.train.digest, config.protocol.described]
         memo = Memo(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
         calls = (partial(_report, ticket), partial(_look, ticket))
         return TrainingData(train, val, config.train, task.spec.class_names, *calls, memo, config.execution.cache_mb)
@@ -187,7 +190,7 @@ class _Run:
         """Test accuracy for the curve. What it costs is counted apart: a run without a curve has the same cost."""
         before = (learner.images_forwarded(), learner.images_encoded())
         with self.clock.measure("curve"):
-            reached = accuracy(learner.predict(test), test.labels)
+            reached = accuracy(among(learner.predict(test), self._scored), test.labels)
         forwarded, encoded = self._images_of_looks
         self._images_of_looks = (forwarded + learner.images_forwarded() - before[0], encoded + learner.images_encoded() - before[1])
         return reached
@@ -201,7 +204,7 @@ class _Run:
         """Note the accuracy that the selection rule looks at and keep the first best state."""
         is_oracle = self.config.protocol.selection == "oracle_test"
         self.meter.phase = "test" if is_oracle else "val"
-        reached = accuracy(learner.predict(watched), watched.labels)
+        reached = accuracy(among(learner.predict(watched), self._scored if is_oracle else None), watched.labels)
         self.meter.phase = "train"
         if self._best is None or reached > self._best[0]:
             self._best = (reached, learner.state())
@@ -221,7 +224,7 @@ class _Run:
         test = Batches(task.test, task.transform, EVAL_BATCH, self.device)
         self.meter.phase = "test"
         with self.clock.measure("eval"):
-            scores = learner.predict(test)
+            scores = among(learner.predict(test), self._scored)
         if not torch.isfinite(scores.amax(dim=1)).all():  # -inf: a class that a restricted answer did not name
             raise Diverged("the scores of test images are not finite")
         percent = accuracy(scores, test.labels)
@@ -248,7 +251,7 @@ class _Run:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "suite": suite_of(config.task),
             "task": config.task,
-            "protocol": schema.ProtocolId(id=config.protocol_id, settings=dataclasses.asdict(config.protocol)),
+            "protocol": schema.ProtocolId(id=config.protocol_id, settings=config.protocol.described),
             "selection": config.protocol.selection,
             "backbone": schema.BackboneId(name=config.backbone.name, sha256="", parameters=0),
             "method": schema.Method(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from petlbench.data.augmentation import Interpolation, parse, written
@@ -14,6 +14,9 @@ _SCHEDULE_STEPS = {
     "vp_cosine": "step",
     "pgn_cosine": "epoch",
 }  # of the schedules that leave no choice
+
+
+_LATER = ("shortage",)  # of the fields of Protocol
 
 
 @dataclass
@@ -27,13 +30,21 @@ class Protocol:
     normalise: Literal["backbone", "imagenet", "half", "none"] = "backbone"  # the backbone card's own constants unless a paper differs
     augment: str = "none"  # of training images: operations such as crop + flip or random_resized_crop(0.5) + flip, see docs/protocols.md
     shots: int | None = None  # training images per class, drawn as CoOp draws them; null: all
-    split_seed: int = 1  # of the few-shot draw
+    split_seed: int | None = 1  # of the few-shot draw; null: the run's seed, so that every seed sees other images
     train_on: Literal["train", "trainval"] = "train"
     selection: Literal["last", "best_val", "oracle_test"] = (
         "last"  # which epoch is reported; oracle_test only to compare with papers that did
     )
     select_every: int = 1  # best_val and oracle_test look at every so many epochs, the first included, …
     select_tail: int = 1  # … and at the last so many
+    shortage: Literal["refuse", "keep", "repeat"] = (
+        "refuse"  # a class with fewer images than shots: an error, all of them, draws with replacement
+    )
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """All settings that tell protocols apart. What was added later is left out at its default, so that ids and records stay what they were."""
+        return {key: value for key, value in asdict(self).items() if key not in _LATER or value != getattr(Protocol, key)}
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "resize", "shots", "select_every", "select_tail")

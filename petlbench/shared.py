@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -67,8 +69,18 @@ def loaded(name: str, checkpoint: str | None, device: torch.device) -> tuple[Bac
 
 def open_task(config: RunConfig, backbone: Backbone | RemoteBackbone) -> Task:
     """A run's task under its protocol."""
-    card = backbone.card
-    return load_task(find_task(config.task, data_folder(config.execution.data_root)), config.protocol, card.input_size, card.mean, card.std)
+    card, execution = backbone.card, config.execution
+    spec = find_task(config.task, data_folder(execution.data_root))
+    return load_task(spec, config.protocol, card.input_size, card.mean, card.std, execution.store_mb, config.seed)
+
+
+def among(scores: Tensor, labels: Sequence[int] | None) -> Tensor:
+    """The scores (N, C), with -inf for all labels but these. None: all."""
+    if labels is None:
+        return scores
+    others = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
+    others[list(labels)] = False
+    return scores.masked_fill(others, -math.inf)
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import click
 from rich.table import Table
 
-from petlbench.backbones.backbone import BACKBONES
 from petlbench.cli.console import table_console
-from petlbench.config import load_method, load_recipe, load_suite, load_yaml, method_names, names
-from petlbench.data.task import TASKS, TaskSpec
+from petlbench.config import load_method, load_recipe, load_suite, load_yaml, method_names, names, parse_overrides, suite_name
+from petlbench.data.presence import Presence, State, data_folder, presence
+from petlbench.data.task import TASKS, DiskTask, TaskSpec
+from petlbench.errors import ConfigError
 
 _NO_FACTS = {"input": "", "parameters": "", "sha256": ""}
 _REMOTE = {"backbone": "remote", "summary": "What `petlbench serve` serves elsewhere: backbone=remote url=http://HOST:PORT", **_NO_FACTS}
@@ -32,14 +34,27 @@ def methods(as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("words", nargs=-1, metavar="[SUITE...] [data_root=DIR]")
 @AS_JSON
-def suites(as_json: bool) -> None:
-    """List the suites: tasks, protocol, recipe."""
-    rows = []
-    for name in names("suites"):
-        suite = load_suite(name)
-        rows.append({"suite": name, "title": suite.title, "tasks": ", ".join(suite.tasks), "seeds": ", ".join(map(str, suite.seeds))})
+def suites(words: tuple[str, ...], as_json: bool) -> None:
+    """List the suites; with the name of one, where each of its tasks stands: present, downloadable, to be fetched by hand, broken."""
+    named = [suite_name(word) for word in words if "=" not in word]
+    overrides = parse_overrides([word for word in words if "=" in word])
+    if unknown := set(overrides) - {"data_root"}:
+        raise ConfigError(f"suites takes names and data_root=DIR, got {min(unknown)}")
+    root = data_folder(overrides.get("data_root"))
+    listed = {name: load_suite(name) for name in named or names("suites")}
+    found = {name: [presence(task, root) for task in suite.tasks] for name, suite in listed.items()}
+    if named:
+        rows = [{"task": one.task, "state": one.state, "where": one.where} for tasks in found.values() for one in tasks]
+    else:
+        rows = [{"suite": name, **_states(found[name]), "title": suite.title} for name, suite in listed.items()]
     _show(rows, as_json)
+
+
+def _states(tasks: Sequence[Presence]) -> dict[str, Any]:
+    """How many tasks of a suite stand where."""
+    return {"tasks": len(tasks)} | {state: sum(one.state == state for one in tasks) for state in get_args(State)}
 
 
 @click.command()
@@ -61,17 +76,27 @@ def tasks(as_json: bool) -> None:
     for name in TASKS.names():
         spec = TASKS.get(name)
         if isinstance(spec, TaskSpec):
-            sizes = " / ".join(f"{spec.sizes[split]:,}" for split in ("train", "val", "test"))
-            rows.append({"task": name, "classes": len(spec.class_names), "train / val / test": sizes, "prompt": spec.templates[0]})
+            rows.append(_row(name, len(spec.class_names), spec.sizes, spec.templates[0]))
+        elif isinstance(spec, DiskTask):
+            rows.append(_row(name, spec.classes, spec.sizes, spec.template or ""))
         else:
             rows.append({"task": f"{name}:…", "classes": "", "train / val / test": "", "prompt": ""})
     _show(rows, as_json)
+
+
+def _row(name: str, classes: int, sizes: Mapping[str, int], prompt: str) -> dict[str, Any]:
+    """A task's line. Where only the size of train and val together is known, it stands for both."""
+    shown = ("trainval", "test") if "trainval" in sizes else ("train", "val", "test")
+    parts = [f"{sizes[split]:,}" if split in sizes else "–" for split in shown]
+    return {"task": name, "classes": classes, "train / val / test": " / ".join(parts), "prompt": prompt}
 
 
 @click.command()
 @AS_JSON
 def backbones(as_json: bool) -> None:
     """List the backbones; a name that ends in a colon is a family: timm:vit_base_patch16_224.augreg_in21k, open_clip:ViT-B-16/openai."""
+    from petlbench.backbones.backbone import BACKBONES
+
     rows = []
     for name in BACKBONES.names():
         summary = (BACKBONES.get(name).__doc__ or "").strip().splitlines()[0]

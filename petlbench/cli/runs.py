@@ -23,6 +23,7 @@ from petlbench.records.schema import Record
 from petlbench.run import execute
 
 WORDS = click.argument("words", nargs=-1, metavar="KEY=VALUE...")
+AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are not there.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
 console = Console(stderr=True)
 
@@ -50,6 +51,7 @@ def run(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
 @click.command()
 @WORDS
 @AS_JSON
+@AVAILABLE
 @click.option("--retry-failed", is_flag=True, help="Run again what failed or diverged.")
 @click.option(
     "--jobs",
@@ -57,13 +59,15 @@ def run(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
     help="Worker processes. Default: one per core for a small backbone on a CPU, else one.",
 )
 @click.pass_context
-def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, retry_failed: bool, jobs: int | None) -> None:
+def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: bool, retry_failed: bool, jobs: int | None) -> None:
     """Run a grid: petlbench bench method=all task=mini seeds=0,1,2. What is on disk already is not run again."""
-    runs = grid.plan(words)
+    runs = grid.plan(words, available)
     todo = [cell for cell in runs if cell.state == "missing" or (retry_failed and cell.state == "failed")]
     before = Counter(cell.state for cell in runs)
     if left_out := [name for name in grid.selected_methods_of(words) if name not in {cell.config.method for cell in runs}]:
         console.print(f"left out, because this backbone does not give what they need: {', '.join(left_out)}")
+    if absent := [name for name in grid.selected_tasks_of(words) if name not in {cell.config.task for cell in runs}]:
+        console.print(f"left out, because their images are not there: {', '.join(absent)}")
     console.print(f"{len(runs)} runs: {before['done']} done, {before['failed']} failed, {before['missing']} missing; {len(todo)} to run")
     outcomes = _carry_out_with_bars(todo, jobs or default_jobs(runs[0].config, len(todo)), ctx.obj["debug"])
     out = Path(runs[0].config.execution.out)
@@ -86,9 +90,10 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, retry_faile
 @click.command()
 @WORDS
 @AS_JSON
-def plan(words: tuple[str, ...], as_json: bool) -> None:
+@AVAILABLE
+def plan(words: tuple[str, ...], as_json: bool, available: bool) -> None:
     """Show what bench would do with the same words: runs done and missing, and about how long the rest takes."""
-    runs = grid.plan(words)
+    runs = grid.plan(words, available)
     estimates = grid.seconds_per_run(Path(runs[0].config.execution.out))
     missing = [cell for cell in runs if cell.state == "missing"]
     known = [estimates[cell.config.method] for cell in missing if cell.config.method in estimates]

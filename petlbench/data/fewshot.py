@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,27 +11,45 @@ from numpy.typing import NDArray
 from petlbench.errors import DataError
 
 MAX_VAL_SHOTS = 4  # CoOp: min(shots, 4)
+Indices = NDArray[np.int64]
+Shortage = Literal["refuse", "keep", "repeat"]
 
 
 def draw(
-    train: NDArray[np.int64], val: NDArray[np.int64], shots: int, seed: int, names: tuple[str, ...]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    train: Indices,
+    val: Indices,
+    shots: int,
+    seed: int,
+    names: tuple[str, ...],
+    shortage: Shortage = "refuse",
+    val_in_train: Indices | None = None,
+) -> tuple[Indices, Indices]:
     """Indices of ``shots`` images per class from the train labels, then of ``min(shots, 4)`` from the val labels with the same generator.
 
-    Classes come in the order of their first image. DataError when a class has too few training images; a short val class is kept whole.
+    Classes come in the order of their first image. With too few training images a class is an error, is kept whole (CoOp, BlackVIP) or is drawn from
+    with replacement (CraFT); a short val class is kept whole. ``val_in_train``: the places in train of the val images; those drawn to train on do
+    not validate.
     """
     generator = random.Random(seed)
     for name, count in zip(names, np.bincount(train, minlength=len(names)), strict=True):
-        if count < shots:
-            raise DataError(f"class '{name}' has {count} training images, fewer than protocol.shots={shots}; lower the shots")
-    return _draw(generator, train, shots), _draw(generator, val, min(shots, MAX_VAL_SHOTS))
+        if count < shots and shortage == "refuse":
+            raise DataError(
+                f"class '{name}' has {count} training images, fewer than protocol.shots={shots}; lower the shots, or take what there is with "
+                "protocol.shortage=keep"
+            )
+    chosen = _draw(generator, train, shots, shortage)
+    free = np.arange(len(val)) if val_in_train is None else np.flatnonzero(~np.isin(val_in_train, chosen))
+    return chosen, free[_draw(generator, val[free], min(shots, MAX_VAL_SHOTS), "keep")]
 
 
-def _draw(generator: random.Random, labels: NDArray[np.int64], shots: int) -> NDArray[np.int64]:
+def _draw(generator: random.Random, labels: Indices, shots: int, shortage: Shortage) -> Indices:
     groups: dict[int, list[int]] = {}
     for index, label in enumerate(labels.tolist()):
         groups.setdefault(label, []).append(index)
     chosen: list[int] = []
     for items in groups.values():
-        chosen += generator.sample(items, shots) if len(items) >= shots else items
+        if len(items) >= shots:
+            chosen += generator.sample(items, shots)
+        else:
+            chosen += generator.choices(items, k=shots) if shortage == "repeat" else items
     return np.asarray(chosen, dtype=np.int64)

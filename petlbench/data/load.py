@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from petlbench.data import fewshot
 from petlbench.data.augmentation import Crop, RandomResizedCrop
 from petlbench.data.presence import missing_error, presence
@@ -76,28 +78,41 @@ def _target(name: str) -> TaskSpec | DiskTask | TaskFamily:
 
 
 def load_task(
-    spec: TaskSpec, protocol: Protocol, input_size: int, mean: tuple[float, ...], std: tuple[float, ...], store_mb: int = 2048
+    spec: TaskSpec,
+    protocol: Protocol,
+    input_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    store_mb: int = 2048,
+    seed: int = 0,
 ) -> Task:
     """Open a task's stores, building them when needed, and draw the few-shot subset. ``mean`` and ``std``: the backbone card's constants.
 
-    ``store_mb``: splits that would take more are not stored (see ``TaskStore.open``).
+    ``store_mb``: splits that would take more are not stored (see ``TaskStore.open``). ``seed``: the run's, for draws that follow it.
     """
     size = protocol.resize or input_size
     if size < input_size:
         raise ConfigError(f"protocol.resize={size} is smaller than the backbone's input of {input_size} pixels")
-    constants = {"backbone": (mean, std), "imagenet": IMAGENET, "half": HALF, "none": NONE}[protocol.normalise]
     evaluated = Form(protocol.resize_mode, size, protocol.interpolation, cut=input_size)
-    transform = Transform(evaluated, *constants, protocol.augment)
+    transform = Transform(evaluated, *normalisation(protocol, mean, std), protocol.augment)
     trained = _training_form(transform)
     store = TaskStore(spec, store_mb)
     chosen, chosen_val = None, None
     if protocol.shots is not None:
         labels, val_labels = store.labels("train", trained), store.labels("val", evaluated)
-        chosen, chosen_val = fewshot.draw(labels, val_labels, protocol.shots, protocol.split_seed, spec.class_names)
+        drawn = (protocol.shots, seed if protocol.split_seed is None else protocol.split_seed, spec.class_names, protocol.shortage)
+        chosen, chosen_val = fewshot.draw(labels, val_labels, *drawn, spec.val_in_train)
+    elif spec.val_in_train is not None:
+        chosen = np.delete(np.arange(len(store.labels("train", trained))), spec.val_in_train)
     train, val = store.open("train", trained, chosen), store.open("val", evaluated, chosen_val)
     if protocol.train_on == "trainval":
         train = joined(train, store.open("val", trained, chosen_val))
     return Task(spec, train, val, store.open("test", evaluated), transform, store.tally)
+
+
+def normalisation(protocol: Protocol, mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of a protocol; ``mean`` and ``std``: the backbone card's."""
+    return {"backbone": (mean, std), "imagenet": IMAGENET, "half": HALF, "none": NONE}[protocol.normalise]
 
 
 def _training_form(transform: Transform) -> Form:

@@ -52,10 +52,12 @@ def presence(name: str, root: Path | None) -> Presence:
 
 def missing_error(absent: Sequence[Presence], of: int, root: Path | None) -> DataError:
     """One message about all tasks that are not there: what was looked for and where, what can be fetched, and how."""
-    place = f"below {root}" if root else f"anywhere: say where your datasets lie with data_root=DIR or {VARIABLE}=DIR"
+    where = f"below {root}" if root else f"anywhere, since no folder is named: say data_root=DIR or set {VARIABLE}"
     width = max(len(one.task) for one in absent)
-    lines = [f"{len(absent)} of {of} tasks are not {place}" if of > 1 else f"{absent[0].task} is not {place}"]
+    lines = [f"{len(absent)} of {of} tasks are not there; looked {where}" if of > 1 else f"{absent[0].task} is not there; looked {where}"]
     lines += [f"  {one.task:{width}}  {one.state}: {one.where}" for one in absent]
+    if of > len(absent):
+        lines.append("to run the others: --available")
     fetched = [one.task for one in absent if one.state == "downloadable"]
     if fetched:
         lines.append(f"to download: petlbench data prepare {' '.join(fetched)} data_root={root or 'DIR'}")

@@ -64,6 +64,8 @@ class QueryLearner:
         check_output(name, needed, facts.output, facts.name)
 
     def _texts(self) -> ClassTexts:
+        if self.method.access is Access.FEATURES or not self._endpoint.facts.has_text:
+            return ClassTexts(())  # a task whose classes have no names will do
         templates = self.method.templates(self.spec.templates)
         captions = self.spec.prompts(templates)
         if self.method.access is not Access.CONTEXT:

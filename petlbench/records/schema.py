@@ -127,6 +127,8 @@ class Record(_Part):
     task_revision: str = ""
     class_count: int = 0
     split_hashes: dict[str, str] = Field(default_factory=dict)
+    layout: str = ""  # how the images lay on the disk; empty: they are made by the task
+    split: str = ""  # published, or how the splits were made
     protocol: ProtocolId
     selection: str
     backbone: BackboneId
