@@ -33,7 +33,7 @@ def evaluate_checkpoint(saved: Checkpoint, words: list[str]) -> dict[str, Any]:
     device = pick_device(config.execution.device)
     if config.execution.threads:
         torch.set_num_threads(config.execution.threads)
-    with _reopened(saved, config, device) as (learner, backbone):
+    with reopened(saved, config, device) as (learner, backbone):
         task = open_task(config, backbone)
         test = Batches(task.test, task.transform, EVAL_BATCH, device)
         percent = accuracy(among(learner.predict(test), task.spec.scored), test.labels)
@@ -46,7 +46,7 @@ def export_merged(saved: Checkpoint, path: Path) -> None:
     CheckpointError when the method leaves something beside the backbone's own weights, such as an adapter or a prompt.
     """
     config = resolve([*as_words(saved.config), "precision=fp32"])
-    with _reopened(saved, config, torch.device("cpu")) as (learner, backbone):
+    with reopened(saved, config, torch.device("cpu")) as (learner, backbone):
         if not (isinstance(learner, GradientLearner) and isinstance(backbone, Backbone)):
             raise CheckpointError(f"method {config.method} asks a model and has no weights of it to export")
         vit, head = learner.model.vit, learner.model.head
@@ -64,17 +64,22 @@ def export_merged(saved: Checkpoint, path: Path) -> None:
 
 
 @contextmanager
-def _reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iterator[tuple[Learner, Backbone | RemoteBackbone]]:
+def reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iterator[tuple[Learner, Backbone | RemoteBackbone]]:
     """The learner of a checkpoint with what it had learned, on the backbone that it was learned on."""
     backbone, checksum = shared_backbone(config, device)
-    if checksum != saved.backbone_sha256:
-        raise CheckpointError(f"it was learned on {config.backbone.name} weights {saved.backbone_sha256[:12]}…, these are {checksum[:12]}…")
+    check_weights(saved.backbone_sha256, checksum, config.backbone.name)
     method = load_method(config.method)[0](config.method_config, config.seed)
     number_format = choose(config.precision, device, backbone.parameter_count)
     spec = find_task(config.task, data_folder(config.execution.data_root))
     with open_learner(method, backbone, spec, device, number_format, Meter(phase="test"), config.access) as learner:
         learner.load_state(saved.state)
         yield learner, backbone
+
+
+def check_weights(learned_on: str, found: str, name: str) -> None:
+    """CheckpointError when a model has other weights than something was learned on."""
+    if found != learned_on:
+        raise CheckpointError(f"it was learned on {name} weights {learned_on[:12]}…, these are {found[:12]}…")
 
 
 def as_words(identity: dict[str, Any], prefix: str = "") -> list[str]:

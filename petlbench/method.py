@@ -65,6 +65,16 @@ class GradientMethod(Method):
         return parameter.ndim > 1 and name.rpartition(".")[2] not in ("cls_token", "reg_token", "pos_embed")
 
 
+@dataclass(frozen=True)
+class Deployable:
+    """Tokens that a method puts behind those of every image (B, 3, S, S), K mixtures of a library of N tokens of width V. Mixed from patches that the
+    model's patch embedding turns into the library's tokens, they can be sent to a model that takes nothing but pixels."""
+
+    library: Tensor  # (N, V)
+    coefficients: Callable[[Tensor], Tensor]  # normalised images to (B, K, N), which sum to one over the library
+    read: Callable[[Tensor], Tensor] | None = None  # features (B, D) to scores (B, C); None: the model scores the classes
+
+
 class QueryMethod(Method, nn.Module):
     """A method that asks a model and never sees inside. What it learns are its own parameters and buffers, as of any ``nn.Module``."""
 
@@ -96,6 +106,10 @@ class QueryMethod(Method, nn.Module):
 
     def check_state(self, state: dict[str, Tensor]) -> None:
         """CheckpointError when a saved state, about to be loaded, was learned beside another model of the method's own than it has now."""
+
+    def deployable(self) -> Deployable | None:
+        """What it has learned, in a form that needs pixels only; None: there is no such form."""
+        return None
 
     @abstractmethod
     def fit(self, model: QueryModel, data: TrainingData) -> None:

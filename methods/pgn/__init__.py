@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.errors import AccessError
+from petlbench.method import Deployable
 from petlbench.optim.loop import train
 
 from . import release_file
@@ -87,9 +88,16 @@ class PGN(QueryMethod):
         return Generator(network, Library(config.library_size, width, config.rank), config.prompts, config.mixing, resolution)
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:
-        if self.config.checkpoint is None:
-            settings = {"decays": lambda *_: True, "after_epoch": data.report, "forward": partial(self.predict, model)}
-            train(self, data.train, data.recipe, **settings)
+        if self.config.checkpoint is not None:
+            return
+        train(
+            self,
+            data.train,
+            data.recipe,
+            decays=lambda *_: True,
+            after_epoch=data.report,
+            forward=partial(self.predict, model),
+        )
 
     def predict(self, model: QueryModel, images: Tensor) -> Tensor:
         prompts = self.prompts(images)
@@ -98,3 +106,6 @@ class PGN(QueryMethod):
     def prompts(self, images: Tensor) -> Tensor:
         """Prompts (B, K, D) of normalised images (B, 3, S, S)."""
         return self.prompter(images)[1] if isinstance(self.prompter, Generator) else self.prompter(images)
+
+    def deployable(self) -> Deployable:
+        return Deployable(self.prompter.library, self.prompter.coefficients, self.head)

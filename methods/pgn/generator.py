@@ -89,6 +89,15 @@ class FixedPrompts(nn.Module):
         super().__init__()
         self.vectors = nn.Parameter(SPREAD * torch.randn(count, width))
 
+    @property
+    def library(self) -> Tensor:
+        """(K, D): every prompt is one of its tokens."""
+        return self.vectors
+
+    def coefficients(self, images: Tensor) -> Tensor:
+        """(B, K, K)."""
+        return torch.eye(len(self.vectors), device=images.device).expand(len(images), -1, -1)
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, K, D)."""
         return self.vectors.expand(len(images), -1, -1)

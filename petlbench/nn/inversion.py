@@ -58,6 +58,11 @@ class Normalisation:
         """Raw values of normalised patches (..., 3, P, P). Those of inverted tokens need not lie in [0, 1]."""
         return patches * self._channels(self.std, patches) + self._channels(self.mean, patches)
 
+    def outside(self, patches: Tensor) -> Tensor:
+        """Which values of normalised patches no picture can hold, the raw ones being outside [0, 1]."""
+        raw = self.raw(patches)
+        return (raw < 0) | (raw > 1)
+
     def clipped(self, patches: Tensor) -> Tensor:
         """What is left of normalised patches when their raw values have to lie in [0, 1]."""
         return self._of_raw(self.raw(patches).clamp(0, 1))

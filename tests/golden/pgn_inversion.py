@@ -36,9 +36,8 @@ def check(case: Case) -> None:
 
 def _check_pictures(case: Case, inversion: Inversion) -> None:
     tensors, normalisation = case.tensors, Normalisation(tuple(case.config["pixel_mean"]), tuple(case.config["pixel_std"]))
-    raw = normalisation.raw(inversion.patches)
-    _check(case, "raw_pixels", raw)
-    _check(case, "fraction_out_of_range", ((raw < 0) | (raw > 1)).float().mean())
+    _check(case, "raw_pixels", normalisation.raw(inversion.patches))
+    _check(case, "fraction_out_of_range", normalisation.outside(inversion.patches).float().mean())
     clipped = _embedded(tensors["patch_embed.weight"], tensors["patch_embed.bias"], normalisation.clipped(inversion.patches))
     _check(case, "reembedded_clipped", clipped)
     sizes = torch.linalg.vector_norm(tensors["prompts"], dim=-1)

@@ -1,0 +1,89 @@
+"""What runs against a model that takes nothing but pixels: a folder with ``tensors.safetensors`` and ``artifact.json``.
+
+The tensors are what the method learned, under ``learned.``, and ``patches`` (N, 3, P, P), the library of its tokens as normalised pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from petlbench.errors import CheckpointError
+from petlbench.records.store import write_atomically
+
+DESCRIPTION, TENSORS = "artifact.json", "tensors.safetensors"
+_LEARNED, _PATCHES = "learned.", "patches"
+
+
+class Description(BaseModel):
+    """``artifact.json``: everything that is needed beside the tensors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["petlbench-pixels-1"] = "petlbench-pixels-1"
+    config: dict[str, Any]  # of the run, resolved
+    backbone: str
+    backbone_sha256: str  # of the weights that the patches are for
+    input_size: int
+    patch_size: int  # P
+    mean: tuple[float, float, float]  # of the normalisation of images and patches
+    std: tuple[float, float, float]
+    prompts: int  # K patches beside every image
+    library_size: int  # N
+    token_width: int
+    reads: Literal["scores", "features"]  # what the model is asked for
+    class_names: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]  # per class; none where features are read
+    is_exact: bool  # whether a patch can stand for every token; else for the nearest that there is one for
+    largest_residual: float  # over the library: |token of the patch - token| / |token|
+    raw_values_outside: float  # share of the library's raw pixel values outside [0, 1]
+    tensors_sha256: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    about: Description
+    learned: dict[str, Tensor]
+    patches: Tensor  # (N, 3, P, P)
+
+
+def tensors_document(learned: dict[str, Tensor], patches: Tensor) -> tuple[bytes, str]:
+    """The content of ``tensors.safetensors`` and its SHA-256."""
+    named = {f"{_LEARNED}{name}": tensor for name, tensor in learned.items()} | {_PATCHES: patches}
+    document = save({name: tensor.detach().cpu().contiguous() for name, tensor in named.items()})
+    return document, hashlib.sha256(document).hexdigest()
+
+
+def write_artifact(folder: Path, about: Description, document: bytes) -> None:
+    """Write a folder; what describes the tensors comes last."""
+    write_atomically(folder / TENSORS, document)
+    write_atomically(folder / DESCRIPTION, about.model_dump_json(indent=1).encode() + b"\n")
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Read a folder. CheckpointError when it is none, or not as it was written."""
+    try:
+        about = Description.model_validate_json((folder / DESCRIPTION).read_bytes())
+        document = (folder / TENSORS).read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: no artifact ({error.strerror}: {error.filename}); make one with petlbench export CHECKPOINT {folder}"
+        ) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise CheckpointError(f"{folder / DESCRIPTION}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
+    if hashlib.sha256(document).hexdigest() != about.tensors_sha256:
+        raise CheckpointError(f"{folder / TENSORS}: not the file that {DESCRIPTION} describes; export again")
+    try:
+        tensors = load(document)
+        patches = tensors.pop(_PATCHES)
+    except (SafetensorError, KeyError) as error:
+        raise CheckpointError(f"{folder / TENSORS}: not a whole artifact ({error}); export again") from None
+    return Artifact(about, {name.removeprefix(_LEARNED): tensor for name, tensor in tensors.items()}, patches)

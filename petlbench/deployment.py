@@ -1,0 +1,193 @@
+"""From tokens to pixels: what a method has learned is written as patches that a model's patch embedding turns into its tokens, and evaluated both ways.
+
+Letters in shapes: B images, K prompts of an image, N tokens of a library, P patch side, S input size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.artifact import Artifact, Description, tensors_document, write_artifact
+from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.remote import RemoteBackbone
+from petlbench.checkpoint import Checkpoint
+from petlbench.config import RunConfig, load_method, resolve
+from petlbench.data.batches import Batches
+from petlbench.data.load import normalisation
+from petlbench.endpoint import ClassTexts
+from petlbench.errors import CheckpointError
+from petlbench.evaluate import as_words, check_weights, reopened
+from petlbench.learners import QueryLearner, load_into
+from petlbench.method import Deployable, QueryMethod
+from petlbench.nn.inversion import Normalisation, invert
+from petlbench.optim.precision import choose
+from petlbench.shared import EVAL_BATCH, accuracy, among, open_task, pick_device, shared_backbone
+
+CPU = torch.device("cpu")
+SUM_TOLERANCE = 1e-4  # of mixture weights that sum to one
+WAYS: dict[str, Callable[[Normalisation, Tensor], Tensor]] = {  # in which patches can be given
+    "pixels": lambda _, patches: patches,
+    "clipped": Normalisation.clipped,
+    "rounded": Normalisation.rounded,
+}
+
+
+def export_artifact(saved: Checkpoint, folder: Path) -> Description:
+    """Write what a checkpoint holds in a form that needs nothing but pixels of the model; the inversion needs its patch embedding, here.
+
+    CheckpointError when there is no such form.
+    """
+    config = resolve([*as_words(saved.config), "precision=fp32"])
+    with reopened(saved, config, CPU) as (learner, backbone):
+        assert isinstance(learner, QueryLearner) and isinstance(backbone, Backbone), "models behind HTTP give no gradients"
+        method, spec = learner.method, learner.spec
+        deployed = method.deployable()
+        if deployed is None:
+            raise CheckpointError(f"method {config.method} asks a model and has no weights of it to export")
+        if backbone.patch_size is None:
+            raise CheckpointError(f"{backbone.name} takes no patches beside an image; a ViT that is read at its class token does")
+        prompts = _checked_mixture(deployed, backbone.card.input_size, config.method)
+        embedding = backbone.vit.patch_embed.proj  # type: ignore[union-attr]
+        inversion = invert(embedding.weight, embedding.bias, deployed.library)  # type: ignore[union-attr, arg-type]
+        mean, std = normalisation(config.protocol, backbone.card.mean, backbone.card.std)
+        document, checksum = tensors_document(learner.state(), inversion.patches)
+        about = Description(
+            config=saved.config,
+            backbone=backbone.name,
+            backbone_sha256=saved.backbone_sha256,
+            input_size=backbone.card.input_size,
+            patch_size=backbone.patch_size,
+            mean=mean,  # type: ignore[arg-type]
+            std=std,  # type: ignore[arg-type]
+            prompts=prompts,
+            library_size=len(deployed.library),
+            token_width=deployed.library.shape[1],
+            reads="scores" if deployed.read is None else "features",
+            class_names=spec.class_names,
+            captions=spec.prompts(method.templates(spec.templates)) if deployed.read is None else (),
+            is_exact=inversion.is_exact,
+            largest_residual=float(inversion.residual.max()),
+            raw_values_outside=float(Normalisation(mean, std).outside(inversion.patches).float().mean()),
+            tensors_sha256=checksum,
+        )
+    write_artifact(folder, about, document)
+    return about
+
+
+@torch.no_grad()
+def _checked_mixture(deployed: Deployable, size: int, name: str) -> int:
+    """K. CheckpointError when mixing patches would not be mixing tokens."""
+    weights = deployed.coefficients(torch.zeros(1, 3, size, size))
+    total = weights.sum(dim=-1)
+    if float((total - 1).abs().max()) > SUM_TOLERANCE:
+        raise CheckpointError(
+            f"method {name} mixes tokens with weights that sum to {float(total.flatten()[0]):.2f} and not to one, so that the same mixture of "
+            "patches is not embedded to the same mixture of tokens; train with weights that do, such as a softmax"
+        )
+    return weights.shape[1]
+
+
+def evaluate_artifact(artifact: Artifact, words: list[str]) -> dict[str, Any]:
+    """Accuracy (percent) on the test split of what an artifact makes of images, by the way in which its patches are given; with a model in this
+    process also with tokens in their place, and how far the tokens of the patches are from these."""
+    about = artifact.about
+    config = resolve([*as_words(about.config), *words])
+    device = pick_device(config.execution.device)
+    if config.execution.threads:
+        torch.set_num_threads(config.execution.threads)
+    backbone, checksum = shared_backbone(config, device)
+    check_weights(about.backbone_sha256, checksum, backbone.name)
+    task = open_task(config, backbone)
+    if task.spec.class_names != about.class_names:
+        raise CheckpointError(f"it is for the classes {', '.join(about.class_names)[:60]}…, {config.task} has others")
+    test = Batches(task.test, task.transform, EVAL_BATCH, device)
+
+    def percent(scores: Tensor) -> float:
+        return accuracy(among(scores.cpu(), task.spec.scored), test.labels)
+
+    found: dict[str, Any] = {"task": config.task, "method": config.method, "backbone": backbone.name, "samples": test.image_count}
+    with _asked(artifact, config, backbone, device) as (model, deployed):
+        ways = _Ways(artifact, model, deployed, backbone if isinstance(backbone, Backbone) else None, device)
+        for images, _ in test.in_order():
+            ways.see(images)
+    found["accuracy"] = {way: percent(torch.cat(scores)) for way, scores in ways.scores.items()}
+    found |= {"raw_values_outside": ways.raw_values_outside, "is_exact": about.is_exact, "largest_residual": about.largest_residual}
+    if isinstance(backbone, Backbone):
+        saved = Checkpoint(artifact.learned, about.config, about.backbone_sha256)
+        with reopened(saved, config, device) as (learner, _):
+            found["accuracy"]["latent"] = percent(learner.predict(test))
+        found["difference"] = found["accuracy"]["pixels"] - found["accuracy"]["latent"]
+        found |= {"largest_token_error": ways.largest_error, "relative_token_error": ways.relative_errors}
+    return found
+
+
+@contextmanager
+def _asked(
+    artifact: Artifact, config: RunConfig, backbone: Backbone | RemoteBackbone, device: torch.device
+) -> Iterator[tuple[QueryModel, Deployable]]:
+    """A model that is asked about pixels only, and what is to be put beside them."""
+    kind, about = load_method(config.method)[0], artifact.about
+    assert issubclass(kind, QueryMethod), "as when it was exported"
+    method = kind(config.method_config, config.seed)
+    method.number_format = choose(config.precision, device, backbone.parameter_count)
+    endpoint = backbone.endpoint(device, method.number_format)
+    rung = Access.SCORES if about.reads == "scores" else Access.FEATURES
+    with grant(rung, endpoint, about.class_names, ClassTexts(about.captions), Meter(phase="test"), config.access) as model:
+        method.build(model)
+        load_into(method.state_dict(keep_vars=True), artifact.learned)
+        deployed = method.to(device).eval().deployable()
+        assert deployed is not None, "as when it was exported"
+        yield model, deployed
+
+
+class _Ways:
+    """Asks a model about images with patches beside them, in every way, and takes down what becomes of their tokens."""
+
+    def __init__(
+        self, artifact: Artifact, model: QueryModel, deployed: Deployable, backbone: Backbone | None, device: torch.device
+    ) -> None:
+        self._normalisation = Normalisation(artifact.about.mean, artifact.about.std)
+        self._patches = artifact.patches.to(device)
+        self._model, self._deployed, self._backbone = model, deployed, backbone
+        self.scores: dict[str, list[Tensor]] = {way: [] for way in WAYS}  # (B, C)
+        self.largest_error = 0.0  # of an entry of a token, patches as they are
+        self._errors: dict[str, list[Tensor]] = {way: [] for way in WAYS}  # (B, K): |token of the patch - token| / |token|
+        self._outside: list[Tensor] = []
+
+    @torch.no_grad()
+    def see(self, images: Tensor) -> None:
+        """Images (B, 3, S, S)."""
+        weights = self._deployed.coefficients(images)
+        patches = torch.tensordot(weights, self._patches, dims=1)  # (B, K, 3, P, P)
+        self._outside.append(self._normalisation.outside(patches).float().mean(dim=(1, 2, 3, 4)))
+        for way, kept_of in WAYS.items():
+            kept = kept_of(self._normalisation, patches)
+            self.scores[way].append(self._ask(images, kept))
+            if self._backbone is not None:
+                tokens = torch.tensordot(weights, self._deployed.library, dims=1)
+                error = self._backbone.embed_patches(kept) - tokens
+                self._errors[way].append(torch.linalg.vector_norm(error, dim=-1) / torch.linalg.vector_norm(tokens, dim=-1))
+                if way == "pixels":
+                    self.largest_error = max(self.largest_error, float(error.abs().max()))
+
+    @property
+    def raw_values_outside(self) -> float:
+        """Share of the patches' raw values that no picture can hold."""
+        return float(torch.cat(self._outside).mean())
+
+    @property
+    def relative_errors(self) -> dict[str, float]:
+        """Mean over images and tokens."""
+        return {way: float(torch.cat(errors).mean()) for way, errors in self._errors.items()}
+
+    def _ask(self, images: Tensor, patches: Tensor) -> Tensor:
+        if self._deployed.read is None:
+            return self._model.scores(images, patches=patches)
+        return self._deployed.read(self._model.features(images, patches=patches))
