@@ -1,9 +1,7 @@
-"""The commands that read results: leaderboard, show, validate."""
+"""The commands that read results: leaderboard, show."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import click
@@ -15,7 +13,6 @@ from petlbench.errors import RecordError
 from petlbench.records.aggregate import leaderboard as leaderboard_frame
 from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore
-from petlbench.records.validate import problems_of
 from petlbench.report.leaderboard import leaderboard_table, write_leaderboard
 
 OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder.")
@@ -41,24 +38,6 @@ def show(record: Path, out: Path) -> None:
             raise RecordError(f"{record}: no such file, and {len(found)} records in {out} have a run id that starts so")
         record = found[0]
     Console().print_json(read_record(record).model_dump_json())
-
-
-@click.command()
-@click.argument("records", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
-def validate(records: tuple[Path, ...], as_json: bool) -> None:
-    """Check records against the schema, their name, their predictions' hash, and recompute their accuracy. Folders are searched."""
-    paths = [path for given in records or (Path("results"),) for path in (sorted(given.rglob("*.json")) if given.is_dir() else [given])]
-    found = {str(path): problems for path in paths if (problems := problems_of(path))}
-    if as_json:
-        click.echo(json.dumps({"records": len(paths), "problems": found}))
-    else:
-        for path, problems in found.items():
-            for problem in problems:
-                click.echo(f"{path}: {problem.removeprefix(f'{path}: ')}")
-        click.echo(f"{len(paths)} records, {len(found)} with problems")
-    if found:
-        sys.exit(1)
 
 
 def write_and_show(out: Path, quiet: bool = False) -> list[str]:

@@ -139,13 +139,23 @@ def evaluate(checkpoint: Path, words: tuple[str, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("target", type=click.Path(path_type=Path))
-def export(checkpoint: Path, target: Path) -> None:
-    """Write what run … save=true learned as the weights of a plain timm model: petlbench export CHECKPOINT model.safetensors
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@click.argument("target", required=False, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder of the table.")
+def export(checkpoint: Path | None, target: Path | None, out: Path) -> None:
+    """Write all runs as one flat table, runs.csv and runs.parquet in the results folder: petlbench export
+
+    With two words, write what run … save=true learned as the weights of a plain timm model: petlbench export CHECKPOINT model.safetensors
 
     LoRA and single entries are folded into the weights, so that the model costs what the frozen one does; the head is head.weight, head.bias.
     """
+    if checkpoint is None:
+        from petlbench.records.flat import write_flat
+
+        click.echo("\n".join(str(path) for path in write_flat(out)))
+        return
+    if target is None:
+        raise click.UsageError(f"export {checkpoint} needs the file to write as well; without both it writes the table of all runs")
     from petlbench.evaluate import export_merged
 
     try:

@@ -1,0 +1,76 @@
+"""The commands for results that others are to rely on: validate, merge."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from petlbench.config import load_suite, names
+from petlbench.errors import RecordError
+from petlbench.records.merge import merge as merge_folders
+from petlbench.records.schema import read_record
+from petlbench.records.store import RecordStore
+from petlbench.records.validate import missing_cells, problems_among, problems_of
+
+
+@click.command()
+@click.argument("records", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--complete", is_flag=True, help="A run that a method lacks of its suite's tasks and seeds is a problem as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
+def validate(records: tuple[Path, ...], complete: bool, as_json: bool) -> None:
+    """Check records: schema, name and hashes, metrics recomputed from the predictions, protocol ids, budgets, runs with two results.
+
+    RECORDS are record files and results folders, by default results. Exit code 1 when something is wrong.
+    """
+    paths = [path for given in records or (Path("results"),) for path in _paths(given)]
+    problems = {path: problems_of(path) for path in paths}
+    for path, found in problems_among(paths).items():
+        problems[path] += found
+    problems = {path: found for path, found in problems.items() if found}
+    suites = {name: load_suite(name).tasks for name in names("suites")}
+    missing = missing_cells([read_record(path) for path in paths if path not in problems], suites)
+    if as_json:
+        found_by_name = {str(path): found for path, found in problems.items()}
+        click.echo(json.dumps({"records": len(paths), "problems": found_by_name, "missing": missing}))
+    else:
+        for path, found in problems.items():
+            for problem in found:
+                click.echo(f"{path}: {problem.removeprefix(f'{path}: ')}")
+        for cell in missing if complete else []:
+            click.echo(cell)
+        click.echo(f"{len(paths)} records, {len(problems)} with problems" + _missing_note(len(missing), complete))
+    if problems or (complete and missing):
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The results folder to make; must not exist.")
+def merge(folders: tuple[Path, ...], out: Path) -> None:
+    """Join results of several machines: petlbench merge results-a results-b --out results
+
+    Records are checked first. One run with different content, and protocols, data revisions or backbone weights that would share a column of
+    a table, are refused; then nothing is written.
+    """
+    merged = merge_folders(folders, out)
+    click.echo(f"{merged.records} records from {len(folders)} folders" + (f", {merged.repeated} repeated" if merged.repeated else ""))
+    click.echo(str(out))
+
+
+def _paths(given: Path) -> list[Path]:
+    """The record files that an argument stands for."""
+    if not given.is_dir():
+        return [given]
+    store = RecordStore(given)
+    if not (paths := store.paths() if store.folder.is_dir() else sorted(given.rglob("*.json"))):
+        raise RecordError(f"no records below {given}; name a results folder or record files")
+    return paths
+
+
+def _missing_note(count: int, listed: bool) -> str:
+    if not count:
+        return ""
+    return f", {count} runs missing" + ("" if listed else " of tasks or seeds that others have (--complete lists them)")

@@ -1,0 +1,101 @@
+"""Results of several machines in one folder, or a reason why they do not belong together."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from petlbench.errors import RecordError
+from petlbench.records.schema import Record, read_record
+from petlbench.records.store import RecordStore
+from petlbench.records.validate import problems_of
+
+_LISTED = 5  # of the reasons for a refusal
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did."""
+
+    records: int
+    repeated: int  # records that several folders held alike
+
+
+def merge(folders: Sequence[Path], out: Path) -> Merged:
+    """Join results folders into a new one: records with their predictions and checkpoints. ``out`` appears complete or not at all.
+
+    RecordError, with nothing written, when a record has a problem, when one run differs between folders, and when a column of a table (one
+    task on one backbone) would come to hold several protocols, revisions of the data or weights that no single folder holds together.
+    """
+    if out.exists():
+        raise RecordError(f"{out} exists already; name a new folder with --out, and add the old one to those that are merged")
+    found = [(folder, path, _trusted(path)) for folder in folders for path in _paths(folder)]
+    chosen: dict[Path, tuple[Path, Path, Record]] = {}  # place -> where it comes from
+    refused = []
+    for folder, path, record in found:
+        place = RecordStore(out).path_of(record).relative_to(out)
+        if place not in chosen:
+            chosen[place] = (folder, path, record)
+        elif chosen[place][2] != record:
+            refused.append(f"{path} and {chosen[place][1]} are one run with different content; delete one, or move it elsewhere")
+    refused += _mixtures([(folder, record) for folder, _, record in found])
+    if refused:
+        more = f"; and {len(refused) - _LISTED} more reasons" if len(refused) > _LISTED else ""
+        raise RecordError("nothing merged: " + "; ".join(refused[:_LISTED]) + more)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-merge-", dir=out.parent) as scratch:
+            results = Path(scratch) / "results"
+            for place, (folder, path, record) in chosen.items():
+                _copy(folder, path, record, results, place)
+            results.rename(out)
+    except OSError as error:
+        raise RecordError(f"cannot write {out}: {error.strerror}; free space or choose another folder with --out") from None
+    return Merged(records=len(chosen), repeated=len(found) - len(chosen))
+
+
+def _paths(folder: Path) -> list[Path]:
+    if not (paths := RecordStore(folder).paths()):
+        raise RecordError(f"no records below {folder / 'records'}; name results folders, such as results")
+    return paths
+
+
+def _trusted(path: Path) -> Record:
+    """A record in good order."""
+    if problems := problems_of(path):
+        raise RecordError(f"{path}: {problems[0].removeprefix(f'{path}: ')}; repair or delete it (petlbench validate lists all problems)")
+    return read_record(path)
+
+
+def _mixtures(found: Sequence[tuple[Path, Record]]) -> list[str]:
+    """What would share a column of a table and must not: values that no folder held together before."""
+    held: dict[tuple[str, str, str], dict[Path, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for folder, record in found:
+        if not record.has_result:
+            continue
+        values = {"protocol": record.protocol.id, "data revision": record.task_revision, "backbone weights": record.backbone.sha256[:12]}
+        for what, value in values.items():
+            held[record.task, record.backbone.name, what][folder].add(value)
+    mixtures = []
+    for (task, backbone, what), by_folder in held.items():
+        together = set().union(*by_folder.values())
+        if together not in by_folder.values():
+            named = ", ".join(f"{' and '.join(sorted(values))} in {folder}" for folder, values in by_folder.items())
+            mixtures.append(f"{task} on {backbone} would mix {what}: {named}")
+    return mixtures
+
+
+def _copy(folder: Path, path: Path, record: Record, results: Path, place: Path) -> None:
+    """Copy a record and what it names."""
+    target = results / place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
+    if record.predictions is not None:
+        shutil.copyfile(path.parent / record.predictions.file, target.parent / record.predictions.file)
+    if record.checkpoint is not None and (checkpoint := folder / record.checkpoint).is_file():
+        (results / record.checkpoint).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(checkpoint, results / record.checkpoint)
