@@ -28,6 +28,7 @@ _COMMANDS = {
     "merge": ("petlbench.cli.trust:merge", "Join results of several machines."),
     "published": ("petlbench.cli.published:published", "List numbers that papers print, with their sources."),
     "audit": ("petlbench.cli.published:audit", "Recompute the averages of a table."),
+    "table": ("petlbench.cli.published:table", "Write a paper's table with our runs beside its numbers."),
     "new-method": ("petlbench.cli.authoring:new_method", "Write a working plugin to start from."),
     "pretrain": ("petlbench.cli.authoring:pretrain", "Train the embedded backbone again."),
 }

@@ -1,9 +1,10 @@
-"""The commands about published numbers: published, audit."""
+"""The commands about published numbers: published, audit, table."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from petlbench.cli.console import table_console
 from petlbench.errors import ConfigError, TableError, did_you_mean
@@ -35,7 +36,7 @@ def published(words: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     A word selects by part of a name (suite, dataset and shots: by the whole of it); method= also takes the name that a method has here. Without
     words the printed tables are listed. Kind says how a number was seen; what is not primary is a copy of the number.
     """
-    found = printed.select(printed.published(), _filters(words))
+    found = printed.select(printed.published(), _pairs(words, _FILTERS))
     if not found:
         raise TableError(f"no published number with {' '.join(words)} (petlbench published lists the tables)")
     if as_json:
@@ -82,14 +83,48 @@ def audit(file: Path | None, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _filters(words: Sequence[str]) -> dict[str, str]:
-    filters = {}
+@click.command()
+@click.argument("paper")
+@click.argument("words", nargs=-1, metavar="[backbone=NAME] [protocol=NAME]")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder.")
+@click.option("--seeds", help="Only these seeds: 0,1,2")
+@click.option("--partial", is_flag=True, help="Averages over the columns that all rows have, where others are missing.")
+def table(paper: str, words: tuple[str, ...], out: Path, seeds: str | None, partial: bool) -> None:
+    """Write a paper's table with our runs beside its numbers: petlbench table blackvip|craft|pgn|spt|vpt
+
+    Writes OUT/tables/PAPER-PART.{csv,md,tex} in the paper's rows and columns: mean ± standard deviation over seeds, the published number, the
+    difference. One backbone (the paper's unless backbone=NAME) and one protocol stand in a table.
+    """
+    from petlbench.records.store import RecordStore
+    from petlbench.report.paper_cells import fill
+    from petlbench.report.paper_files import write_table
+    from petlbench.report.paper_runs import Choice
+    from petlbench.report.paper_tables import load_table
+
+    shape = load_table(paper)
+    chosen = _pairs(words, ("backbone", "protocol"))
+    choice = Choice(chosen.get("backbone"), chosen.get("protocol"), _seeds(seeds), partial)
+    for path in write_table(out / "tables", paper, fill(shape, RecordStore(out).read(), printed.published(), choice)):
+        click.echo(str(path))
+
+
+def _seeds(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ConfigError(f"--seeds must be numbers such as 0,1,2, got {text!r}")
+    return tuple(map(int, text.split(",")))
+
+
+def _pairs(words: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """Words of the form key=text."""
+    pairs = {}
     for word in words:
         key, equals, text = word.partition("=")
-        if not equals or key not in _FILTERS:
-            raise ConfigError(f"'{word}' is not of the form key=text with one of {', '.join(_FILTERS)}.{did_you_mean(key, _FILTERS)}")
-        filters[key] = text
-    return filters
+        if not equals or key not in known:
+            raise ConfigError(f"'{word}' is not of the form key=text with one of {', '.join(known)}.{did_you_mean(key, known)}")
+        pairs[key] = text
+    return pairs
 
 
 def _as_row(number: printed.PublishedNumber) -> dict[str, str]:
@@ -123,9 +158,9 @@ def _show(rows: Sequence[Mapping[str, str]]) -> None:
     """A table of rows with the same keys; nothing of no rows."""
     if not rows:
         return
-    table = Table(box=None, pad_edge=False)
+    grid = RichTable(box=None, pad_edge=False)
     for column in rows[0]:
-        table.add_column(column, overflow="fold")
+        grid.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row.values())
-    table_console().print(table)
+        grid.add_row(*row.values())
+    table_console().print(grid)

@@ -1,7 +1,7 @@
 """Which averages tables print over a suite, and what exactly each is the mean of.
 
-configs/tables/averages.yaml says it for each suite. VTAB-1k has two overall averages in the literature: over its 19 tasks, and over the means of
-its three groups.
+configs/tables/averages.yaml says it for each suite by the groups of the suite's YAML. VTAB-1k has two overall averages in the literature: over its
+19 tasks, and over the means of its three groups.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from decimal import Decimal
 from functools import cache
 from typing import TypeVar
 
-from petlbench.config import load_yaml
+from petlbench.config import load_suite, load_yaml
+from petlbench.errors import TableError, did_you_mean
 
 Value = TypeVar("Value", float, Decimal)
 
@@ -66,19 +67,34 @@ def _mean(values: list[Value]) -> Value:
 
 @cache
 def column_groups() -> dict[str, dict[str, tuple[str, ...]]]:
-    """Suite -> group -> its datasets, in the order of the papers' columns."""
-    suites = load_yaml("tables", "averages")
-    return {suite: {group: tuple(datasets) for group, datasets in parts["groups"].items()} for suite, parts in suites.items()}
+    """Of the suites that papers have tables of: suite -> group -> its datasets, in the order of the columns."""
+    groups = {}
+    for name in load_yaml("tables", "averages"):
+        suite = load_suite(name)
+        named = suite.groups or {"all": suite.tasks}
+        groups[name] = {group: tuple(task.partition("/")[2] for task in tasks) for group, tasks in named.items()}
+    return groups
 
 
 @cache
 def averages_of(suite: str) -> tuple[Average, ...]:
-    """The averages that tables print over a suite; none for a suite that is not ours."""
+    """The averages that papers print over a suite; none for any other set of datasets."""
     groups = column_groups().get(suite)
     if groups is None:
         return ()
-    named = load_yaml("tables", "averages")[suite]["averages"]
-    return tuple(
-        Average(name, tuple(tuple(dataset for group in joined for dataset in groups[group]) for joined in parts))
-        for name, parts in named.items()
-    )
+    averages = []
+    for name, parts in load_yaml("tables", "averages")[suite].items():
+        for group in (group for joined in parts for group in joined):
+            check_column(group, suite, f"configs/tables/averages.yaml: {name}")
+        averages.append(
+            Average(name, tuple(tuple(dataset for group in joined for dataset in groups.get(group, (group,))) for joined in parts))
+        )
+    return tuple(averages)
+
+
+def check_column(name: str, suite: str, where: str) -> None:
+    """TableError unless a name is that of a group or of a dataset of the suite."""
+    groups = column_groups()[suite]
+    known = {*groups, *(dataset for group in groups.values() for dataset in group)}
+    if name not in known:
+        raise TableError(f"{where}: {suite} has no group or dataset '{name}'.{did_you_mean(name, known)}")

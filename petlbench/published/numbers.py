@@ -96,11 +96,16 @@ def published() -> tuple[PublishedNumber, ...]:
 
 def name_of(number: PublishedNumber) -> MethodName:
     """What the method of a number is here. TableError when methods.csv does not say."""
+    return method_name(number.paper, number.suite, number.method, number.table)
+
+
+def method_name(paper: str, suite: str, method: str, table: str = "") -> MethodName:
+    """What a printed name is here, in one table of a paper or in all that have no line of their own. TableError when methods.csv does not say."""
     known = _method_names()
-    for table in (number.table, ""):
-        if (key := (number.paper, number.suite, table, number.method)) in known:
+    for key in ((paper, suite, table, method), (paper, suite, "", method)):
+        if key in known:
             return known[key]
-    raise TableError(f"results/published/{METHODS_FILE} lacks {number.method!r} of {number.paper} on {number.suite}; add a line")
+    raise TableError(f"results/published/{METHODS_FILE} lacks {method!r} of {paper} on {suite}; add a line")
 
 
 @cache

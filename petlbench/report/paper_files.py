@@ -1,0 +1,192 @@
+"""A filled paper table as CSV, as Markdown and as LaTeX with booktabs. Numbers are rounded here and nowhere before."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from petlbench.records.store import write_atomically
+from petlbench.report.paper_cells import KINDS, OFF_PROTOCOL, Cell, FilledRow, FilledTable
+
+MISSING = "–"
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "|": "\\textbar{}",
+    "±": "$\\pm$",
+    "−": "$-$",
+    "–": "--",
+    "†": "$^{\\dagger}$",
+}
+_PACKAGES = "% \\usepackage[T1]{fontenc}, \\usepackage{booktabs}, \\usepackage{graphicx}"
+
+
+def write_table(folder: Path, name: str, panels: dict[str, FilledTable]) -> list[Path]:
+    """Write every panel in every format, as FOLDER/NAME-PANEL.{csv,md,tex}; returns the paths."""
+    paths = []
+    for panel, table in panels.items():
+        for suffix, text in (("csv", as_csv(table)), ("md", as_markdown(table)), ("tex", as_latex(table, f"tab:{name}-{panel}"))):
+            paths.append(folder / f"{name}-{panel}.{suffix}")
+            write_atomically(paths[-1], text.encode())
+    return paths
+
+
+def as_csv(table: FilledTable) -> str:
+    """A row per row of the table, eight columns per column of it; numbers in full, missing ones empty."""
+    rows = []
+    for row in table.rows:
+        values: dict[str, Any] = {"method": row.label, "ours": row.method, "shots": row.shots, "in_paper": row.is_in_paper}
+        for column in table.columns:
+            values |= {f"{column.name} {key}": value for key, value in _values(row.cells[column.name]).items()}
+        rows.append(values)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def as_markdown(table: FilledTable) -> str:
+    """The caption and the table; a method has a line for ours, one for the published numbers and one for the differences."""
+    has_groups = any(column.group for column in table.columns)
+    headings = [f"{column.group}: {column.heading}" if has_groups and column.group else column.heading for column in table.columns]
+    stubs, lines = _stubs(table), []
+    for row in table.rows:
+        for i, (what, cells) in enumerate(_lines(row, table)):
+            lines.append([*(stub if i == 0 else "" for stub in _names(row, table)), what, *cells])
+    escaped = [[_as_markdown(cell) for cell in line] for line in lines]
+    alignment = ["left"] * (len(stubs) + 1) + ["right"] * len(headings)
+    grid = tabulate(escaped, [*stubs, "", *headings], tablefmt="pipe", disable_numparse=True, colalign=alignment)
+    return f"{_as_markdown(table.caption)}\n\n{grid}\n"
+
+
+def as_latex(table: FilledTable, label: str) -> str:
+    """A table* environment for booktabs, scaled to the width of the text; the same lines as in Markdown."""
+    stubs = [*_stubs(table), ""]
+    above, rules, at = [" & " * (len(stubs) - 1)], [], len(stubs) + 1
+    for group, columns in groupby(table.columns, key=lambda column: column.group):
+        width = len(list(columns))
+        above.append(f"\\multicolumn{{{width}}}{{c}}{{{as_latex_text(group)}}}")
+        rules += [f"\\cmidrule(lr){{{at}-{at + width - 1}}}"] if group else []
+        at += width
+    headings = [*map(as_latex_text, stubs), *(f"\\rotatebox{{90}}{{{as_latex_text(column.heading)}}}" for column in table.columns)]
+    body: list[str] = []
+    for i, row in enumerate(table.rows):
+        if i and not row.is_in_paper and table.rows[i - 1].is_in_paper:
+            body.append("\\midrule")
+        for j, (what, cells) in enumerate(_lines(row, table)):
+            names = [name if j == 0 else "" for name in _names(row, table)]
+            body.append(" & ".join(map(as_latex_text, [*names, what, *cells])) + " \\\\")
+    return "\n".join(
+        [
+            _PACKAGES,
+            "\\begin{table*}[t]",
+            f"\\caption{{{as_latex_text(table.caption)}}}",
+            f"\\label{{{label}}}",
+            "\\centering",
+            "\\resizebox{\\textwidth}{!}{%",
+            f"\\begin{{tabular}}{{{'l' * len(stubs)}{'r' * len(table.columns)}}}",
+            "\\toprule",
+            *([" & ".join(above) + " \\\\", " ".join(rules)] if rules else []),
+            " & ".join(headings) + " \\\\",
+            "\\midrule",
+            *body,
+            "\\bottomrule",
+            "\\end{tabular}}",
+            "\\end{table*}",
+            "",
+        ]
+    )
+
+
+def as_latex_text(text: str) -> str:
+    """Text as LaTeX prints it: specials escaped, control characters blank, letters that a T1 font lacks by their number."""
+    return "".join(_LATEX.get(character) or _latex_character(character) for character in text)
+
+
+def _latex_character(character: str) -> str:
+    if unicodedata.category(character).startswith(("C", "Z")):
+        return " "
+    is_in_t1 = character.isascii() or (character.isalpha() and ord(character) < 0x180)
+    return character if is_in_t1 else f"[U+{ord(character):04X}]"
+
+
+def _as_markdown(text: str) -> str:
+    """Text that Markdown neither marks up nor takes for HTML or for another column."""
+    return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def _stubs(table: FilledTable) -> list[str]:
+    return ["method", "shots"] if _has_shots(table) else ["method"]
+
+
+def _names(row: FilledRow, table: FilledTable) -> list[str]:
+    label = row.label if row.is_in_paper else f"{row.label} (not in the paper)"
+    return [label, row.shots] if _has_shots(table) else [label]
+
+
+def _has_shots(table: FilledTable) -> bool:
+    return len({row.shots for row in table.rows} - {"0"}) > 1
+
+
+def _lines(row: FilledRow, table: FilledTable) -> list[tuple[str, list[str]]]:
+    """What is told of a row, each with its cells: ours where we have the method, published where the paper has it, differences if there are any."""
+    cells = [row.cells[column.name] for column in table.columns]
+    decimals = _decimals(table)
+    lines = [("ours", [_ours(cell, decimals) for cell in cells])] if row.method else []
+    if row.is_in_paper:
+        lines.append(("published", [_published(cell) for cell in cells]))
+    if any(cell.difference is not None for cell in cells):
+        lines.append(("difference", [_signed(cell.difference, decimals) for cell in cells]))
+    return lines
+
+
+def _decimals(table: FilledTable) -> int:
+    """As many as are printed for the most, 1 where nothing is."""
+    printed = [cell.printed.value.as_tuple().exponent for row in table.rows for cell in row.cells.values() if cell.printed]
+    return max([1, *(-exponent for exponent in printed if isinstance(exponent, int))])
+
+
+def _ours(cell: Cell, decimals: int) -> str:
+    if cell.ours is None:
+        return MISSING
+    spread = "" if cell.ours.std is None else f" ± {cell.ours.std:.{decimals}f}"
+    return f"{cell.ours.mean:.{decimals}f}{spread} ({cell.ours.repetitions})" + (OFF_PROTOCOL if cell.ours.is_off_protocol else "")
+
+
+def _published(cell: Cell) -> str:
+    if cell.printed is None:
+        return MISSING
+    spread = "" if cell.printed.std is None else f" ± {cell.printed.std}"
+    kind = KINDS[cell.printed.kind]
+    return f"{cell.printed.value}{spread}" + (f" {kind}" if kind else "")
+
+
+def _signed(difference: float | None, decimals: int) -> str:
+    return MISSING if difference is None else f"{difference:+.{decimals}f}".replace("-", "−")
+
+
+def _values(cell: Cell) -> dict[str, Any]:
+    """A cell's numbers for CSV."""
+    ours, printed = cell.ours, cell.printed
+    return {
+        "ours": ours.mean if ours else "",
+        "std": ours.std if ours and ours.std is not None else "",
+        "seeds": ours.repetitions if ours else "",
+        "published": printed.value if printed else "",
+        "published std": printed.std if printed and printed.std is not None else "",
+        "published kind": printed.kind if printed else "",
+        "difference": "" if cell.difference is None else cell.difference,
+        "off protocol": ours.is_off_protocol if ours else "",
+    }
