@@ -10,8 +10,9 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, TypeAdapter, ValidationError, model_validator
 
+from petlbench.data.fetch import Fetch
 from petlbench.errors import DataError
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same rules, ten times as fast where it was compiled
@@ -69,15 +70,6 @@ class ImagenetFiles(_Strict):
     numbered: bool = False  # class folders are named after the label, not the WordNet id
 
 
-class Torchvision(_Strict):
-    """What torchvision has."""
-
-    class_name: str = Field(alias="class")
-    download: bool  # whether it fetches the files
-    folder: str | None = None  # below the data root, where the class makes one
-    md5: dict[str, str] = Field(default_factory=dict)  # file -> checksum
-
-
 class Dataset(_Strict):
     """A dataset and its entries in suites."""
 
@@ -90,16 +82,10 @@ class Dataset(_Strict):
     coop: CoopFiles | None = None
     vpt_fgvc: VptFiles | None = None
     imagenet: ImagenetFiles | None = None
-    torchvision: Torchvision | None = None
     urls: tuple[str, ...] = ()
     mirrors: tuple[str, ...] = ()  # seen to exist, never used unasked
     terms: str | None = None
     suites: dict[str, SuiteEntry]
-
-    @property
-    def is_downloadable(self) -> bool:
-        """Whether ``petlbench data prepare`` can fetch it."""
-        return self.torchvision is not None and self.torchvision.download and "torchvision" in self.layouts
 
     def class_count(self, entry: SuiteEntry) -> int:
         """C in a suite."""
@@ -158,6 +144,11 @@ def wordnet_ids() -> tuple[str, ...]:
     return _class_names().wordnet_ids
 
 
+def downloads(dataset: str) -> tuple[Fetch, ...]:
+    """What ``petlbench data prepare`` fetches for a dataset; nothing where people have to fetch it."""
+    return _downloads().get(dataset, ())
+
+
 def subset(key: str) -> tuple[int, ...]:
     """The labels of ImageNet that a test set of fewer classes has."""
     return _class_names().subsets[key]
@@ -178,6 +169,14 @@ def _class_names() -> _ClassNames:
     return _validated(_ClassNames, _parsed("classnames"), "classnames")
 
 
+@lru_cache(maxsize=1)
+def _downloads() -> dict[str, tuple[Fetch, ...]]:
+    try:
+        return TypeAdapter(dict[str, tuple[Fetch, ...]]).validate_python(_parsed("downloads"))
+    except ValidationError as error:
+        raise _broken("downloads", error) from None
+
+
 def _parsed(name: str) -> dict[str, Any]:
     text = (files("petlbench.datasets.facts") / f"{name}.yaml").read_text(encoding="utf-8")
     return dict(yaml.load(text, Loader=_Loader))  # a safe loader, either way
@@ -187,5 +186,9 @@ def _validated(model: type[_M], values: dict[str, Any], name: str) -> _M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"datasets/facts/{name}.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise _broken(name, error) from None
+
+
+def _broken(name: str, error: ValidationError) -> DataError:
+    first = error.errors()[0]
+    return DataError(f"datasets/facts/{name}.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}")

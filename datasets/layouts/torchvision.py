@@ -122,7 +122,7 @@ def _sun397(folder: Path, entry: SuiteEntry) -> Original | None:
         return Original(images, {"all": Files(images, names, np.repeat(np.arange(len(classes)), [len(files) for _, files in found]))})
     parts: dict[str, Listing] = {}
     for part, name in (("trainval", "Training_01.txt"), ("test", "Testing_01.txt")):
-        file = next((place / name for place in (images, folder) if (place / name).is_file()), None)
+        file = next((place / name for place in (images, folder, folder / "SUN397_Partitions") if (place / name).is_file()), None)
         if file is None:
             return None
         paths = read_text(file).split()

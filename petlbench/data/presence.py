@@ -47,7 +47,7 @@ def presence(name: str, root: Path | None) -> Presence:
         return Presence(name, "broken", str(error))
     if location is not None:
         return Presence(name, "present", f"{location.root} ({location.layout})")
-    return Presence(name, "downloadable" if target.is_downloadable else "manual", " or ".join(target.expected()))
+    return Presence(name, "downloadable" if target.downloads else "manual", " or ".join(target.expected()))
 
 
 def missing_error(absent: Sequence[Presence], of: int, root: Path | None) -> DataError:

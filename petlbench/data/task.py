@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from petlbench.data.fetch import Fetch
 from petlbench.errors import DataError
 from petlbench.registry import Registry
 
@@ -88,7 +89,8 @@ class DiskTask:
     sizes: dict[str, int]  # split, or trainval -> number of images, as far as known
     template: str | None
     expected: Callable[[], tuple[str, ...]]  # the files that are looked for below the data root, one text per layout
-    is_downloadable: bool  # whether ``petlbench data prepare`` fetches it
+    downloads: tuple[Fetch, ...]  # what ``petlbench data prepare`` fetches; nothing where people have to
+    is_lossless: bool  # the published images are no JPEGs
     source: str  # where people get it from
     locate: Callable[[Path], Location | None]  # below a data root; no image is opened. DataError when it is there and broken
     open: Callable[[Path], TaskSpec]  # of a data root that it was located in
