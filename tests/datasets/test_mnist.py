@@ -1,0 +1,146 @@
+"""Biased-MNIST and Loc-MNIST over small idx files that lie as MNIST does."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from petlbench.data.load import find_task, load_task
+from petlbench.data.task import TaskSpec
+from petlbench.datasets._digits import COLOURS
+from petlbench.datasets.mnist import read_idx
+from petlbench.errors import DataError
+from petlbench.settings import Protocol
+
+COUNTS = {"train": 600, "t10k": 300}
+TASKS = ["biased_mnist", "biased_mnist_hard", "loc_mnist", "loc_mnist_1to4"]
+
+
+def idx(array: NDArray[np.uint8]) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape) + array.tobytes()
+
+
+def digits(part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Images whose first pixel row says which they are: none is twice. Two thirds of the pixels are empty."""
+    count = COUNTS[part]
+    rng = np.random.default_rng(count)
+    images = rng.integers(1, 256, (count, 28, 28), dtype=np.uint8) * (rng.random((count, 28, 28)) < 1 / 3)
+    return images.astype(np.uint8), (np.arange(count) % 10).astype(np.uint8)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root with MNIST, a part of it packed."""
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part in COUNTS:
+        images, labels = digits(part)
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images), 1))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+    return tmp_path
+
+
+def opened(name: str, root: Path) -> TaskSpec:
+    return find_task(f"blackvip16/{name}", root)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_image_of_mnist_is_there_once_with_its_class(name: str, root: Path) -> None:
+    spec = opened(name, root)
+    labels = {split: spec.source(split).labels for split in ("train", "val", "test")}
+    assert np.bincount(labels["test"]).tolist() == [30] * 10
+    if name.startswith("biased"):
+        assert np.bincount(labels["train"]).tolist() == [60] * 10 and np.bincount(labels["val"]).tolist() == [6] * 10
+        assert spec.val_in_train is not None
+        assert np.array_equal(labels["train"][spec.val_in_train], labels["val"])
+    else:
+        assert np.bincount(labels["train"]).tolist() == [48] * 10 and np.bincount(labels["val"]).tolist() == [12] * 10
+
+
+@pytest.mark.parametrize(("name", "rho"), [("biased_mnist", (0.8, 0.2)), ("biased_mnist_hard", (0.9, 0.1))])
+def test_colours_go_with_the_class_as_often_as_the_variant_says(name: str, rho: tuple[float, float], root: Path) -> None:
+    spec = opened(name, root)
+    for split, part, share in (("train", "train", rho[0]), ("test", "t10k", rho[1])):
+        source = spec.source(split)
+        known = {(image > 0).tobytes(): int(label) for image, label in zip(*digits(part), strict=True)}
+        own = 0
+        for index, label in enumerate(source.labels):
+            image = source.decode(index)
+            is_glyph = (image == 255).all(-1)
+            assert known[is_glyph.tobytes()] == label
+            [colour] = np.unique(image[~is_glyph], axis=0)
+            own += int((COLOURS[label] == colour).all())
+        assert own == sum(int(count * share) for count in np.bincount(source.labels))
+
+
+@pytest.mark.parametrize(("name", "side"), [("loc_mnist", 28), ("loc_mnist_1to4", 112)])
+def test_the_digit_touches_the_border_and_the_distractor_covers_the_centre(name: str, side: int, root: Path) -> None:
+    source = opened(name, root).source("test")
+    images, labels = digits("t10k")
+    for index in range(0, 300, 40):
+        image = source.decode(index)
+        assert image.shape == (224, 224, 3) and (image[..., 0] == image[..., 1]).all()
+        grey = image[..., 0].astype(int)
+        own = images[labels == source.labels[index]].astype(int)
+        places = [(row, col) for row in range(197) for col in range(197) if row in (0, 196) or col in (0, 196)]
+        densest = max(places, key=lambda place: grey[place[0] : place[0] + 28, place[1] : place[1] + 28].sum())
+        found = grey[densest[0] : densest[0] + 28, densest[1] : densest[1] + 28]
+        assert np.abs(own - found).mean((1, 2)).min() < 8, "no digit of the class is at the border"  # JPEG changes it a little
+        centre = slice(112 - side // 2, 112 + side // 2)
+        assert grey[centre, centre].mean() > 30
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("shots", [None, 16])
+@pytest.mark.parametrize("name", ["biased_mnist", "loc_mnist"])
+def test_no_image_that_validates_is_trained_on(name: str, shots: int | None, root: Path) -> None:
+    task = load_task(opened(name, root), Protocol(shots=shots), 28, (0.0,) * 3, (1.0,) * 3)
+    splits = [{image.tobytes() for image in np.asarray(split.images)} for split in (task.train, task.val)]
+    assert not splits[0] & splits[1]
+    assert len(task.train) == (16 * 10 if shots else {"biased_mnist": 540, "loc_mnist": 480}[name])
+
+
+def test_another_file_is_another_revision_and_the_same_files_are_the_same(root: Path) -> None:
+    before = opened("biased_mnist", root).revision
+    assert opened("biased_mnist", root).revision == before != opened("biased_mnist_hard", root).revision
+    labels = digits("t10k")[1]
+    (root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(idx(labels[::-1].copy()))
+    assert opened("biased_mnist", root).revision != before
+
+
+def test_without_the_files_the_message_names_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)blackvip16/loc_mnist is not there.*MNIST/raw/train-images-idx3-ubyte"):
+        opened("loc_mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda data: data[:-1], r"labels-idx1-ubyte says it holds 300 bytes, and it holds 299; download it again"),
+        (lambda data: b"<html>", r"labels-idx1-ubyte is no idx file of 1 dimensions; download it again"),
+        (lambda data: b"", r"labels-idx1-ubyte is no idx file of 1 dimensions"),
+        (lambda data: data.replace(b"\x07", b"\x0a"), r"are not 28 x 28 images and their labels 0 to 9"),
+        (None, r"has no t10k-labels-idx1-ubyte and no t10k-labels-idx1-ubyte.gz; MNIST is four files"),
+    ],
+)
+def test_a_broken_file_is_named(change: Callable[[bytes], bytes] | None, expected: str, root: Path) -> None:
+    path = root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    data = path.read_bytes()
+    path.unlink()
+    if change is not None:
+        path.write_bytes(change(data))
+    with pytest.raises(DataError, match=expected):
+        opened("biased_mnist", root)
+
+
+def test_a_packed_file_that_is_cut_off_is_named(root: Path) -> None:
+    path = root / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz cannot be read .*; download it again"):
+        read_idx(path, 3)
