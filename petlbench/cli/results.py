@@ -14,14 +14,19 @@ from petlbench.records.aggregate import leaderboard as leaderboard_frame
 from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore
 from petlbench.report.leaderboard import leaderboard_table, write_leaderboard
+from petlbench.report.page import keep_page
 
+_WATCH = "While a bench runs: write leaderboard.html again when records change, by default every 10 s; Ctrl-C ends with all tables."
 OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder.")
 
 
 @click.command()
 @OUT
-def leaderboard(out: Path) -> None:
-    """Write leaderboard.csv, leaderboard.md and the plots from all records, and show the table."""
+@click.option("--watch", type=click.FloatRange(min=1), is_flag=False, flag_value=10.0, metavar="[SECONDS]", help=_WATCH)
+def leaderboard(out: Path, watch: float | None) -> None:
+    """Write leaderboard.csv, .md and .html and the plots from all records, and show the table."""
+    if watch is not None:
+        keep_page(out, suite_tasks(), watch, click.echo)
     if not RecordStore(out).paths():
         raise RecordError(f"no records below {out / 'records'}; run petlbench bench first, or name another folder with --out")
     write_and_show(out)
@@ -40,9 +45,14 @@ def show(record: Path, out: Path) -> None:
     Console().print_json(read_record(record).model_dump_json())
 
 
+def suite_tasks() -> dict[str, tuple[str, ...]]:
+    """The tasks of every suite there is, in order."""
+    return {name: load_suite(name).tasks for name in names("suites")}
+
+
 def write_and_show(out: Path, quiet: bool = False) -> list[str]:
     """Write everything that a leaderboard consists of; print the table and the paths unless quiet. Returns the paths."""
-    suites = {name: load_suite(name).tasks for name in names("suites")}
+    suites = suite_tasks()
     written = write_leaderboard(out, suites)
     if not quiet:
         table_console().print(leaderboard_table(leaderboard_frame(RecordStore(out).read(), suites)))

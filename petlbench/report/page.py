@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -13,7 +15,7 @@ from typing import Any
 
 from petlbench.published.numbers import published
 from petlbench.records.schema import Record
-from petlbench.records.store import write_atomically
+from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report.page_data import page_data
 
 _SCRIPTS = ("charts.js", "tables.js", "page.js")  # one script, in this order
@@ -24,6 +26,20 @@ def write_page(results: Path, records: Sequence[Record], suites: Mapping[str, Se
     path = results / "leaderboard.html"
     write_atomically(path, page_html(page_data(records, suites, published()), refresh_seconds).encode())
     return path
+
+
+def keep_page(results: Path, suites: Mapping[str, Sequence[str]], seconds: float, tell: Callable[[str], None]) -> None:
+    """Write the page again whenever records changed, looking every so many seconds, until KeyboardInterrupt; an open one follows by itself."""
+    store = RecordStore(results)
+    seen: dict[Path, int] | None = None
+    with suppress(KeyboardInterrupt):
+        while True:
+            found = {path: path.stat().st_mtime_ns for path in store.paths()}
+            if found != seen:
+                path = write_page(results, list(store.read()), suites, seconds)
+                tell(f"{path} (records: {len(found)}); looks again every {seconds:g} s, Ctrl-C ends")
+                seen = found
+            time.sleep(seconds)
 
 
 def page_html(data: Mapping[str, Any], refresh_seconds: float | None = None) -> str:

@@ -16,9 +16,11 @@ from petlbench.published.averages import Average, averages_of, flat
 from petlbench.published.numbers import ACCURACY, ORACLE, PublishedNumber, name_of
 from petlbench.records.aggregate import BOXES, COST_COLUMNS, comparable_parts, leaderboard, runs_behind, runs_frame, task_columns
 from petlbench.records.schema import Record
-from petlbench.records.statistics import Comparison, compare
+from petlbench.records.statistics import Comparison, compare, row_names
 from petlbench.records.store import RecordStore
 from petlbench.report.plots import task_labels
+
+_PAIR = ["method", "other", "difference", "difference_low", "difference_high", "wins", "ties", "losses", "p_holm"]
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,13 @@ def _part(part: pd.DataFrame, behind: pd.DataFrame, material: _Material) -> dict
     comparison = compare(behind, tasks)
     intervals = {str(line["method"]): [line["mean_low"], line["mean_high"]] for _, line in comparison.methods.iterrows()}
     rows = []
-    for _, line in part.iterrows():
+    for (_, line), compared_as in zip(part.iterrows(), row_names(part), strict=True):
         own = behind[(behind["method"] == line["method"]) & (behind["access"] == line["access"])]
-        is_alone = (part["method"] == line["method"]).sum() == 1
-        compared_as = line["method"] if is_alone else f"{line['method']} at {line['access']}"
         rows.append(
             {
                 **_row(line, tasks, averages),
                 "is_oracle": bool((own["selection"] == "oracle_test").any()),
+                "compared_as": compared_as,
                 "interval": intervals.get(compared_as),
                 "runs": [_run(run, tasks, material) for _, run in own.iterrows()],
             }
@@ -97,7 +98,7 @@ def _row(line: pd.Series[Any], tasks: Sequence[str], averages: Sequence[Average]
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    """Mean ranks and what Nemenyi's test does not tell apart, for a critical-difference diagram; groups index the methods."""
+    """Mean ranks and what Nemenyi's test does not tell apart, for a critical-difference diagram, and every pair; groups index the methods."""
     friedman = comparison.friedman
     ranked = comparison.methods.sort_values("mean_rank", kind="stable")
     names = ranked["method"].to_list()
@@ -107,6 +108,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "critical_difference": friedman.critical_difference if friedman else None,
         "friedman_p": friedman.p if friedman else None,
         "groups": [[names.index(method) for method in group] for group in friedman.groups] if friedman else [],
+        "pairs": comparison.pairs[_PAIR].to_numpy().tolist(),
         "left_out": list(comparison.left_out),
         "warnings": list(comparison.warnings),
     }

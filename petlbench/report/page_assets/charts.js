@@ -49,13 +49,13 @@ function mark(box, x, y, radius = 5) {
   return svg("path", { d: paths[box], class: `mark ${box.replace(" ", "-")}` });
 }
 
-/** Round numbers from below the lowest to above the highest value. */
+/** Round numbers from below the lowest to above the highest value, at least two. */
 function ticksOver(low, high, most) {
   const rough = Math.max(high - low, 1) / most;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
   const first = Math.floor(low / step);
-  return Array.from({ length: Math.ceil(high / step) - first + 1 }, (_, i) => (first + i) * step);
+  return Array.from({ length: Math.max(Math.ceil(high / step) - first, 1) + 1 }, (_, i) => (first + i) * step);
 }
 
 function chart(width, height, label, ...children) {

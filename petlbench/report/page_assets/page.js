@@ -105,10 +105,11 @@ function showDetails() {
     if (dialog.open) dialog.close();
     return;
   }
-  if (!dialog.open) dialog.showModal();
+  dialog.open || dialog.showModal(); // it has a width from then on
   const close = element("button", { type: "button", class: "close", onclick: () => dialog.close() }, "Close");
   const contents = found.row.is_published ? publishedDetails(found.part, found.row) : ourDetails(found.part, found.row, dialog.clientWidth - 40);
   dialog.replaceChildren(close, element("h2", { id: "details_title" }, found.row.method), ...contents);
+  close.focus();
   dialog.scrollTop = 0;
 }
 
@@ -127,6 +128,7 @@ function ourDetails(part, row, width) {
     element("p", { class: "note" }, `One mark per run, a stroke at the mean of a task${reference ? ", a ring at the published value" : ""}.`),
     seedDots(part, row, reference, width),
     ...(reference ? [element("h3", {}, "Published"), ...publishedDetails(part, reference)] : []),
+    ...againstOthers(part, row),
     element("h3", {}, "Records"),
     recordTable(part, row),
     element("h3", {}, "Configuration"),
@@ -140,6 +142,20 @@ function publishedDetails(part, row) {
     simpleTable("Published accuracy", ["task", "%"], part.labels.map((label, i) => [label, percent(row.cells[i])])),
     ...row.sources.map((source) => element("p", { class: "note" }, `Source: ${source}`)),
   ];
+}
+
+function againstOthers(part, row) {
+  const lines = part.comparison.pairs
+    .filter((pair) => pair.slice(0, 2).includes(row.compared_as))
+    .map(([method, other, difference, low, high, wins, ties, losses, p]) => {
+      const isFirst = method === row.compared_as;
+      const [points, from, to] = isFirst ? [difference, low, high] : [-difference, -high, -low];
+      const counts = isFirst ? [wins, ties, losses] : [losses, ties, wins];
+      return [isFirst ? other : method, `${signed(points)} (${signed(from)} to ${signed(to)})`, counts.join(" / "), p < 0.001 ? "< 0.001" : p.toFixed(3)];
+    });
+  const headings = ["method", "points ahead (95 % interval)", "tasks won / tied / lost", "p"];
+  const caption = "Means over seeds, task by task; p is Wilcoxon's, corrected by Holm for all pairs";
+  return lines.length ? [element("h3", {}, "Against the others"), simpleTable(caption, headings, lines)] : [];
 }
 
 function recordTable(part, row) {

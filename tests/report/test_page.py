@@ -1,0 +1,135 @@
+"""The leaderboard page before a browser sees it: what is in its data, and that nothing in the data can become markup."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from petlbench.published.averages import column_groups
+from petlbench.report.page import as_script_data, page_html, write_page
+from petlbench.report.page_data import page_data
+from tests.record_factory import TASKS, make_grid, make_record
+from tests.report.pages import FGVC, HOSTILE, PUBLISHED, SUITES, page, printed, records
+
+
+@pytest.fixture(scope="module")
+def data() -> dict[str, Any]:
+    return page_data(records(), SUITES, PUBLISHED)
+
+
+def part(data: dict[str, Any], suite: str) -> dict[str, Any]:
+    return next(part for part in data["parts"] if part["suite"] == suite)
+
+
+def row(part: dict[str, Any], method: str) -> dict[str, Any]:
+    return next(row for row in part["rows"] if row["method"] == method)
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_no_text_in_the_data_opens_a_tag_and_all_of_it_arrives(value: object) -> None:
+    text = as_script_data(value)
+    assert "<" not in text
+    assert json.loads(text) == value
+
+
+def test_a_hostile_name_stays_inside_the_data() -> None:
+    html = page()
+    assert html.count("</script>") == 2  # of the data and of the page's own script
+    assert HOSTILE not in html
+
+
+def test_the_policy_allows_the_pages_own_script_and_style_and_nothing_else() -> None:
+    html = page()
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
+    assert policy is not None
+    for tag, directive in (("style", "style-src"), ("script", "script-src")):
+        text = html.rpartition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}'" in policy[1]
+    assert policy[1].startswith("default-src 'none';")
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    assert not re.findall(r'(?:src|href|url)\s*[=(]\s*["\']?(?:https?:)?//', page())
+
+
+def test_a_configuration_shared_by_runs_stands_once(data: dict[str, Any]) -> None:
+    seeds_and_tasks = [run["config"] for run in row(part(data, "mini"), "craft")["runs"]]
+    assert len(seeds_and_tasks) == 3 * len(TASKS)
+    assert len(set(seeds_and_tasks)) == 1
+    assert data["configs"][seeds_and_tasks[0]]["method"]["name"] == "craft"
+
+
+def test_a_mean_is_withheld_where_a_result_is_missing(data: dict[str, Any]) -> None:
+    bitfit = row(part(data, "fgvc"), "bitfit")
+    assert (bitfit["mean"], bitfit["interval"], bitfit["rank"]) == (None, None, None)
+    assert bitfit["cells"] == [90, 90, 90, None, None]
+
+
+def test_groups_have_their_means_and_a_group_that_misses_a_task_withholds_its_own() -> None:
+    groups = column_groups()["vtab"]
+    tasks = [f"vtab/{dataset}" for group in groups.values() for dataset in group]
+    found = [make_record("lora", task, accuracy=50 + i) for i, task in enumerate(tasks)]
+    found += [make_record("full", task, accuracy=60) for task in tasks[:-1]]
+    vtab = part(page_data(found, {"vtab": tasks}, []), "vtab")
+    assert vtab["averages"] == ["mean natural", "mean specialized", "mean structured", "mean of group means"]
+    assert row(vtab, "lora")["averages"] == [53, 58.5, 64.5, (53 + 58.5 + 64.5) / 3]
+    assert row(vtab, "lora")["mean"] == 59
+    assert row(vtab, "full")["averages"] == [60, 60, None, None]
+
+
+def test_published_rows_know_which_method_of_ours_they_are(data: dict[str, Any]) -> None:
+    full, linear = part(data, "fgvc")["published"]
+    assert (full["method"], full["our_method"], full["backbone"]) == ("Full", "full", "ViT-B/16")
+    assert full["mean"] == pytest.approx(88.54)
+    assert (linear["cells"][2], linear["mean"]) == (None, None)
+    assert part(data, "mini")["published"] == []
+
+
+def test_numbers_chosen_on_test_images_are_a_row_of_their_own() -> None:
+    oracle = printed("Full", FGVC[0], "99.0", metric="top1_accuracy_percent_best_test_epoch")
+    rows = part(page_data(records(), SUITES, [*PUBLISHED, oracle]), "fgvc")["published"]
+    assert [(row["method"], row["is_oracle"], row["cells"][0]) for row in rows] == [
+        ("Full", False, 87.3),
+        ("Linear", False, 85.3),
+        ("Full", True, 99.0),
+    ]
+
+
+def test_runs_selected_on_test_images_are_flagged_and_compared_with_such_numbers() -> None:
+    found = [make_record("full", FGVC[0]), make_record("full", FGVC[0], selection="oracle_test")]
+    rows = part(page_data(found, SUITES, []), "fgvc")["rows"]
+    assert {row["method"]: (row["is_oracle"], row["published_as"]) for row in rows} == {
+        "full": (False, "full"),
+        "full (oracle)": (True, "full"),
+    }
+
+
+def test_runs_without_a_result_and_tasks_of_no_suite_are_named() -> None:
+    data = page_data([*records(), make_record(task="zoo/cats")], SUITES, [])
+    assert [(run["method"], run["status"]) for run in data["unfinished"]] == [("bar", "diverged"), (HOSTILE, "failed")]
+    assert data["unlisted"] == ["zoo/cats"]
+
+
+@pytest.mark.parametrize("found", [[], [make_record()], make_grid(("lora", "full"), TASKS[:1], (0,))], ids=["none", "one run", "one task"])
+def test_few_runs_make_a_page(found: list[Any]) -> None:
+    html = page_html(page_data(found, {"mini": TASKS[:1]}, []))
+    assert json.loads(html.partition('id="data">')[2].partition("</script>")[0])["refresh"] is None
+
+
+def test_a_page_that_refreshes_says_how_often() -> None:
+    assert '"refresh":5' in page(refresh_seconds=5)
+
+
+def test_the_page_lies_beside_the_records_it_links_to(tmp_path: Path) -> None:
+    path = write_page(tmp_path, [make_record()], SUITES)
+    assert path == tmp_path / "leaderboard.html"
+    assert re.search(r'"file":"records/mini/digits/lora-mini_clip-s0-[0-9a-f]{16}\.json"', path.read_text())
