@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from petlbench.checkpoint import save_predictions
 from petlbench.records import schema
 from petlbench.records.schema import Record
-from petlbench.records.store import run_id
+from petlbench.records.store import RecordStore, protocol_id, run_id
 
 TASKS = ("mini/digits", "mini/shapes", "mini/textures", "mini/colours", "mini/letters", "mini/counting")
 SUITES = {"mini": TASKS}
 PROTOCOL = "native-1a2b3c4d"
+PREDICTED, LABELS = torch.tensor([0, 1, 2, 0] * 50), torch.tensor([0, 1, 1, 0] * 50)
 
 # name -> access, trainable parameters, typical accuracy
 METHODS: Mapping[str, tuple[str, int, float]] = {
@@ -113,3 +120,16 @@ def make_grid(methods: Sequence[str] = tuple(METHODS), tasks: Sequence[str] = TA
             typical = METHODS[method][2] + difficulty[task] + noise.gauss(0, 4)
             records += [make_record(method, task, seed, min(99.5, max(5.0, typical + noise.gauss(0, 1.2)))) for seed in seeds]
     return records
+
+
+def store_record(results: Path, predicted: Tensor = PREDICTED, labels: Tensor = LABELS, **options: Any) -> Path:
+    """Write a record in which nothing contradicts anything, with its predictions; 75 % right unless others are given."""
+    accuracy = 100 * (predicted == labels).double().mean().item()
+    record = make_record(accuracy=accuracy, **options)
+    path = RecordStore(results).path_of(record)
+    evidence = {
+        "predictions": save_predictions(path.with_suffix(".predictions.safetensors"), predicted, labels),
+        "protocol": schema.ProtocolId(id=protocol_id(record.config["protocol"]), settings=record.config["protocol"]),
+        "metrics": schema.Metrics(accuracy=accuracy, samples=200, standard_error=math.sqrt(accuracy * (100 - accuracy) / 200)),
+    }
+    return RecordStore(results).write(record.model_copy(update=evidence))

@@ -56,6 +56,8 @@ COLUMNS = (
     Column("task", "text", "task", "SUITE/TASK."),
     Column("task_revision", "text", "task_revision", "Revision of the data."),
     Column("class_count", "integer", "class_count", "Classes of the task."),
+    Column("layout", "text", "layout", "How the images lay on the disk; empty where the task makes them."),
+    Column("split", "text", "split", "Whose splits they are: published ones, or how they were made."),
     Column("split_train", "text", "split_hashes.train", "Hash of the training split."),
     Column("split_val", "text", "split_hashes.val", "Hash of the validation split."),
     Column("split_test", "text", "split_hashes.test", "Hash of the test split."),
@@ -93,6 +95,7 @@ COLUMNS = (
     Column("standard_error", "number", "metrics.standard_error", "Of the accuracy, percent, binomial."),
     Column("samples", "integer", "metrics.samples", "Images of the test split."),
     Column("val_accuracy", "number", "metrics.val_accuracy", "Percent of the validation split, under `best_val`."),
+    Column("parts", "JSON", "metrics.parts", "Accuracies of the tasks that were joined to one, by name."),
     Column("train_seconds", "number", "cost.train_seconds", "Time of training."),
     Column("eval_seconds", "number", "cost.eval_seconds", "Time of predicting the test split."),
     Column("total_seconds", "number", "cost.total_seconds", "Time of the run."),
@@ -140,4 +143,6 @@ def _value(record: dict[str, Any], column: Column) -> Any:
     value: Any = record
     for key in column.field.split("."):
         value = value.get(key) if isinstance(value, dict) else None
-    return json.dumps(value, sort_keys=True) if column.kind == "JSON" and value is not None else value
+    if column.kind == "JSON" and value is not None:
+        return json.dumps(value, sort_keys=True)
+    return None if value == "" else value

@@ -150,6 +150,11 @@ def _problems_of_result(record: Record, path: Path) -> list[str]:
         problems.append(
             f"predictions {record.predictions and record.predictions.file} name class {highest} of 0 to {record.class_count - 1}"
         )
+    if parts := list(metrics.parts.values()):
+        samples = sum(part.samples for part in parts)
+        together = sum(part.accuracy * part.samples for part in parts) / max(1, samples)
+        if samples != count or not abs(together - accuracy) <= TOLERANCE:
+            problems.append(f"metrics.parts give {together:.4f} on {samples} images, the predictions {accuracy:.4f} on {count}")
     looked = [epoch.val_accuracy for epoch in record.history if epoch.val_accuracy is not None]
     if metrics.val_accuracy is not None and metrics.val_accuracy != max(looked, default=None):
         problems.append(

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from petlbench.config import load_suite
 from petlbench.errors import RecordError
-from petlbench.records.aggregate import COST_COLUMNS, ROW_COLUMNS, comparable_parts, leaderboard, runs_behind, runs_frame
+from petlbench.records.aggregate import COST_COLUMNS, ROW_COLUMNS, comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
 from petlbench.records.schema import Record
 from tests.record_factory import PROTOCOL, SUITES, TASKS, make_grid, make_record
 
 PAIR = {"mini": TASKS[:2]}
 A, B = TASKS[:2]
+VTAB = {task: make_record(task=task, accuracy=40 + 2 * i) for i, task in enumerate(load_suite("vtab").tasks)}
 
 
 def row_of(frame: pd.DataFrame, method: str) -> pd.Series:
@@ -38,6 +40,27 @@ def test_a_cell_is_the_mean_over_seeds_and_the_mean_is_over_cells() -> None:
     records = [make_record(task=A, seed=0, accuracy=60), make_record(task=A, seed=1, accuracy=70), make_record(task=B, seed=0, accuracy=90)]
     row = row_of(leaderboard(records, PAIR), "lora")
     assert (row[A], row[B], row["mean"], row["seeds"]) == (65.0, 90.0, 77.5, "0,1")
+
+
+@given(st.data())
+def test_group_means_are_withheld_for_themselves_when_a_cell_is_missing(data: st.DataObject) -> None:
+    groups = load_suite("vtab").groups
+    missing = data.draw(st.sets(st.sampled_from(load_suite("vtab").tasks), max_size=4))
+    records = [VTAB[task] for task in VTAB if task not in missing]
+    row = row_of(leaderboard(records, {"vtab": load_suite("vtab").tasks}), "lora")
+    for group, tasks in groups.items():
+        expected = pd.Series([row[task] for task in tasks]).mean()
+        assert row[f"vtab:mean_{group}"] == pytest.approx(math.nan if missing & set(tasks) else expected, nan_ok=True)
+    assert math.isnan(row["vtab:mean_of_group_means"]) == math.isnan(row["mean"]) == bool(missing)
+
+
+def test_methods_are_ranked_by_the_group_that_the_suite_names() -> None:
+    suite = load_suite("craft15")
+    tasks = suite.groups["few_shot"]
+    frame = leaderboard([make_record(task=task, accuracy=60) for task in tasks], {"craft15": suite.tasks})
+    row = row_of(frame, "lora")
+    assert row["mean"] == 60 and row["rank"] == 1 and math.isnan(row["craft15:mean_4_shifts"])
+    assert len(ranked_columns(frame)) == 11
 
 
 def test_costs() -> None:

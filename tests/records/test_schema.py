@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petlbench.errors import RecordError
+from petlbench.records.aggregate import runs_frame
 from petlbench.records.schema import SCHEMA_VERSION, Record, parse_record, read_record
+from petlbench.records.store import RecordStore
+from petlbench.records.validate import problems_of
 from tests.record_factory import make_record
 
 TEXT = make_record().model_dump_json()
@@ -97,3 +100,20 @@ def test_every_field_has_a_place_in_the_file() -> None:
 def test_a_record_from_before_the_allocation_was_recorded_is_read() -> None:
     record = parse_record(changed(lambda data: data["parameters"].pop("allocation")), "here")
     assert record.parameters is not None and record.parameters.allocation == {}
+
+
+FIXTURES = Path(__file__).parent / "fixtures"  # results as the code of each version wrote them
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
+def test_a_record_of_every_version_is_read_and_in_good_order(version: int) -> None:
+    (path,) = RecordStore(FIXTURES / f"version_{version}").paths()
+    assert read_record(path).schema_version == version
+    assert problems_of(path) == []
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
+def test_records_of_every_version_are_counted_in_tables(version: int) -> None:
+    (record,) = RecordStore(FIXTURES / f"version_{version}").read()
+    (row,) = runs_frame([record]).to_dict("records")
+    assert (row["accuracy"], row["task"]) == (record.metrics and record.metrics.accuracy, "mini/digits")

@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from petlbench.checkpoint import save_predictions
-from petlbench.records import schema
-from petlbench.records.store import RecordStore, protocol_id, run_id
+from petlbench.records.store import run_id
 from petlbench.records.validate import missing_cells, problems_among, problems_of
-from tests.record_factory import PROTOCOL, TASKS, make_record
-
-PREDICTED, LABELS = torch.tensor([0, 1, 2, 0] * 50), torch.tensor([0, 1, 1, 0] * 50)
-
-
-def stored(results: Path, predicted: torch.Tensor = PREDICTED, labels: torch.Tensor = LABELS, **options: Any) -> Path:
-    """A record in good order with its predictions, which are 75 % right unless others are given."""
-    accuracy = 100 * (predicted == labels).double().mean().item()
-    record = make_record(accuracy=accuracy, **options)
-    path = RecordStore(results).path_of(record)
-    evidence = {
-        "predictions": save_predictions(path.with_suffix(".predictions.safetensors"), predicted, labels),
-        "protocol": schema.ProtocolId(id=protocol_id(record.config["protocol"]), settings=record.config["protocol"]),
-        "metrics": schema.Metrics(accuracy=accuracy, samples=200, standard_error=math.sqrt(accuracy * (100 - accuracy) / 200)),
-    }
-    return RecordStore(results).write(record.model_copy(update=evidence))
+from tests.record_factory import LABELS, PROTOCOL, TASKS, make_record, store_record
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A record in good order."""
-    return stored(tmp_path)
+    return store_record(tmp_path)
 
 
 def problem(path: Path, change: Callable[[dict[str, Any]], Any]) -> str:
@@ -126,6 +108,10 @@ def test_an_unreadable_record_is_one_problem(path: Path) -> None:
     [
         (lambda data: data["metrics"].update(standard_error=0.1), "metrics.standard_error is 0.1000, the predictions give 3.0619"),
         (lambda data: data["metrics"].update(val_accuracy=90.0), "metrics.val_accuracy is 90.0000, the best of the history is nan"),
+        (
+            lambda data: data["metrics"].update(parts={"a": {"accuracy": 70.0, "own_accuracy": 80.0, "samples": 200}}),
+            "metrics.parts give 70.0000 on 200 images, the predictions 75.0000 on 200",
+        ),
         (lambda data: data.update(class_count=2), "name class 2 of 0 to 1"),
         (
             lambda data: data.update(curve=[{"images": 1, "contexts": 0, "accuracy": 80.0}]),
@@ -154,31 +140,35 @@ def test_more_queries_than_the_budget_allows_are_found(path: Path) -> None:
 
 
 def test_one_run_with_two_results_is_found(tmp_path: Path) -> None:
-    first, second, other = stored(tmp_path / "a"), stored(tmp_path / "b", predicted=LABELS), stored(tmp_path / "b", seed=1)
+    first, second, other = (
+        store_record(tmp_path / "a"),
+        store_record(tmp_path / "b", predicted=LABELS),
+        store_record(tmp_path / "b", seed=1),
+    )
     found = problems_among([first, second, other])
     assert found.keys() == {first, second}
     assert found[first] == [f"run {first.stem[-16:]} has another result in {second}"]
 
 
 def test_a_copy_of_a_record_is_no_problem(tmp_path: Path) -> None:
-    assert problems_among([stored(tmp_path / "a"), stored(tmp_path / "b")]) == {}
+    assert problems_among([store_record(tmp_path / "a"), store_record(tmp_path / "b")]) == {}
 
 
 def test_test_labels_that_others_do_not_have_are_found(tmp_path: Path) -> None:
-    usual = [stored(tmp_path, seed=seed) for seed in range(2)]
-    odd = stored(tmp_path, labels=LABELS.roll(1), seed=2)
+    usual = [store_record(tmp_path, seed=seed) for seed in range(2)]
+    odd = store_record(tmp_path, labels=LABELS.roll(1), seed=2)
     assert problems_among([*usual, odd]) == {odd: ["its test labels differ from those of 2 other records of mini/digits, data r1"]}
 
 
 def test_test_labels_of_other_data_may_differ(tmp_path: Path) -> None:
-    assert problems_among([stored(tmp_path), stored(tmp_path, labels=LABELS.roll(1), seed=1, revision="r2")]) == {}
+    assert problems_among([store_record(tmp_path), store_record(tmp_path, labels=LABELS.roll(1), seed=1, revision="r2")]) == {}
 
 
 def test_a_record_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
-    usual = [stored(tmp_path, seed=seed) for seed in range(2)]
+    usual = [store_record(tmp_path, seed=seed) for seed in range(2)]
     broken = tmp_path / "broken.json"
     broken.write_text("{")
-    assert problems_among([broken, *usual, stored(tmp_path, labels=LABELS.roll(1), seed=2)]).keys().isdisjoint({broken, *usual})
+    assert problems_among([broken, *usual, store_record(tmp_path, labels=LABELS.roll(1), seed=2)]).keys().isdisjoint({broken, *usual})
 
 
 def test_every_method_needs_every_task_with_every_seed_that_the_suite_has_been_run_with() -> None:

@@ -1,0 +1,81 @@
+"""The table of all runs: every field of a record has a column, with the same type whatever the records hold."""
+
+from __future__ import annotations
+
+import json
+import sys
+import typing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pydantic import BaseModel
+
+from petlbench.access import COUNTED, PHASES
+from petlbench.errors import RecordError
+from petlbench.records.flat import COLUMNS, flat_frame, write_flat
+from petlbench.records.schema import Record
+from petlbench.records.store import RecordStore
+from tests.record_factory import make_record
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Every field of a record that is no section."""
+    found = set()
+    for name, field in model.model_fields.items():
+        sections = [
+            kind
+            for kind in (field.annotation, *typing.get_args(field.annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        is_collection = typing.get_origin(field.annotation) in (list, dict)
+        found |= leaves(sections[0], f"{prefix}{name}.") if sections and not is_collection else {f"{prefix}{name}"}
+    return found
+
+
+def test_every_field_of_a_record_has_one_column() -> None:
+    in_columns = [column.field for column in COLUMNS]
+    assert len(set(in_columns)) == len(in_columns) and len({column.name for column in COLUMNS}) == len(COLUMNS)
+    queries = {f"cost.queries.{phase}.{what}" for phase in PHASES for what in COUNTED}
+    splits = {f"split_hashes.{split}" for split in ("train", "val", "test")}
+    assert set(in_columns) == leaves(Record) - {"cost.queries", "split_hashes"} | queries | splits
+
+
+def test_values_are_those_of_the_record() -> None:
+    record = make_record("craft", seed=3, accuracy=100 / 3, settings={"rank": 4}, curve=[(100, 2, 50.0)])
+    (row,) = flat_frame([record]).to_dict("records")
+    assert (row["run_id"], row["method"], row["seed"], row["accuracy"]) == (record.run_id, "craft", 3, 100 / 3)
+    assert (row["train_images"], row["test_images"], row["params_trainable"]) == (1000, 200, 19_968)
+    assert json.loads(row["method_config"]) == {"rank": 4}
+    assert json.loads(row["curve"]) == [{"images": 100, "contexts": 2, "accuracy": 50.0}]
+
+
+def test_runs_without_a_result_are_rows_with_empty_cells() -> None:
+    frame = flat_frame([make_record(status="failed").model_copy(update={"parameters": None})])
+    row = frame.iloc[0]
+    assert row["status"] == "failed" and row["error"] == "the loss is no longer finite"
+    assert frame[["accuracy", "params_trainable", "predictions_file", "curve_images"]].isna().all(axis=None)
+
+
+def test_types_do_not_depend_on_the_records() -> None:
+    """Neither on whole accuracies nor on missing ones."""
+    frames = [flat_frame(records) for records in ([], [make_record(accuracy=80)], [make_record(status="failed")])]
+    assert all((frame.dtypes == frames[0].dtypes).all() for frame in frames)
+
+
+def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
+    records = [make_record(accuracy=100 / 3), make_record(seed=1, status="failed")]
+    for record in records:
+        RecordStore(tmp_path).write(record)
+    csv, parquet = write_flat(tmp_path)
+    expected = flat_frame(RecordStore(tmp_path).read())
+    pd.testing.assert_frame_equal(pd.read_parquet(parquet, dtype_backend="numpy_nullable"), expected, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_csv(csv, dtype=expected.dtypes.to_dict()), expected)
+
+
+def test_without_pyarrow_the_csv_is_written_and_one_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RecordStore(tmp_path).write(make_record())
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(RecordError, match=r"pip install 'petlbench\[parquet\]'; .*runs\.csv is written"):
+        write_flat(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["runs.csv"]

@@ -1,0 +1,137 @@
+"""Results of several machines become one folder, or are refused whole."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from petlbench.errors import RecordError
+from petlbench.records import merge as module
+from petlbench.records.merge import Merged, merge
+from petlbench.records.schema import CurvePoint, read_record
+from petlbench.records.store import RecordStore
+from petlbench.records.validate import problems_of
+from tests.record_factory import LABELS, make_record, store_record
+
+
+def refusal(folders: list[Path], out: Path) -> str:
+    """The reason, when nothing has been written."""
+    before = sorted(out.parent.rglob("*"))
+    with pytest.raises(RecordError) as caught:
+        merge(folders, out)
+    assert sorted(out.parent.rglob("*")) == before
+    return str(caught.value)
+
+
+def test_records_arrive_with_predictions_curves_and_checkpoints(tmp_path: Path) -> None:
+    path = store_record(tmp_path / "a")
+    record = read_record(path).model_copy(
+        update={"checkpoint": "checkpoints/x.safetensors", "curve": [CurvePoint(images=1, contexts=0, accuracy=75.0)]}
+    )
+    RecordStore(tmp_path / "a").write(record)
+    (tmp_path / "a" / "checkpoints").mkdir()
+    (tmp_path / "a" / "checkpoints" / "x.safetensors").write_bytes(b"learned")
+    store_record(tmp_path / "b", seed=1)
+    assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out") == Merged(records=2, repeated=0)
+    found = {read_record(path).seed: path for path in RecordStore(tmp_path / "out").paths()}
+    assert read_record(found[0]) == record
+    assert [problems_of(path) for path in found.values()] == [[], []]
+    assert (tmp_path / "out" / "checkpoints" / "x.safetensors").read_bytes() == b"learned"
+
+
+def test_a_run_that_is_in_both_folders_is_one(tmp_path: Path) -> None:
+    store_record(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out") == Merged(records=1, repeated=1)
+
+
+def test_runs_without_a_result_are_merged_too(tmp_path: Path) -> None:
+    RecordStore(tmp_path / "a").write(
+        read_record(store_record(tmp_path / "b", seed=1)).model_copy(update={"predictions": None, "status": "failed"})
+    )
+    (path,) = RecordStore(tmp_path / "a").paths()
+    record = read_record(path).model_copy(update={"error": "no reason", "metrics": None})
+    RecordStore(tmp_path / "a").write(record)
+    store_record(tmp_path / "c")
+    assert merge([tmp_path / "a", tmp_path / "c"], tmp_path / "out").records == 2
+
+
+def test_one_run_with_different_content_is_a_conflict_that_names_both(tmp_path: Path) -> None:
+    first, second = store_record(tmp_path / "a"), store_record(tmp_path / "b", predicted=LABELS)
+    assert f"{second} and {first} are one run with different content" in refusal([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"protocol": "other"}, "would mix protocol: native-1a2b3c4d-"),
+        ({"revision": "r2"}, "would mix data revision: r1 in "),
+        ({"weights": "deadbeef" * 8}, "would mix backbone weights: c0ffee00c0ff in "),
+    ],
+)
+def test_what_may_not_share_a_column_is_refused_by_name(tmp_path: Path, change: dict[str, Any], what: str) -> None:
+    store_record(tmp_path / "a")
+    store_record(tmp_path / "b", seed=1, **change)
+    reason = refusal([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert reason.startswith("nothing merged: mini/digits on mini_clip ") and what in reason
+    assert f"in {tmp_path / 'a'}" in reason and f"in {tmp_path / 'b'}" in reason
+
+
+def test_protocols_of_different_tasks_may_differ(tmp_path: Path) -> None:
+    store_record(tmp_path / "a")
+    store_record(tmp_path / "b", task="mini/shapes", protocol="other", revision="r2")
+    assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out").records == 2
+
+
+def test_what_a_folder_held_together_already_stays_together(tmp_path: Path) -> None:
+    store_record(tmp_path / "a")
+    store_record(tmp_path / "a", protocol="other")
+    store_record(tmp_path / "b", seed=1)
+    assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out").records == 3
+
+
+def test_a_record_with_a_problem_is_refused(tmp_path: Path) -> None:
+    path = store_record(tmp_path / "a")
+    path.with_suffix(".predictions.safetensors").unlink()
+    assert refusal([tmp_path / "a"], tmp_path / "out").startswith(f"{path}: predictions ")
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+    assert f"no records below {tmp_path / 'a' / 'records'}" in refusal([tmp_path / "a"], tmp_path / "out")
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    store_record(tmp_path / "a")
+    (tmp_path / "out").mkdir()
+    assert "exists already; name a new folder" in refusal([tmp_path / "a"], tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store_record(tmp_path / "a")
+    store_record(tmp_path / "a", seed=1)
+    copied: list[object] = []
+    copy = shutil.copyfile
+
+    def fill(source: Path, target: Path) -> None:
+        copied.append(target)
+        if len(copied) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copy(source, target)
+
+    monkeypatch.setattr(module.shutil, "copyfile", fill)
+    assert "No space left on device; free space or choose another folder" in refusal([tmp_path / "a"], tmp_path / "out")
+    assert len(copied) == 3
+
+
+def test_only_what_has_a_result_can_mix_a_column(tmp_path: Path) -> None:
+    store_record(tmp_path / "a")
+    failed = make_record(seed=1, revision="r2", status="failed")
+    path = store_record(tmp_path / "b", seed=1, revision="r2")
+    RecordStore(tmp_path / "b").write(
+        read_record(path).model_copy(update={"status": failed.status, "error": failed.error, "metrics": None})
+    )
+    assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out").records == 2
