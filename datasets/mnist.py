@@ -175,7 +175,7 @@ def _locate(root: Path) -> Location | None:
     return None if folder is None else Location("mnist", folder)
 
 
-def _register(name: str, facts: str, make: Maker, val_share: float, val_is_apart: bool) -> None:
+def _register(name: str, facts: str, make: Maker, val_share: float, val_is_apart: bool, aliases: tuple[str, ...] = ()) -> None:
     dataset = _facts.datasets()[facts]
     entry = dataset.suites["blackvip16"]
     sizes = {split: getattr(entry, split) for split in ("train", "val", "test")}
@@ -186,16 +186,21 @@ def _register(name: str, facts: str, make: Maker, val_share: float, val_is_apart
         template=entry.template,
         expected=lambda: (f"{FOLDERS[0]}/{PARTS['train']}-images-idx3-ubyte and three more files of MNIST",),
         downloads=_facts.downloads(facts),
-        is_lossless=True,
+        is_lossless=dataset.lossless,
         source=", ".join(dataset.urls),
         locate=_locate,
         open=partial(_open, f"blackvip16/{name}", facts, make, val_share, val_is_apart),
     )
-    register_task(task, __name__, aliases=[f"blackvip16/{alias}" for alias in dataset.aliases] if name == facts else ())
+    register_task(task, __name__, aliases=[f"blackvip16/{alias}" for alias in aliases])
+
+
+def _names(facts: str) -> tuple[str, ...]:
+    """What people call the dataset when they name no variant: the first is meant."""
+    return (facts, *_facts.datasets()[facts].aliases)
 
 
 _EASY, _HARD = {"train": 0.8, "test": 0.2}, {"train": 0.9, "test": 0.1}
-_register("biased_mnist", "biased_mnist", _biased(_EASY), val_share=0.1, val_is_apart=False)
-_register("biased_mnist_hard", "biased_mnist", _biased(_HARD), val_share=0.1, val_is_apart=False)
-_register("loc_mnist", "loc_mnist", _located(1), val_share=0.2, val_is_apart=True)
-_register("loc_mnist_1to4", "loc_mnist", _located(4), val_share=0.2, val_is_apart=True)
+_register("biased_mnist_easy", "biased_mnist", _biased(_EASY), 0.1, False, _names("biased_mnist"))
+_register("biased_mnist_hard", "biased_mnist", _biased(_HARD), 0.1, False)
+_register("loc_mnist_1_1", "loc_mnist", _located(1), 0.2, True, _names("loc_mnist"))
+_register("loc_mnist_1_4", "loc_mnist", _located(4), 0.2, True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from petlbench.config import resolve
 from petlbench.data.load import find_task, load_task
 from petlbench.data.task import TaskSpec
 from petlbench.datasets._digits import COLOURS
@@ -18,8 +19,8 @@ from petlbench.datasets.mnist import read_idx
 from petlbench.errors import DataError
 from petlbench.settings import Protocol
 
-COUNTS = {"train": 600, "t10k": 300}
-TASKS = ["biased_mnist", "biased_mnist_hard", "loc_mnist", "loc_mnist_1to4"]
+COUNTS = {"train": 200, "t10k": 100}
+TASKS = ["biased_mnist_easy", "biased_mnist_hard", "loc_mnist_1_1", "loc_mnist_1_4"]
 
 
 def idx(array: NDArray[np.uint8]) -> bytes:
@@ -50,20 +51,26 @@ def opened(name: str, root: Path) -> TaskSpec:
     return find_task(f"blackvip16/{name}", root)
 
 
+@pytest.mark.parametrize(("name", "meant"), [("biased_mnist", "biased_mnist_easy"), ("LocMNIST", "loc_mnist_1_1")])
+def test_without_a_variant_the_first_is_meant_and_is_not_augmented(name: str, meant: str) -> None:
+    config = resolve(["method=blackvip", f"task=blackvip16/{name}"])
+    assert (config.task, config.protocol.augment) == (f"blackvip16/{meant}", "none")
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_every_image_of_mnist_is_there_once_with_its_class(name: str, root: Path) -> None:
     spec = opened(name, root)
     labels = {split: spec.source(split).labels for split in ("train", "val", "test")}
-    assert np.bincount(labels["test"]).tolist() == [30] * 10
+    assert np.bincount(labels["test"]).tolist() == [10] * 10
     if name.startswith("biased"):
-        assert np.bincount(labels["train"]).tolist() == [60] * 10 and np.bincount(labels["val"]).tolist() == [6] * 10
+        assert np.bincount(labels["train"]).tolist() == [20] * 10 and np.bincount(labels["val"]).tolist() == [2] * 10
         assert spec.val_in_train is not None
         assert np.array_equal(labels["train"][spec.val_in_train], labels["val"])
     else:
-        assert np.bincount(labels["train"]).tolist() == [48] * 10 and np.bincount(labels["val"]).tolist() == [12] * 10
+        assert np.bincount(labels["train"]).tolist() == [16] * 10 and np.bincount(labels["val"]).tolist() == [4] * 10
 
 
-@pytest.mark.parametrize(("name", "rho"), [("biased_mnist", (0.8, 0.2)), ("biased_mnist_hard", (0.9, 0.1))])
+@pytest.mark.parametrize(("name", "rho"), [("biased_mnist_easy", (0.8, 0.2)), ("biased_mnist_hard", (0.9, 0.1))])
 def test_colours_go_with_the_class_as_often_as_the_variant_says(name: str, rho: tuple[float, float], root: Path) -> None:
     spec = opened(name, root)
     for split, part, share in (("train", "train", rho[0]), ("test", "t10k", rho[1])):
@@ -79,11 +86,11 @@ def test_colours_go_with_the_class_as_often_as_the_variant_says(name: str, rho: 
         assert own == sum(int(count * share) for count in np.bincount(source.labels))
 
 
-@pytest.mark.parametrize(("name", "side"), [("loc_mnist", 28), ("loc_mnist_1to4", 112)])
+@pytest.mark.parametrize(("name", "side"), [("loc_mnist_1_1", 28), ("loc_mnist_1_4", 112)])
 def test_the_digit_touches_the_border_and_the_distractor_covers_the_centre(name: str, side: int, root: Path) -> None:
     source = opened(name, root).source("test")
     images, labels = digits("t10k")
-    for index in range(0, 300, 40):
+    for index in range(0, 100, 40):
         image = source.decode(index)
         assert image.shape == (224, 224, 3) and (image[..., 0] == image[..., 1]).all()
         grey = image[..., 0].astype(int)
@@ -98,31 +105,31 @@ def test_the_digit_touches_the_border_and_the_distractor_covers_the_centre(name:
 
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("shots", [None, 16])
-@pytest.mark.parametrize("name", ["biased_mnist", "loc_mnist"])
+@pytest.mark.parametrize("name", ["biased_mnist_easy", "loc_mnist_1_1"])
 def test_no_image_that_validates_is_trained_on(name: str, shots: int | None, root: Path) -> None:
     task = load_task(opened(name, root), Protocol(shots=shots), 28, (0.0,) * 3, (1.0,) * 3)
     splits = [{image.tobytes() for image in np.asarray(split.images)} for split in (task.train, task.val)]
     assert not splits[0] & splits[1]
-    assert len(task.train) == (16 * 10 if shots else {"biased_mnist": 540, "loc_mnist": 480}[name])
+    assert len(task.train) == (16 * 10 if shots else {"biased_mnist_easy": 180, "loc_mnist_1_1": 160}[name])
 
 
 def test_another_file_is_another_revision_and_the_same_files_are_the_same(root: Path) -> None:
-    before = opened("biased_mnist", root).revision
-    assert opened("biased_mnist", root).revision == before != opened("biased_mnist_hard", root).revision
+    before = opened("biased_mnist_easy", root).revision
+    assert opened("biased_mnist_easy", root).revision == before != opened("biased_mnist_hard", root).revision
     labels = digits("t10k")[1]
     (root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(idx(labels[::-1].copy()))
-    assert opened("biased_mnist", root).revision != before
+    assert opened("biased_mnist_easy", root).revision != before
 
 
 def test_without_the_files_the_message_names_them(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)blackvip16/loc_mnist is not there.*MNIST/raw/train-images-idx3-ubyte"):
-        opened("loc_mnist", tmp_path)
+    with pytest.raises(DataError, match=r"(?s)blackvip16/loc_mnist_1_1 is not there.*MNIST/raw/train-images-idx3-ubyte"):
+        opened("loc_mnist_1_1", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda data: data[:-1], r"labels-idx1-ubyte says it holds 300 bytes, and it holds 299; download it again"),
+        (lambda data: data[:-1], r"labels-idx1-ubyte says it holds 100 bytes, and it holds 99; download it again"),
         (lambda data: b"<html>", r"labels-idx1-ubyte is no idx file of 1 dimensions; download it again"),
         (lambda data: b"", r"labels-idx1-ubyte is no idx file of 1 dimensions"),
         (lambda data: data.replace(b"\x07", b"\x0a"), r"are not 28 x 28 images and their labels 0 to 9"),
@@ -136,7 +143,7 @@ def test_a_broken_file_is_named(change: Callable[[bytes], bytes] | None, expecte
     if change is not None:
         path.write_bytes(change(data))
     with pytest.raises(DataError, match=expected):
-        opened("biased_mnist", root)
+        opened("biased_mnist_easy", root)
 
 
 def test_a_packed_file_that_is_cut_off_is_named(root: Path) -> None:
