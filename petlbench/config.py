@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -113,6 +114,7 @@ def load_yaml(folder: str, name: str) -> dict[str, Any]:
     return values
 
 
+@cache
 def load_suite(name: str) -> Suite:
     """A suite by name. ConfigError with the nearest name when there is none, and for groups that are not of its tasks."""
     known = names("suites")
@@ -152,6 +154,8 @@ def task_name(text: str) -> str:
     """The task that a name or an alias stands for, such as vtab/cifar100 for VTAB-1k/CIFAR-100; the text itself when there is none."""
     from petlbench.data.task import TASKS
 
+    if "+" in text and ":" not in text:
+        return "+".join(task_name(part) for part in text.split("+"))
     suite, slash, rest = text.partition("/")
     if ":" in text or not slash or text in TASKS:
         return text
@@ -206,6 +210,8 @@ def resolve(arguments: Sequence[str]) -> RunConfig:
     """The run that a list of ``key=value`` words describes. ConfigError names the key or value that is wrong and where it was set."""
     overrides = parse_overrides(arguments)
     name, task = overrides.get("method", {}).pop("name", None), overrides.pop("task", None)
+    if isinstance(task, list):
+        task = "+".join(map(str, task))
     for required, given in (("method", name), ("task", task)):
         if given is None or isinstance(given, (dict, list)):
             raise ConfigError(f"{required}=NAME is missing (petlbench {required}s lists all)")

@@ -11,7 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from petlbench.config import load_suite, names
 from petlbench.errors import RecordError
+from petlbench.published.averages import Average, averages_of
 from petlbench.records.schema import Record
 
 BOXES = {"SCORES": "black box", "CONTEXT": "black box", "FEATURES": "black box", "GRADIENTS": "grey box", "WEIGHTS": "white box"}
@@ -25,6 +27,8 @@ RUN_COLUMNS = [
 ]
 ROW_COLUMNS = ["method", "access", "backbone", "suite", "protocol", "mean", "rank"]
 COST_COLUMNS = [*_COSTS, "access_seen", "seeds"]
+
+_AVERAGE = re.compile(r"\w+:mean_\w+")
 
 _HAS_OWN_COLUMN = ("seed", "task", "backbone", "protocol")  # of a configuration; every other setting makes a variant of a method
 _ABSENT = "absent"  # the value of a setting that a record's code did not have yet
@@ -55,19 +59,22 @@ def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
 def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """One row per method x backbone x suite x protocol; columns: ``ROW_COLUMNS``, one per task of ``suites``, ``COST_COLUMNS``.
 
-    A task's cell is the mean over seeds, percent. ``mean`` is the mean of the cells and is withheld (NaN) when one is missing. Ranks
-    (1 is best, ties share) compare rows of one suite, backbone and protocol. Parameters and stored bytes are means over tasks, time, images
-    and queries means over runs, memory is the largest of all runs.
+    A task's cell is the mean over seeds, percent. ``mean`` is the mean of the cells, of those that the suite is ranked by where it names some;
+    beside it stand the other averages that papers print over a suite (``average_columns``). Each is withheld (NaN) when one of its cells is
+    missing. Ranks (1 is best, ties share) compare the means of one suite, backbone and protocol. Parameters and stored bytes are means over tasks,
+    time, images and queries means over runs, memory is the largest of all runs.
     """
     runs = runs_frame(records)
     rows = []
     for suite, tasks in suites.items():
+        ranked, averages = ranked_tasks(suite, tasks), _averages(suite, tasks)
         of_suite = runs[runs["task"].isin(list(tasks))]
         for (method, access, backbone, protocol), group in of_suite.groupby(["method", "access", "backbone", "protocol"]):
             by_task = group.groupby("task")
             cells = by_task["accuracy"].mean().reindex(list(tasks))
             row: dict[str, Any] = {"method": method, "access": access, "backbone": backbone, "suite": suite, "protocol": protocol}
-            row |= {"mean": cells.mean(skipna=False), **{str(task): value for task, value in cells.items()}}
+            row |= {"mean": cells[ranked].mean(skipna=False), **{str(task): value for task, value in cells.items()}}
+            row |= {name: _over(average, cells) for name, average in averages.items()}
             row |= {column: by_task[column].mean().mean() for column in _MEANS_OF_TASKS}
             row |= {column: group[column].mean() for column in ("train_seconds", *_ASKED)}
             row |= {"access_seen": max(group["access_seen"], key=["", *BOXES].index)}
@@ -76,16 +83,35 @@ def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) 
     order = {suite: i for i, suite in enumerate(suites)}
     rows.sort(key=lambda row: (order[row["suite"]], math.isnan(row["mean"]), -row["mean"], row["method"], row["backbone"], row["protocol"]))
     tasks_of_all = list(dict.fromkeys(task for tasks in suites.values() for task in tasks))
-    frame = pd.DataFrame(rows, columns=[*ROW_COLUMNS, *tasks_of_all, *COST_COLUMNS])
+    averages_of_all = [name for suite, tasks in suites.items() for name in _averages(suite, tasks)]
+    frame = pd.DataFrame(rows, columns=[*ROW_COLUMNS, *averages_of_all, *tasks_of_all, *COST_COLUMNS])
     ranks = frame.groupby(["suite", "backbone", "protocol"])["mean"].rank(method="min", ascending=False)
     return frame.assign(rank=ranks.astype("Int64"))
 
 
 def task_columns(frame: pd.DataFrame) -> list[str]:
     """The task columns of a leaderboard that its rows are about: those of their suites and those with a value."""
-    columns = [str(column) for column in frame.columns if column not in ROW_COLUMNS and column not in COST_COLUMNS]
+    others = {*ROW_COLUMNS, *COST_COLUMNS, *(column for column in frame.columns if _AVERAGE.fullmatch(column))}
+    columns = [str(column) for column in frame.columns if column not in others]
     suites = set(frame["suite"])
     return [column for column in columns if column.split("/")[0] in suites or bool(frame[column].notna().any())]
+
+
+def average_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns of averages over the suites of a leaderboard's rows, beside ``mean``, such as ``vtab:mean_natural``."""
+    suites = set(frame["suite"])
+    return [str(column) for column in frame.columns if _AVERAGE.fullmatch(column) and column.partition(":")[0] in suites]
+
+
+def ranked_tasks(suite: str, tasks: Sequence[str]) -> list[str]:
+    """Those of a suite's tasks whose mean ranks the methods: all, unless its YAML says which group counts."""
+    ranked_by = load_suite(suite).ranked_by if suite in names("suites") else None
+    return list(tasks) if ranked_by is None else [task for task in tasks if task in load_suite(suite).groups[ranked_by]]
+
+
+def ranked_columns(part: pd.DataFrame) -> list[str]:
+    """The task columns that ``mean`` is the mean of, in one of the ``comparable_parts``."""
+    return ranked_tasks(part["suite"].iloc[0], task_columns(part))
 
 
 def comparable_parts(frame: pd.DataFrame) -> list[pd.DataFrame]:
@@ -97,7 +123,9 @@ def comparable_parts(frame: pd.DataFrame) -> list[pd.DataFrame]:
     for suite in dict.fromkeys(frame["suite"]):
         groups = [group for _, group in frame[frame["suite"] == suite].groupby(["backbone", "protocol"])]
         groups.sort(key=len, reverse=True)
-        parts += [group[[*ROW_COLUMNS, *task_columns(group), *COST_COLUMNS]].reset_index(drop=True) for group in groups]
+        for group in groups:
+            columns = [*ROW_COLUMNS, *average_columns(group), *task_columns(group), *COST_COLUMNS]
+            parts.append(group[columns].reset_index(drop=True))
     return parts
 
 
@@ -107,6 +135,18 @@ def runs_behind(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     of_part = (runs["backbone"] == first["backbone"]) & (runs["protocol"] == first["protocol"]) & runs["task"].isin(task_columns(part))
     behind: pd.DataFrame = runs[of_part]
     return behind
+
+
+def _averages(suite: str, tasks: Sequence[str]) -> dict[str, Average]:
+    """The averages beside the one that ranks, by the names of their columns."""
+    ranked = {task.partition("/")[2] for task in ranked_tasks(suite, tasks)}
+    others = [average for average in averages_of(suite) if len(average.groups) > 1 or set(average.datasets) != ranked]
+    return {f"{suite}:{average.name}": average for average in others}
+
+
+def _over(average: Average, cells: pd.Series[float]) -> float:
+    reached = average.over({str(task).partition("/")[2]: value for task, value in cells.dropna().items()})
+    return math.nan if reached is None else reached
 
 
 def _latest_of_each_run(records: Iterable[Record]) -> list[Record]:

@@ -11,7 +11,16 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from petlbench.records.aggregate import BOXES, comparable_parts, leaderboard, runs_behind, runs_frame, task_columns
+from petlbench.records.aggregate import (
+    BOXES,
+    average_columns,
+    comparable_parts,
+    leaderboard,
+    ranked_columns,
+    runs_behind,
+    runs_frame,
+    task_columns,
+)
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report.allocation import write_allocation_plots
@@ -27,7 +36,8 @@ _LEGEND = (
     " the backbone), and queries and contexts (images and prompt contexts sent to a model that is asked) are means per run."
 )
 _TERMINAL_TASKS = 8  # with more, the terminal shows means only: a row is one line of 120 columns
-_HEADING_WIDTH = 9
+_HEADING_WIDTH = 9  # of a heading on one line
+_LONGEST_WORD = 11
 _LISTED_RUNS = 20  # of the unfinished
 
 
@@ -71,7 +81,7 @@ def leaderboard_table(frame: pd.DataFrame) -> Table:
     for i, part in enumerate(comparable_parts(frame)):
         tasks = task_columns(part)
         shown = tasks if len(tasks) <= _TERMINAL_TASKS else []
-        what = "test accuracy, %" if shown else f"mean test accuracy of {len(tasks)} tasks, %; each of them is in leaderboard.md"
+        what = "test accuracy, %" if shown else f"means of test accuracy, %; each of the {len(tasks)} tasks is in leaderboard.md"
         if i:
             stack.add_row("")
         stack.add_row(Text(f"{_title(part)}: {what}", style="bold"))
@@ -96,11 +106,11 @@ def _terminal_table(part: pd.DataFrame, tasks: Sequence[str]) -> Table:
 
 
 def _broken(heading: str) -> str:
-    """A long heading on several lines of at most nine columns, broken at underscores."""
+    """A long heading on several lines of about nine columns, broken at underscores and blanks."""
     if len(heading) <= _HEADING_WIDTH:
         return heading
-    lines = heading.replace("_", "_\n").split("\n")
-    return "\n".join(line if len(line) <= _HEADING_WIDTH else f"{line[: _HEADING_WIDTH - 1]}…" for line in lines)
+    lines = re.sub("_|(?<=mean) of | ", lambda gap: f"{gap[0].rstrip()}\n", heading).split("\n")
+    return "\n".join(line if len(line) <= _LONGEST_WORD else f"{line[: _LONGEST_WORD - 1]}…" for line in lines)
 
 
 def _markdown_table(part: pd.DataFrame) -> str:
@@ -130,7 +140,7 @@ def _columns(part: pd.DataFrame, tasks: Sequence[str], is_compact: bool) -> list
         ("#", [Text(MISSING if pd.isna(rank) else str(rank)) for rank in part["rank"]]),
         ("method", [Text(method) for method in part["method"]]),
         ("access", [Text(BOXES[access]) for access in part["access"]]),
-        ("mean", _accuracies(part["mean"])),
+        *_means(part),
         *((label, _accuracies(part[task])) for task, label in zip(tasks, task_labels(tasks), strict=True)),
         ("trainable", _counts(part["params_trainable"])),
         *([] if is_compact else minor),
@@ -138,6 +148,13 @@ def _columns(part: pd.DataFrame, tasks: Sequence[str], is_compact: bool) -> list
         ("queries", _counts(part["queries"])),
         ("seeds", [Text(seeds) for seeds in part["seeds"]]),
     ]
+
+
+def _means(part: pd.DataFrame) -> list[tuple[str, list[Text]]]:
+    """The mean that ranks the rows, and the other averages of the suite, each labelled with what it is the mean of."""
+    averages = average_columns(part)
+    labelled = [(column.partition(":")[2].replace("_", " "), _accuracies(part[column])) for column in averages]
+    return [(f"mean of {len(ranked_columns(part))}" if averages else "mean", _accuracies(part["mean"])), *labelled]
 
 
 def _accuracies(values: pd.Series[float]) -> list[Text]:

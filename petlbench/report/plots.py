@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
-from petlbench.records.aggregate import BOXES, runs_behind, task_columns
+from petlbench.records.aggregate import BOXES, ranked_columns, runs_behind, task_columns
 from petlbench.records.store import write_atomically
 from petlbench.report.label_placement import place_labels
 
@@ -98,7 +98,7 @@ def accuracy_vs_parameters(part: pd.DataFrame, source: str) -> Figure:
         colour, marker = STYLES[BOXES[access]]
         axes.plot([x], [y], marker=marker, color=colour, ms=7, mec="white", mew=0.8, zorder=3)
     axes.set_xlabel("trainable parameters without the head")
-    axes.set_ylabel(f"mean test accuracy over {len(task_columns(part))} tasks (%)")
+    axes.set_ylabel(f"mean test accuracy over {len(ranked_columns(part))} tasks (%)")
     axes.spines[["top", "right"]].set_visible(False)
     add_legend(figure, part)
     left_out = ", ".join(part["method"][~part.index.isin(shown.index)])
@@ -148,7 +148,7 @@ def seed_spread(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figure:
 
     The interval is Student's, two-sided, 95 %, over seeds that have every task; it is drawn from three such seeds on.
     """
-    tasks = task_columns(part)
+    tasks, ranked = task_columns(part), ranked_columns(part)
     behind = runs_behind(part, runs).set_index(["method", "access"]).sort_index()
     is_repeated = behind["seed"].nunique() > 1
     width = name_width(part) + (8.2 if is_repeated else 5.6)
@@ -160,7 +160,7 @@ def seed_spread(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figure:
     for i, (method, access) in enumerate(zip(part["method"], part["access"], strict=True)):
         colour, marker = STYLES[BOXES[access]]
         cells = behind.loc[[(method, access)]].pivot_table(index="task", columns="seed", values="accuracy").reindex(tasks)
-        means = cells.mean(skipna=False).dropna().to_numpy(float)
+        means = cells.reindex(ranked).mean(skipna=False).dropna().to_numpy(float)
         (with_interval if len(means) >= 3 else too_few if len(means) else incomplete).append(method)
         if len(means) >= 3:
             centre, half = float(np.mean(means)), _half_interval(means)
@@ -173,7 +173,7 @@ def seed_spread(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figure:
             panels[1].plot(deviations.to_numpy(float).ravel(), heights, ls="none", marker=".", ms=4.5, color=colour, mew=0)
     _method_axis(panels[0], part)
     panels[0].set_title("one mark per seed" + ("; band: 95 % t interval, line: mean" if with_interval else ""), loc="left", fontsize=9)
-    panels[0].set_xlabel(f"mean test accuracy over {len(tasks)} tasks (%)")
+    panels[0].set_xlabel(f"mean test accuracy over {len(ranked)} tasks (%)")
     if is_repeated:
         panels[1].set_title("one dot per run, one line of dots per task", loc="left", fontsize=9)
         panels[1].set_xlabel("points from the task's mean over seeds")

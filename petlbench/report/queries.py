@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.records.aggregate import BOXES, task_columns
+from petlbench.records.aggregate import BOXES, ranked_columns, task_columns
 from petlbench.records.tradeoffs import curves
 from petlbench.report.plots import STYLES, add_footer, empty_figure, human_count, name_width, save_figure, suite_of, wrapped
 
@@ -106,7 +106,7 @@ def access_ladder(part: pd.DataFrame, source: str) -> Figure:
     axes.set_ylim(-0.5, len(ordered) - 0.5)
     axes.set_yticks(rows, [wrapped(method) for method in ordered["method"]])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(f"mean test accuracy over {len(task_columns(part))} tasks (%)")
+    axes.set_xlabel(f"mean test accuracy over {len(ranked_columns(part))} tasks (%)")
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.records.aggregate import BOXES, task_columns
+from petlbench.records.aggregate import BOXES, ranked_columns
 from petlbench.records.statistics import ALPHA, Comparison, Friedman
 from petlbench.records.tradeoffs import COSTS
 from petlbench.report.label_placement import place_labels
@@ -95,7 +95,7 @@ def pareto_fronts(part: pd.DataFrame, trade: pd.DataFrame, source: str) -> Figur
         axes.set_visible(False)
     points = [_panel(axes, part[known[cost]], trade[known[cost]], cost) for axes, cost in zip(panels, drawn, strict=False)]
     for axes in panels[: len(drawn)]:
-        axes.set_ylabel(f"mean test accuracy over {len(task_columns(part))} tasks (%)", fontsize=9)
+        axes.set_ylabel(f"mean test accuracy over {len(ranked_columns(part))} tasks (%)", fontsize=9)
     add_legend(figure, part)
     left_out = ", ".join(part["method"][part["mean"].isna()])
     note = "Named and joined: no other method is as accurate for less. Queries: only of models that are asked."

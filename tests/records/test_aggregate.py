@@ -42,6 +42,7 @@ def test_a_cell_is_the_mean_over_seeds_and_the_mean_is_over_cells() -> None:
     assert (row[A], row[B], row["mean"], row["seeds"]) == (65.0, 90.0, 77.5, "0,1")
 
 
+@settings(max_examples=12)
 @given(st.data())
 def test_group_means_are_withheld_for_themselves_when_a_cell_is_missing(data: st.DataObject) -> None:
     groups = load_suite("vtab").groups

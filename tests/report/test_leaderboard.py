@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from petlbench.config import load_suite
 from petlbench.errors import RecordError
 from petlbench.records.aggregate import leaderboard
 from petlbench.records.schema import Record
@@ -185,11 +186,23 @@ def test_the_terminal_makes_the_best_bold() -> None:
     assert [line.count("\x1b[1m") for line in lines if "lora" in line or "full" in line] == [2, 0]
 
 
-def test_the_terminal_shows_long_suites_by_their_mean() -> None:
-    tasks = tuple(f"vtab/task{i}" for i in range(19))
-    lines = rendered([make_record(task=task) for task in tasks], {"vtab": tasks})
+def test_the_terminal_shows_long_suites_by_their_means() -> None:
+    tasks = tuple(f"zoo/task{i}" for i in range(19))
+    lines = rendered([make_record(task=task) for task in tasks], {"zoo": tasks})
     assert lines[1].split()[:5] == ["#", "method", "access", "mean", "trainable"]
-    assert "mean test accuracy of 19 tasks" in lines[0]
+    assert "each of the 19 tasks is in leaderboard.md" in lines[0]
+
+
+def test_both_averages_of_vtab_and_its_group_means_are_labelled(tmp_path: Path) -> None:
+    suites = {"vtab": load_suite("vtab").tasks}
+    accuracies = {"natural": 90.0, "specialized": 80.0, "structured": 50.0}
+    records = [make_record(task=task, accuracy=accuracies[group]) for group, tasks in load_suite("vtab").groups.items() for task in tasks]
+    headings, _, row = [line.split("|") for line in markdown(tmp_path, records, suites).splitlines() if line.startswith("|")][:3]
+    shown = dict(zip([cell.strip() for cell in headings], [cell.strip("* ") for cell in row], strict=True))
+    assert [shown[f"mean {group}"] for group in accuracies] == ["90.0", "80.0", "50.0"]
+    assert (shown["mean of 19"], shown["mean of group means"]) == ("71.1", "73.3")
+    terminal = " ".join(rendered(records, suites))
+    assert all(word in terminal for word in ("natural", "specialized", "structured", "71.1", "73.3"))
 
 
 def test_the_terminal_stacks_what_may_not_be_compared() -> None:
