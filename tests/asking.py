@@ -21,10 +21,16 @@ PROMPTS = tuple((f"a photo of a {name}.",) for name in NAMES)
 
 @contextmanager
 def granted(
-    rung: Access, backbone: Backbone | None = None, meter: Meter | None = None, answers: Answers | None = None
+    rung: Access,
+    backbone: Backbone | None = None,
+    meter: Meter | None = None,
+    answers: Answers | None = None,
+    number_format: str = "fp32",
 ) -> Iterator[QueryModel]:
     texts = ClassTexts(PROMPTS, "a photo of a" if rung is Access.CONTEXT else None)
-    with grant(rung, (backbone or tiny_backbone()).endpoint(CPU), NAMES, texts, meter or Meter(), answers or Answers()) as model:
+    with grant(
+        rung, (backbone or tiny_backbone()).endpoint(CPU, number_format), NAMES, texts, meter or Meter(), answers or Answers()
+    ) as model:
         yield model
 
 

@@ -6,6 +6,8 @@ import gc
 import types
 from collections.abc import Iterator
 
+from torch import Tensor
+
 
 def reachable(root: object) -> Iterator[object]:
     """Everything that code holding ``root`` can get at through attributes, containers, closures, defaults and bound methods.
@@ -21,6 +23,23 @@ def reachable(root: object) -> Iterator[object]:
         seen.add(id(found))
         yield found
         waiting += _following(found)
+
+
+def of_the_graph(answer: Tensor) -> Iterator[object]:
+    """Every node of an autograd graph and what it holds, the graphs of tensors that are held included."""
+    waiting, seen = [answer.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for name in dir(node):
+            if not name.startswith("__") and name != "saved_variables":  # the deprecated name of saved_tensors
+                for thing in reachable(getattr(node, name, None)):
+                    yield thing
+                    if isinstance(thing, Tensor):
+                        waiting.append(thing.grad_fn)
+        waiting += [following for following, _ in node.next_functions]
 
 
 def _is_a_stop(found: object) -> bool:

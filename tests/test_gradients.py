@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from petlbench.errors import AccessError
 from petlbench.settings import Answers
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import PROMPTS, granted, images
-from tests.object_graph import reachable
+from tests.object_graph import of_the_graph, reachable
 
 
 def test_gradients_with_respect_to_images_are_those_of_the_plain_model() -> None:
@@ -80,33 +79,16 @@ def test_neither_the_handle_nor_an_answer_nor_its_graph_leads_to_the_model(rung:
     with granted(rung, backbone) as model:
         asked = images().requires_grad_(True)
         answer = model.scores(asked) if rung is Access.GRADIENTS else model.context_scores(model.upload(images()), model.context[None])
-        found = [*reachable(model), *reachable(answer), *_of_the_graph(answer)]
+        found = [*reachable(model), *reachable(answer), *of_the_graph(answer)]
     assert not [thing for thing in found if isinstance(thing, (nn.Module, nn.Parameter, Backbone, Meter))]
     assert not [thing for thing in found if isinstance(thing, Tensor) and thing.data_ptr() in weights]
-
-
-def _of_the_graph(answer: Tensor) -> Iterator[object]:
-    """Every node of an autograd graph and what it holds, the graphs of tensors that are held included."""
-    waiting, seen = [answer.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        for name in dir(node):
-            if not name.startswith("__") and name != "saved_variables":  # the deprecated name of saved_tensors
-                for thing in reachable(getattr(node, name, None)):
-                    yield thing
-                    if isinstance(thing, Tensor):
-                        waiting.append(thing.grad_fn)
-        waiting += [following for following, _ in node.next_functions]
 
 
 def test_the_walk_of_a_graph_finds_weights_that_it_leads_to() -> None:
     backbone = tiny_backbone()
     answer = backbone.vit(images().requires_grad_(True))
     weights = {p.data_ptr() for p in backbone.vit.parameters()}
-    assert any(isinstance(thing, Tensor) and thing.data_ptr() in weights for thing in _of_the_graph(answer))
+    assert any(isinstance(thing, Tensor) and thing.data_ptr() in weights for thing in of_the_graph(answer))
 
 
 def test_a_graph_that_is_not_used_is_dropped_with_the_answer() -> None:
