@@ -85,16 +85,7 @@ def averages_of(suite: str) -> tuple[Average, ...]:
     averages = []
     for name, parts in load_yaml("tables", "averages")[suite].items():
         for group in (group for joined in parts for group in joined):
-            check_column(group, suite, f"configs/tables/averages.yaml: {name}")
-        averages.append(
-            Average(name, tuple(tuple(dataset for group in joined for dataset in groups.get(group, (group,))) for joined in parts))
-        )
+            if group not in groups:
+                raise TableError(f"configs/tables/averages.yaml: {suite} has no group '{group}'.{did_you_mean(group, groups)}")
+        averages.append(Average(name, tuple(tuple(dataset for group in joined for dataset in groups[group]) for joined in parts)))
     return tuple(averages)
-
-
-def check_column(name: str, suite: str, where: str) -> None:
-    """TableError unless a name is that of a group or of a dataset of the suite."""
-    groups = column_groups()[suite]
-    known = {*groups, *(dataset for group in groups.values() for dataset in group)}
-    if name not in known:
-        raise TableError(f"{where}: {suite} has no group or dataset '{name}'.{did_you_mean(name, known)}")

@@ -28,7 +28,7 @@ def read_table(path: Path) -> tuple[list[PublishedNumber], list[str]]:
     if header == COLUMNS:
         return read_numbers(path), []
     method = "method" if "method" in header else header[0]
-    averages = {column: _average_name(column) for column in header if re.match(r"(mean|average|avg)\b", _spelled(column))}
+    averages = {column: name for column in header if (name := _average_name(column))}
     rest = [column for column in header if column != method and column not in averages and column not in _NAMES]
     datasets = {column: name for column in rest if (name := _dataset(column))}
     datasets = datasets or {column: column for column in rest if any(_value(row[column]) is not None for row in rows)}
@@ -79,10 +79,12 @@ def _dataset(column: str) -> str | None:
     return next((dataset for dataset in known if _spelled(dataset).replace(" ", "") == _spelled(column).replace(" ", "")), None)
 
 
-def _average_name(column: str) -> str:
-    """An average's column as a name that begins with mean: "Mean natural" is ``mean_natural``."""
-    name = "_".join(_spelled(column).split())
-    return name if name.startswith("mean") else f"mean_{name}"
+def _average_name(column: str) -> str | None:
+    """An average's column as a name that begins with mean, "vtab:mean_natural" and "Mean natural" as ``mean_natural``; None for other columns."""
+    words = _spelled(column.rpartition(":")[2]).split()
+    if not words or words[0] not in ("mean", "average", "avg"):
+        return None
+    return "_".join(words if words[0] == "mean" else ["mean", *words])
 
 
 def _value(text: str) -> Decimal | None:

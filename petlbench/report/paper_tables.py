@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from petlbench.config import load_recipe, load_suite, load_yaml, names
 from petlbench.errors import TableError, did_you_mean
-from petlbench.published.averages import Average, averages_of, check_column, column_groups
+from petlbench.published.averages import Average, averages_of, column_groups
 from petlbench.published.numbers import method_name, published
 from petlbench.settings import Protocol
 
@@ -100,9 +100,9 @@ def load_table(name: str) -> PaperTable:
 def _check(table: PaperTable, panel: Panel, where: str) -> None:
     if panel.suite not in column_groups():
         raise TableError(f"{where}: no suite '{panel.suite}' with averages.{did_you_mean(panel.suite, column_groups())}")
-    for group in panel.groups:
-        check_column(group, panel.suite, where)
+    groups = column_groups()[panel.suite]
     known: dict[str, tuple[Iterable[str], Iterable[str]]] = {
+        "group or dataset": (panel.groups, {*groups, *(dataset for group in groups.values() for dataset in group)}),
         "average": (panel.averages, {average.name for average in averages_of(panel.suite)}),
         "published table": (panel.tables, {number.table for number in published() if number.paper == table.paper}),
     }

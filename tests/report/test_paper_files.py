@@ -90,7 +90,6 @@ def test_every_panel_is_written_in_every_format(tmp_path: Path) -> None:
     assert all(path.read_text() for path in written)
 
 
-@pytest.mark.slow
 def test_latex_compiles_where_there_is_a_latex(tmp_path: Path) -> None:
     latex = shutil.which("pdflatex")
     document = (
