@@ -23,9 +23,10 @@ from torch.nn import functional as F
 from benchmarks.floor import GradientWatch, forward_products, training_flops
 from petlbench.backbones.backbone import Backbone, Card, load_backbone
 from petlbench.config import RunConfig, load_method, resolve
-from petlbench.data.batches import Batches, TrainingData, Transform
+from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.store import Split
 from petlbench.data.task import RenderedSource, TaskSpec
+from petlbench.data.transforms import Form, Transform
 from petlbench.learners import GradientLearner
 from petlbench.optim.precision import choose
 
@@ -86,7 +87,8 @@ class MethodSubject:
         self.repetitions = settings.steps
         self._products = forward_products(backbone.vit, backbone.card.input_size)
         split = random_split(settings.steps * settings.batch, backbone.card.input_size)
-        transform = Transform(backbone.card.input_size, backbone.card.mean, backbone.card.std)
+        side = backbone.card.input_size
+        transform = Transform(Form("squash", side, cut=side), backbone.card.mean, backbone.card.std)
         classes = tuple(f"class {label}" for label in range(CLASSES))
         source = RenderedSource(split.labels, split.images.__getitem__)
         spec = TaskSpec(config.task, classes, ("a photo of {}.",), "random", lambda _: source)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from petlbench.checks import check_setting, is_possible
 from petlbench.config import RunConfig, load_suite, method_names, names, parse_overrides, resolve, suite_name, task_name
+from petlbench.data.joined import names_joined
 from petlbench.data.load import require
 from petlbench.data.presence import data_folder, missing_error, presence
 from petlbench.data.task import TASKS
@@ -94,12 +95,14 @@ def selected_methods(text: str) -> list[str]:
 
 def selected_tasks(text: str) -> list[str]:
     """Suites are replaced by their tasks, aliases by what they stand for."""
+    if text.startswith("["):  # a list is one task: all of them together
+        text = text.strip("[]").replace(" ", "").replace(",", "+")
     suites, tasks = names("suites"), []
     for name in text.split(","):
         suite, task = suite_name(name), task_name(name)
         if suite in suites:
             tasks += list(load_suite(suite).tasks)
-        elif task.partition(":")[0] in TASKS:
+        elif all(part.partition(":")[0] in TASKS for part in names_joined(task)):
             tasks.append(task)
         else:
             known = [*suites, *TASKS.names()]
@@ -109,13 +112,15 @@ def selected_tasks(text: str) -> list[str]:
 
 def _present(tasks: Sequence[str], root: Path | None, available: bool) -> list[str]:
     """The tasks that can be run. DataError that lists all others, unless what is ``available`` was asked for and there is some."""
-    absent = [found for task in tasks if ":" not in task and (found := presence(task, root)).state != "present"]
-    if absent and (not available or len(absent) == len(tasks)):
-        raise missing_error(absent, len(tasks), root)
+    parts = [part for task in tasks for part in names_joined(task)]
+    absent = [found for part in parts if ":" not in part and (found := presence(part, root)).state != "present"]
+    if absent and (not available or len(absent) == len(parts)):
+        raise missing_error(absent, len(parts), root)
     for task in tasks:
         if ":" in task:
             require(task, root)  # a folder that is not a task is refused here, not in the middle of a bench
-    return [task for task in tasks if task not in {one.task for one in absent}]
+    names_absent = {one.task for one in absent}
+    return [task for task in tasks if names_absent.isdisjoint(names_joined(task))]
 
 
 def selected_seeds(text: str) -> list[int]:

@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -114,7 +113,6 @@ def load_yaml(folder: str, name: str) -> dict[str, Any]:
     return values
 
 
-@cache
 def load_suite(name: str) -> Suite:
     """A suite by name. ConfigError with the nearest name when there is none, and for groups that are not of its tasks."""
     known = names("suites")

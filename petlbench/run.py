@@ -25,6 +25,7 @@ from petlbench.checks import check
 from petlbench.config import RunConfig, load_method, suite_of
 from petlbench.curve import Curve
 from petlbench.data.batches import Batches, TrainingData
+from petlbench.data.joined import accuracies_of_parts, part_of_class
 from petlbench.data.load import Task
 from petlbench.errors import BudgetExceeded, Diverged, PetlbenchError
 from petlbench.learners import Learner, open_learner
@@ -171,7 +172,9 @@ class _Run:
         identity = [self.facts["backbone"].sha256, task.spec.revision, task.train.digest, config.protocol.described]
         memo = Memo(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
         calls = (partial(_report, ticket), partial(_look, ticket))
-        return TrainingData(train, val, config.train, task.spec.class_names, *calls, memo, config.execution.cache_mb)
+        return TrainingData(
+            train, val, config.train, task.spec.class_names, *calls, memo, config.execution.cache_mb, part_of_class(task.spec)
+        )
 
     def note(self, epoch: schema.Epoch) -> None:
         """Take down an epoch that has ended."""
@@ -232,7 +235,8 @@ class _Run:
         if self._curve is not None:
             self._curve.end(percent)
         best = self._best[0] if self._best and self.config.protocol.selection == "best_val" else None
-        self.facts["metrics"] = schema.Metrics(accuracy=percent, samples=len(scores), standard_error=error, val_accuracy=best)
+        parts = accuracies_of_parts(task.spec, scores, test.labels.cpu())
+        self.facts["metrics"] = schema.Metrics(accuracy=percent, samples=len(scores), standard_error=error, val_accuracy=best, parts=parts)
         self.counted["peak_memory_mb"] = measure.peak_memory_mb(self.device)
         self.counted["flops_per_image"] = learner.flops_per_image()
         path = record_path(self.config)

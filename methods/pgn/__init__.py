@@ -5,11 +5,13 @@ Letters in shapes: B images, C classes, S input size, K prompts of an image, N t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
@@ -97,6 +99,7 @@ class PGN(QueryMethod):
             decays=lambda *_: True,
             after_epoch=data.report,
             forward=partial(self.predict, model),
+            competing=own_classes(data.part_of_class) if self.config.label_space == "own" else lambda scores, _: scores,
         )
 
     def predict(self, model: QueryModel, images: Tensor) -> Tensor:
@@ -109,3 +112,14 @@ class PGN(QueryMethod):
 
     def deployable(self) -> Deployable:
         return Deployable(self.prompter.library, self.prompter.coefficients, self.head)
+
+
+def own_classes(part_of_class: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Scores (B, C) and labels (B,) to scores that are -inf for the classes of other tasks than the image's."""
+    parts = torch.tensor(part_of_class)
+
+    def competing(scores: Tensor, labels: Tensor) -> Tensor:
+        of_class = parts.to(labels.device)
+        return scores.masked_fill(of_class != of_class[labels, None], -torch.inf)
+
+    return competing

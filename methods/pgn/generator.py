@@ -44,7 +44,8 @@ class Generator(nn.Module):
 
     def coefficients(self, images: Tensor) -> Tensor:
         """A (B, K, N): over the library they sum to one under softmax, each lies in 0..1 under sigmoid."""
-        logits = self.network(resized(images, self.resolution)).unflatten(1, (self.prompts, -1))
+        seen = resized(images, self.resolution).contiguous()  # in channels-last, torch 2.13's smallest convolutions write past their memory
+        logits = self.network(seen).unflatten(1, (self.prompts, -1))
         return logits.softmax(dim=-1) if self.mixing == "softmax" else logits.sigmoid()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -133,3 +133,4 @@ class TrainingData:
     look: Callable[[], None] = lambda: None  # to be called after a step: what has been learned so far may be evaluated now
     memo: Memo = field(default_factory=Memo)  # what depends on the backbone, these images and the protocol only
     cache_mb: int = 4096  # memory for activations that are computed once and reused
+    part_of_class: tuple[int, ...] = ()  # for each class the place of its task among those that were joined

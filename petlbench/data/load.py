@@ -9,6 +9,7 @@ import numpy as np
 
 from petlbench.data import fewshot
 from petlbench.data.augmentation import Crop, RandomResizedCrop
+from petlbench.data.joined import join, names_joined
 from petlbench.data.presence import missing_error, presence
 from petlbench.data.store import Split, TaskStore, joined
 from petlbench.data.streaming import Tally
@@ -44,10 +45,13 @@ class Task:
 
 
 def find_task(name: str, root: Path | None = None) -> TaskSpec:
-    """The task of that name, such as ``mini/digits``, or of a family, such as ``folder:PATH``.
+    """The task of that name, such as ``mini/digits``, of a family, such as ``folder:PATH``, or several as one: ``mini/digits+mini/textures``.
 
     ``root``: the data root, for tasks whose images lie on a disk. DataError with what was looked for when they do not.
     """
+    parts = names_joined(name)
+    if len(parts) > 1:
+        return join([find_task(part, root) for part in parts])
     target = _target(name)
     if isinstance(target, TaskSpec):
         return target
@@ -60,13 +64,14 @@ def find_task(name: str, root: Path | None = None) -> TaskSpec:
 
 def require(name: str, root: Path | None) -> None:
     """Whether a task can be run, as ``find_task`` would tell, without opening what lies on a disk."""
-    target = _target(name)
-    if isinstance(target, DiskTask):
-        state = presence(name, root)
-        if state.state != "present":
-            raise missing_error([state], 1, root)
-    elif not isinstance(target, TaskSpec):
-        target(name.partition(":")[2])
+    for part in names_joined(name):
+        target = _target(part)
+        if isinstance(target, DiskTask):
+            state = presence(part, root)
+            if state.state != "present":
+                raise missing_error([state], 1, root)
+        elif not isinstance(target, TaskSpec):
+            target(part.partition(":")[2])
 
 
 def _target(name: str) -> TaskSpec | DiskTask | TaskFamily:

@@ -86,11 +86,20 @@ class Cost(_Part):
     queries: dict[str, QueryCount] = Field(default_factory=dict)  # phase -> count
 
 
+class PartMetrics(_Part):
+    """One of several tasks that were joined."""
+
+    accuracy: float  # percent, when the classes of all tasks compete
+    own_accuracy: float  # percent, when only the classes of the image's own task do
+    samples: int
+
+
 class Metrics(_Part):
     accuracy: float  # percent of the test split
     samples: int
     standard_error: float  # of the accuracy, percent, binomial
     val_accuracy: float | None = None
+    parts: dict[str, PartMetrics] = Field(default_factory=dict)  # of joined tasks, each by its name
 
 
 class Epoch(_Part):

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petlbench.backbones.backbone import Backbone, Card
-from petlbench.data.batches import Transform
 from petlbench.data.load import Task
 from petlbench.data.store import Split
+from petlbench.data.streaming import Tally
 from petlbench.data.task import RenderedSource, TaskSpec
+from petlbench.data.transforms import Form, Transform
 
 SIZE, WIDTH, CLASSES = 16, 32, 3
 HALF = (0.5, 0.5, 0.5)
@@ -67,7 +68,8 @@ def mock_task(seed: int = 0, train: int = 36, test: int = 24) -> Task:
     sources = {name: RenderedSource(split.labels, split.images.__getitem__) for name, split in splits.items()}
     names = tuple(f"class {label}" for label in range(CLASSES))
     spec = TaskSpec("mock/squares", names, ("a photo of {}.",), f"mock-{seed}", sources.__getitem__)
-    return Task(spec, splits["train"], splits["val"], splits["test"], Transform(SIZE, HALF, HALF), images_decoded=0)
+    transform = Transform(Form("squash", SIZE, cut=SIZE), HALF, HALF)
+    return Task(spec, splits["train"], splits["val"], splits["test"], transform, Tally())
 
 
 def _split(generator: np.random.Generator, count: int) -> Split:

@@ -1,0 +1,108 @@
+"""Several tasks as one: their images together, their classes one after the other. ``task=[A,B]`` or ``task=A+B``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from petlbench.data.task import TASKS, ImageSource, TaskSpec
+from petlbench.errors import ConfigError
+from petlbench.records.schema import PartMetrics
+
+
+@dataclass(frozen=True)
+class JoinedTask(TaskSpec):
+    """A task over the classes of its parts, each described by its own task's captions."""
+
+    parts: tuple[TaskSpec, ...] = ()
+
+    def prompts(self, templates: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...]:
+        chosen = None if templates is None or tuple(templates) == self.templates else templates
+        return tuple(captions for part in self.parts for captions in part.prompts(chosen))
+
+
+def names_joined(name: str) -> list[str]:
+    """The tasks that a name stands for: those between its plus signs, if all of them are known, else itself."""
+    parts = name.split("+")
+    return parts if all(part.partition(":")[0] in TASKS for part in parts) else [name]
+
+
+def join(parts: Sequence[TaskSpec]) -> JoinedTask:
+    """ConfigError for a task that is given twice, or when only some of them chose their validation images among the training images."""
+    names = [part.name for part in parts]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"task={'+'.join(names)} names a task twice")
+    return JoinedTask(
+        name="+".join(names),
+        class_names=tuple(f"{part.name} {name}" for part in parts for name in part.class_names),
+        templates=tuple(dict.fromkeys(template for part in parts for template in part.templates)),
+        revision=hashlib.sha256(json.dumps([[part.name, part.revision] for part in parts]).encode()).hexdigest()[:16],
+        source=lambda split: _Chain([part.source(split) for part in parts], _starts([len(part.class_names) for part in parts])),
+        description=f"{', '.join(names[:-1])} and {names[-1]} as one task",
+        val_in_train=_val_in_train(parts),
+        scored=_scored(parts),
+        parts=tuple(parts),
+    )
+
+
+def part_of_class(spec: TaskSpec) -> tuple[int, ...]:
+    """For each class the place of its task among those that were joined; all 0 for a task that is one."""
+    parts = spec.parts if isinstance(spec, JoinedTask) else (spec,)
+    return tuple(place for place, part in enumerate(parts) for _ in part.class_names)
+
+
+def accuracies_of_parts(spec: TaskSpec, scores: Tensor, labels: Tensor) -> dict[str, PartMetrics]:
+    """Of each of the tasks that were joined, from scores (N, C) and labels (N,); of a task that is one nothing."""
+    if not isinstance(spec, JoinedTask):
+        return {}
+    places, found = torch.tensor(part_of_class(spec)), {}
+    for place, part in enumerate(spec.parts):
+        of_part = places[labels] == place
+        among_all, among_own = scores[of_part], scores[of_part].masked_fill(places != place, -torch.inf)
+        right = [100.0 * (some.argmax(dim=1) == labels[of_part]).double().mean().item() for some in (among_all, among_own)]
+        found[part.name] = PartMetrics(accuracy=right[0], own_accuracy=right[1], samples=int(of_part.sum()))
+    return found
+
+
+class _Chain:
+    """Images of several sources one after the other, their labels moved by ``offsets``."""
+
+    def __init__(self, sources: Sequence[ImageSource], offsets: Sequence[int]) -> None:
+        self.labels = np.concatenate([source.labels + offset for source, offset in zip(sources, offsets, strict=True)])
+        self._sources = sources
+        self._starts = _starts([len(source.labels) for source in sources])
+
+    def decode(self, index: int) -> NDArray[np.uint8]:
+        place = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._sources[place].decode(index - self._starts[place])
+
+
+def _starts(lengths: Sequence[int]) -> list[int]:
+    return list(accumulate(lengths, initial=0))[:-1]
+
+
+def _scored(parts: Sequence[TaskSpec]) -> tuple[int, ...] | None:
+    if all(part.scored is None for part in parts):
+        return None
+    offsets = _starts([len(part.class_names) for part in parts])
+    chosen = (range(len(part.class_names)) if part.scored is None else part.scored for part in parts)
+    return tuple(offset + label for offset, labels in zip(offsets, chosen, strict=True) for label in labels)
+
+
+def _val_in_train(parts: Sequence[TaskSpec]) -> NDArray[np.int64] | None:
+    known = [part.val_in_train for part in parts if part.val_in_train is not None]
+    if not known:
+        return None
+    if len(known) < len(parts):
+        apart = next(part.name for part in parts if part.val_in_train is None)
+        raise ConfigError(f"{apart} has validation images of its own and others do not; such tasks cannot be joined")
+    offsets = _starts([len(part.source("train").labels) for part in parts])
+    return np.concatenate([places + offset for places, offset in zip(known, offsets, strict=True)])
