@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +14,21 @@ import pandas as pd
 
 from petlbench.published.averages import Average, averages_of, flat
 from petlbench.published.numbers import ACCURACY, ORACLE, PublishedNumber, name_of
-from petlbench.records.aggregate import BOXES, COST_COLUMNS, comparable_parts, leaderboard, runs_behind, runs_frame, task_columns
+from petlbench.records.aggregate import (
+    BOXES,
+    COST_COLUMNS,
+    average_columns,
+    comparable_parts,
+    leaderboard,
+    ranked_columns,
+    runs_behind,
+    runs_frame,
+    task_columns,
+)
 from petlbench.records.schema import Record
 from petlbench.records.statistics import Comparison, compare, row_names
 from petlbench.records.store import RecordStore
+from petlbench.report.paper_tables import load_table, table_names
 from petlbench.report.plots import task_labels
 
 _PAIR = ["method", "other", "difference", "difference_low", "difference_high", "wins", "ties", "losses", "p_holm"]
@@ -52,8 +63,9 @@ def _part(part: pd.DataFrame, behind: pd.DataFrame, material: _Material) -> dict
     """One suite, backbone and protocol. ``behind``: its rows of ``runs_frame``."""
     suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
     tasks = task_columns(part)
-    averages = [average for average in averages_of(suite) if average.groups != (tuple(map(_dataset, tasks)),)]
-    comparison = compare(behind, tasks)
+    named = {f"{suite}:{average.name}": average for average in averages_of(suite)}
+    averages = [flat(list(map(_dataset, ranked_columns(part)))), *(named[column] for column in average_columns(part))]
+    comparison = compare(behind, ranked_columns(part))
     intervals = {str(line["method"]): [line["mean_low"], line["mean_high"]] for _, line in comparison.methods.iterrows()}
     rows = []
     for (_, line), compared_as in zip(part.iterrows(), row_names(part), strict=True):
@@ -76,10 +88,13 @@ def _part(part: pd.DataFrame, behind: pd.DataFrame, material: _Material) -> dict
         "code": sorted(set(behind["code"])),
         "tasks": tasks,
         "labels": task_labels(tasks),
-        "averages": [average.name.replace("_", " ") for average in averages],
+        "averages": [
+            {"name": average.name.replace("_", " "), "tasks": [i for i, task in enumerate(tasks) if _dataset(task) in average.datasets]}
+            for average in averages
+        ],
         "rows": rows,
         "comparison": _comparison(comparison),
-        "published": _published((number for number in material.published if number.suite == suite), tasks, averages),
+        "published": _published([number for number in material.published if number.suite == suite], backbone, tasks, averages),
     }
 
 
@@ -115,9 +130,10 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def _means(cells: Sequence[float | None], tasks: Sequence[str], averages: Sequence[Average]) -> dict[str, Any]:
-    """The mean over all tasks, and the averages that papers print over the suite; null where a cell is missing."""
+    """The averages, of which the first is the mean that ranks; null where a cell is missing."""
     present = {_dataset(task): cell for task, cell in zip(tasks, cells, strict=True) if cell is not None}
-    return {"mean": flat(list(map(_dataset, tasks))).over(present), "averages": [average.over(present) for average in averages]}
+    values = [average.over(present) for average in averages]
+    return {"mean": values[0], "averages": values}
 
 
 def _dataset(task: str) -> str:
@@ -145,9 +161,9 @@ def _run(run: pd.Series[Any], tasks: Sequence[str], material: _Material) -> dict
 
 
 def _shots(record: Record) -> str:
-    """Training images per class as published numbers have it: "16", or empty for all there are."""
+    """Training images per class as published numbers have it: "16", or "full" for all there are."""
     shots = record.protocol.settings.get("shots")
-    return "" if shots is None else str(shots)
+    return "full" if shots is None else str(shots)
 
 
 def _unfinished(record: Record) -> dict[str, Any]:
@@ -162,26 +178,29 @@ def _unfinished(record: Record) -> dict[str, Any]:
     }
 
 
-def _published(numbers: Iterable[PublishedNumber], tasks: Sequence[str], averages: Sequence[Average]) -> list[dict[str, Any]]:
+def _published(
+    numbers: Sequence[PublishedNumber], backbone: str, tasks: Sequence[str], averages: Sequence[Average]
+) -> list[dict[str, Any]]:
     """Rows of papers with an accuracy on one of the tasks, in the order of the files; what was chosen on test images is a row of its own."""
     datasets = [_dataset(task) for task in tasks]
     printed: dict[tuple[str, ...], list[PublishedNumber]] = defaultdict(list)
     for number in numbers:
         if number.metric in (ACCURACY, ORACLE) and number.dataset in datasets:
             printed[number.row].append(number)
+    as_printed = {load_table(name).backbones.get(backbone.partition("@")[0]) for name in table_names()} if printed else set()
     rows = []
-    for cells_of_row in printed.values():
-        first = cells_of_row[0]
-        values = {number.dataset: float(number.value) for number in cells_of_row}
+    for of_row in printed.values():
+        first = of_row[0]
+        values = {number.dataset: float(number.value) for number in of_row}
         cells = [values.get(dataset) for dataset in datasets]
         rows.append(
             {
-                "method": first.method,
+                **{key: getattr(first, key) for key in ("method", "paper", "table", "access", "backbone", "shots")},
                 "our_method": name_of(first).ours,
                 "is_oracle": first.metric == ORACLE,
-                **{key: getattr(first, key) for key in ("paper", "table", "backbone", "shots")},
-                "kinds": list(dict.fromkeys(number.source_kind for number in cells_of_row)),
-                "sources": list(dict.fromkeys(number.source for number in cells_of_row)),
+                "is_same_backbone": first.backbone in as_printed,
+                "kinds": list(dict.fromkeys(number.source_kind for number in of_row)),
+                "sources": list(dict.fromkeys(number.source for number in of_row)),
                 "cells": cells,
                 **_means(cells, tasks, averages),
             }

@@ -10,6 +10,8 @@ from tests.record_factory import TASKS, make_grid, make_record
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 FGVC = ("fgvc/cub200_2011", "fgvc/nabirds", "fgvc/oxford_flowers", "fgvc/stanford_dogs", "fgvc/stanford_cars")
+VIT_AS_PRINTED = "ViT-B/16 (supervised IN-21k)"
+VIT = "timm:vit_base_patch16_224.augreg_in21k"
 SUITES = {"mini": TASKS, "fgvc": FGVC}
 
 
@@ -19,22 +21,25 @@ def records() -> list[Record]:
     found += [make_record("lora", task, settings={"rank": 4}, accuracy=70 + i) for i, task in enumerate(TASKS)]
     found += [make_record("full", task, backbone="vit_tiny", accuracy=60 + i) for i, task in enumerate(TASKS)]
     found += [make_record("full", task, protocol="p-2", accuracy=50 + i) for i, task in enumerate(TASKS)]
-    found += [make_record(HOSTILE, task, accuracy=40 + i) for i, task in enumerate(FGVC)]
-    found += [make_record("full", task, seed, accuracy=80 + i + seed / 4) for i, task in enumerate(FGVC) for seed in (0, 1)]
-    found += [make_record("bitfit", task, accuracy=90) for task in FGVC[:3]]
+    found += [make_record(HOSTILE, task, accuracy=40 + i, backbone=VIT) for i, task in enumerate(FGVC)]
+    found += [make_record("full", task, seed, accuracy=80 + i + seed / 4, backbone=VIT) for i, task in enumerate(FGVC) for seed in (0, 1)]
+    found += [make_record("linear", task, accuracy=30, backbone=VIT) for task in FGVC]
+    found += [make_record("bitfit", task, accuracy=90, backbone=VIT) for task in FGVC[:3]]
     found += [make_record("bar", TASKS[1], 3, status="diverged"), make_record(HOSTILE, FGVC[0], 9, status="failed")]
     return found
 
 
-def printed(method: str, task: str, value: str, *, metric: str = "top1_accuracy_percent", paper: str = "SPT") -> PublishedNumber:
+def printed(
+    method: str, task: str, value: str, *, metric: str = "top1_accuracy_percent", backbone: str = VIT_AS_PRINTED
+) -> PublishedNumber:
     suite, _, dataset = task.partition("/")
     return PublishedNumber(
-        paper=paper,
+        paper="SPT",
         arxiv="",
         table="main results (FGVC)",
         suite=suite,
         method=method,
-        backbone="ViT-B/16",
+        backbone=backbone,
         access="white-box",
         shots="full",
         dataset=dataset,
@@ -50,6 +55,8 @@ def printed(method: str, task: str, value: str, *, metric: str = "top1_accuracy_
 PUBLISHED = [
     *(printed("Full", task, value) for task, value in zip(FGVC, ("87.3", "82.7", "98.8", "89.4", "84.5"), strict=True)),
     *(printed("Linear", task, value) for task, value in zip(FGVC[:2], ("85.3", "75.9"), strict=True)),
+    *(printed("Full", task, "99", backbone="Swin-B (supervised IN-22k)") for task in FGVC),
+    *(printed("Bias", task, "88", backbone="Swin-B (supervised IN-22k)") for task in FGVC),
 ]
 
 

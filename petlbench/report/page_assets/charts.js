@@ -68,7 +68,7 @@ function text(x, y, content, attributes = {}) {
 
 /** Text that may be broken behind its underscores. */
 function breakable(content) {
-  return content.split(/(?<=_)/).flatMap((piece) => [piece, element("wbr")]);
+  return content.split(/(?<=_)/).flatMap((piece, i) => (i ? [element("wbr"), piece] : [piece]));
 }
 
 function shortened(name, most) {
@@ -100,7 +100,7 @@ function scatter(rows, cost, label, width, choose) {
   ];
   const points = rows.map((row) => ({ row, x: x(row[cost]), y: y(row.mean) }));
   const front = points.filter((one) => !points.some((other) => isBetter(other.row, one.row, cost))).sort((a, b) => a.x - b.x || a.y - b.y);
-  const steps = front.map((point, i) => (i ? `H${point.x}V${point.y}` : `M${point.x},${point.y}`)).join("");
+  const steps = `${front.map((point, i) => (i ? `H${point.x}V${point.y}` : `M${point.x},${point.y}`)).join("")}H${right}`;
   const labels = placed(points, { left, right, top, bottom });
   return chart(
     width,

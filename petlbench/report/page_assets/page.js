@@ -35,8 +35,10 @@ function remember() {
   history.replaceState(null, "", `#${new URLSearchParams(changed)}`);
 }
 
+/** The parts that pass the filters; published numbers depend on the suite only and stand once. */
 function shownParts() {
-  return data.parts.filter((part) => ["suite", "backbone", "protocol"].every((key) => matches(part, key)));
+  if (state.show !== "published") return data.parts.filter((part) => ["suite", "backbone", "protocol"].every((key) => matches(part, key)));
+  return data.parts.filter((part, i) => matches(part, "suite") && data.parts.findIndex((other) => other.suite === part.suite) === i);
 }
 
 function render(width = byId("parts").clientWidth) {
@@ -64,6 +66,7 @@ function fillFilters() {
     if (!values.includes(state[key])) state[key] = "";
     byId(key).replaceChildren(...["", ...values].map((value) => element("option", { value, selected: value === state[key] }, value || "all")));
   }
+  for (const key of ["backbone", "protocol"]) byId(key).disabled = state.show === "published";
   if (byId("search").value !== state.q) byId("search").value = state.q;
   for (const box of byId("access").querySelectorAll("input")) box.checked = !state.without.split(",").includes(box.value);
   for (const choice of byId("show").querySelectorAll("input")) choice.checked = choice.value === state.show;
@@ -74,8 +77,7 @@ function matches(part, key) {
 }
 
 function startFilters() {
-  const present = RUNGS.filter((rung) => data.parts.some((part) => part.rows.some((row) => row.access === rung)));
-  byId("access").append(...present.map((rung) => element("label", {}, element("input", { type: "checkbox", value: rung }), rung)));
+  byId("access").append(...presentRungs().map((rung) => element("label", {}, element("input", { type: "checkbox", value: rung }), rung)));
   byId("show").hidden = DEFAULTS.show === "ours";
   for (const key of ["suite", "backbone", "protocol"]) byId(key).addEventListener("change", (event) => update({ [key]: event.target.value }));
   byId("search").addEventListener("input", (event) => update({ q: event.target.value }));
@@ -138,7 +140,7 @@ function ourDetails(part, row, width) {
 
 function publishedDetails(part, row) {
   return [
-    element("p", {}, [row.paper, row.backbone, row.shots ? `shots ${row.shots}` : "", row.kinds.join(", ")].filter(Boolean).join(" · ")),
+    element("p", {}, [row.paper, row.backbone, row.shots ? `shots: ${row.shots}` : "", row.kinds.join(", ")].filter(Boolean).join(" · ")),
     simpleTable("Published accuracy", ["task", "%"], part.labels.map((label, i) => [label, percent(row.cells[i])])),
     ...row.sources.map((source) => element("p", { class: "note" }, `Source: ${source}`)),
   ];

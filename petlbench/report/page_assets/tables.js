@@ -1,6 +1,6 @@
 // Tables and sections of the page: what a suite, backbone and protocol has to show, under the filters chosen.
 
-const RUNGS = ["SCORES", "CONTEXT", "FEATURES", "GRADIENTS", "WEIGHTS"];
+const KINDS = { SCORES: "black-box", CONTEXT: "black-box", FEATURES: "black-box", GRADIENTS: "grey-box", WEIGHTS: "white-box" }; // rung -> as published
 const COSTS = {
   params_trainable: "trainable parameters",
   queries: "images sent per run",
@@ -9,40 +9,46 @@ const COSTS = {
   peak_memory_mb: "MB of memory",
 };
 
-/** The published row a method is compared with: with as many shots if there is one, on most tasks, read in the paper itself. */
+/** The published row a method is compared with: on the same backbone if there is one, then with as many shots, on most tasks, from the paper itself. */
 function reference(part, row) {
-  const worth = (one) => [one.shots === part.shots, one.cells.filter((cell) => cell !== null).length, one.kinds.includes("primary")].map(Number);
+  const worth = (one) => [one.is_same_backbone, one.shots === part.shots, one.cells.filter((cell) => cell !== null).length, one.kinds.includes("primary")].map(Number);
   const better = (one, other) => worth(one).map((value, i) => value - worth(other)[i]).find((difference) => difference) ?? 0;
   return part.published.filter((one) => one.our_method === row.published_as && one.is_oracle === row.is_oracle).reduce((best, one) => (best && better(best, one) >= 0 ? best : one), null);
 }
 
-/** The rows that pass the filters: ours, or those of papers. */
+/** The rows that pass the filters: ours, or those of papers, which know the kind of access but not the rung. */
 function rowsOf(part) {
-  const ours = () => part.rows.map((row) => ({ ...row, reference: reference(part, row) }));
-  const published = () => part.published.map((row) => ({ ...row, is_published: true, box: "published", access: "" }));
-  const without = state.without.split(",").filter(Boolean);
-  const isShown = (row) => !without.includes(row.access) && `${row.method} ${row.paper ?? ""}`.toLowerCase().includes(state.q.toLowerCase());
+  const ours = () => part.rows.map((row) => ({ ...row, rungs: [row.access], reference: reference(part, row) }));
+  const published = () => part.published.map((row) => ({ ...row, is_published: true, box: "published", rungs: present.filter((rung) => KINDS[rung] === row.access) }));
+  const present = presentRungs();
+  const without = state.without.split(",");
+  const isShown = (row) => (!row.rungs.length || row.rungs.some((rung) => !without.includes(rung))) && `${row.method} ${row.paper ?? ""}`.toLowerCase().includes(state.q.toLowerCase());
   return (state.show === "published" ? published() : ours()).filter(isShown);
 }
 
 // Columns: a heading, the value a row is sorted by, what its cell shows, and whether the lower value is the better one.
 
-function difference(ours, theirs) {
-  return ours === null || theirs === null || theirs === undefined ? null : ours - theirs;
+function presentRungs() {
+  return Object.keys(KINDS).filter((rung) => data.parts.some((part) => part.rows.some((row) => row.access === rung)));
+}
+
+/** Points ahead of the published number; null where one is missing or was measured on another backbone. */
+function difference(row, value) {
+  const [ours, theirs] = [value(row), row.reference?.is_same_backbone ? value(row.reference) : null];
+  return ours === null || theirs === null ? null : ours - theirs;
 }
 
 function number(key, label, format, isLowBetter = true) {
   return { key, label, value: (row) => row[key] ?? null, show: (row) => format(row[key] ?? null), isLowBetter };
 }
 
-function average(part, key, label, value) {
-  const show = (row) => (value(row) === null ? missingTasks(part, row) : percent(value(row)));
-  return { key, label, value, show, isAccuracy: true };
-}
-
-function missingTasks(part, row) {
-  const found = row.cells.filter((cell) => cell !== null).length;
-  return element("span", { class: "withheld", title: "a mean is withheld where a result is missing" }, `${found} of ${part.tasks.length} tasks`);
+/** One of a part's averages; it is withheld where a result is missing, and says how many there are. */
+function average(part, i, key, label, rowOf = (row) => row) {
+  const value = (row) => rowOf(row)?.averages[i] ?? null;
+  const found = (row) => part.averages[i].tasks.filter((task) => rowOf(row).cells[task] !== null).length;
+  const withheld = (row) => element("span", { class: "withheld" }, `${found(row)} of ${part.averages[i].tasks.length} tasks`);
+  const show = (row) => (rowOf(row) && value(row) === null ? withheld(row) : percent(value(row)));
+  return { key, label, value, show };
 }
 
 function methodColumn(i) {
@@ -54,7 +60,7 @@ function methodCell(i, row) {
   const name = element("button", { type: "button", class: "row", "aria-haspopup": "dialog", onclick: open }, breakable(row.method));
   const icon = svg("svg", { width: 14, height: 14, viewBox: "0 0 14 14", "aria-hidden": "true" }, mark(row.box, 7, 7, 4.5));
   const oracle = row.is_oracle ? element("span", { class: "flag", title: "the epoch was chosen by its test accuracy" }, "chosen on test") : null;
-  return [icon, name, oracle, row.is_published ? element("small", {}, `${row.paper}, ${row.backbone}${row.shots ? `, ${row.shots}` : ""}`) : null];
+  return [icon, name, oracle, row.is_published ? element("small", {}, `${row.paper}, ${row.backbone}${row.shots ? `, shots: ${row.shots}` : ""}`) : null];
 }
 
 function rowKey(i, row) {
@@ -67,8 +73,7 @@ function summaryColumns(part, i, rows) {
   const columns = [
     ...(isPublished ? [] : [number("rank", "#", (rank) => String(rank ?? MISSING))]),
     methodColumn(i),
-    average(part, "mean", part.averages.length ? `mean of ${part.tasks.length}` : "mean", (row) => row.mean),
-    ...part.averages.map((name, i) => average(part, `average:${name}`, name, (row) => row.averages[i])),
+    ...part.averages.map(({ name, tasks }, i) => (i ? average(part, i, name, name) : average(part, 0, "mean", part.averages.length > 1 ? `mean of ${tasks.length}` : "mean"))),
   ];
   if (isPublished) return columns;
   columns.splice(3, 0, {
@@ -78,8 +83,10 @@ function summaryColumns(part, i, rows) {
     show: (row) => (row.interval ? row.interval.map(percent).join(" – ") : MISSING),
   });
   if (state.show === "both" && hasReference) {
-    columns.push({ ...average(part, "published", "published", (row) => row.reference?.mean ?? null), show: publishedMean });
-    columns.push({ key: "difference", label: "ours − theirs", value: (row) => difference(row.mean, row.reference?.mean), show: (row) => signed(difference(row.mean, row.reference?.mean)) });
+    const theirs = average(part, 0, "published", "published", (row) => row.reference);
+    columns.push({ ...theirs, show: (row) => [theirs.show(row), row.reference ? element("small", {}, row.reference.backbone) : null] });
+    const ahead = (row) => difference(row, (one) => one.mean);
+    columns.push({ key: "difference", label: "ours − theirs", value: ahead, show: (row) => signed(ahead(row)) });
   }
   const costs = [
     number("params_trainable", "trainable", count),
@@ -90,7 +97,7 @@ function summaryColumns(part, i, rows) {
   ];
   return [
     ...columns,
-    { key: "access", label: "access", value: (row) => RUNGS.indexOf(row.access), show: accessCell, isLowBetter: true, isText: true },
+    { key: "access", label: "access", value: (row) => Object.keys(KINDS).indexOf(row.access), show: accessCell, isLowBetter: true, isText: true },
     ...costs.filter((column) => rows.some((row) => column.value(row) !== null)),
     { key: "seeds", label: "seeds", value: (row) => row.seeds.split(",").length, show: (row) => row.seeds },
   ];
@@ -100,28 +107,23 @@ function accessCell(row) {
   return [row.access, row.access_seen && row.access_seen !== row.access ? element("small", {}, `made use of ${row.access_seen}`) : null];
 }
 
-function publishedMean(row) {
-  const other = row.reference;
-  if (!other) return MISSING;
-  const found = other.cells.filter((cell) => cell !== null).length;
-  return [other.mean === null ? element("span", { class: "withheld" }, `${found} of ${other.cells.length} tasks`) : percent(other.mean), element("small", {}, other.backbone)];
-}
-
 function taskColumns(part, i, rows) {
   const tasks = part.labels.map((label, i) => ({
     key: `task:${part.tasks[i]}`,
     label,
     value: (row) => row.cells[i],
-    show: (row) => taskCell(row.cells[i], row.reference?.cells[i]),
+    show: (row) => taskCell(row, i),
     best: Math.max(...rows.map((row) => row.cells[i] ?? -Infinity)),
   }));
-  const mean = { ...average(part, "mean", "mean", (row) => row.mean), best: Math.max(...rows.map((row) => row.mean ?? -Infinity)) };
+  const mean = { ...average(part, 0, "mean", "mean"), best: Math.max(...rows.map((row) => row.mean ?? -Infinity)) };
   return [methodColumn(i), mean, ...tasks];
 }
 
-function taskCell(ours, theirs) {
-  const isCompared = state.show === "both" && theirs !== null && theirs !== undefined;
-  return [percent(ours), isCompared ? element("small", {}, `${percent(theirs)} ${ours === null ? "" : signed(ours - theirs)}`) : null];
+function taskCell(row, i) {
+  const theirs = state.show === "both" ? (row.reference?.cells[i] ?? null) : null;
+  const ahead = difference(row, (one) => one.cells[i]);
+  const compared = `${percent(theirs)} ${ahead === null ? "" : signed(ahead)}`;
+  return [percent(row.cells[i]), theirs === null ? null : element("small", {}, compared)];
 }
 
 /** The column chosen, or the mean where a part has no such column. */
@@ -174,19 +176,21 @@ function partSection(part, i, width) {
   const tasks = taskColumns(part, i, found);
   const by = sortColumn([...summary, ...tasks]);
   const rows = sorted(found, by);
-  const facts = [`selection ${part.selection.join(", ")}`, part.shots ? `${part.shots} shots` : "", `petlbench ${part.code.join(", ")}`];
-  const nothing = state.show === "published" && !part.published.length ? "No published numbers on these tasks." : "No method passes the filters.";
+  const isPublished = state.show === "published";
+  const shots = part.shots === "full" ? "all training images" : `${part.shots} shots`;
+  const facts = [`protocol ${part.protocol}`, shots, `selection ${part.selection.join(", ")}`, `petlbench ${part.code.join(", ")}`];
+  const nothing = isPublished && !part.published.length ? "No published numbers on these tasks." : "No method passes the filters.";
   const tables = [
-    table(i, "summary", `Test accuracy in percent, means over ${state.show === "published" ? "tasks" : "tasks and seeds"}`, summary, rows, by),
-    rows.some((row) => row.reference) && state.show === "both" ? element("p", { class: "note" }, "Published numbers may come from another backbone or protocol than ours; each is with its backbone.") : null,
-    state.show === "published" ? null : element("div", { class: "figures" }, costFigure(rows, i, width), rankFigure(part, width)),
+    table(i, "summary", `Test accuracy in percent, means over ${isPublished ? "tasks" : "tasks and seeds"}`, summary, rows, by),
+    rows.some((row) => row.reference) && state.show === "both" ? element("p", { class: "note" }, "Differences are shown where the published number was measured on the same backbone; the protocol may still be another.") : null,
+    isPublished ? null : element("div", { class: "figures" }, costFigure(rows, i, width), rankFigure(part, width)),
     table(i, "tasks", "Test accuracy per task in percent; the stronger the shade, the nearer to the best of the column", tasks, rows, by),
   ];
   return element(
     "section",
     { class: "part", "aria-labelledby": `part-${i}` },
-    element("h2", { id: `part-${i}` }, `${part.suite} on ${part.backbone}`),
-    element("p", { class: "note" }, `protocol ${part.protocol} · ${facts.filter(Boolean).join(" · ")}`),
+    element("h2", { id: `part-${i}` }, isPublished ? `${part.suite} as published` : `${part.suite} on ${part.backbone}`),
+    element("p", { class: "note" }, isPublished ? "Backbone and protocol are those of each paper." : facts.join(" · ")),
     ...(rows.length ? tables : [element("p", {}, nothing)]),
   );
 }
@@ -217,7 +221,7 @@ function rankFigure(part, width) {
   return element(
     "figure",
     {},
-    element("h3", {}, `Mean ranks over ${part.tasks.length} tasks, ${methods.length} methods`),
+    element("h3", {}, `Mean ranks over ${part.averages[0].tasks.length} tasks, ${methods.length} methods`),
     critical === null ? null : rankDiagram(part.comparison, figureWidth(width)),
     ...lines.filter(Boolean).map((line) => element("figcaption", { class: "note" }, line)),
   );
