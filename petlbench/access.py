@@ -146,7 +146,7 @@ class QueryModel:
         """
         grant = _grant_of(self.ticket, "scores", Access.SCORES, Access.CONTEXT, Access.GRADIENTS)
         texts = _texts_of(grant)
-        if _is_graded(grant, images, tokens):
+        if _is_graded(grant, images, tokens, patches):
             return as_scores(restrict(_graded(grant, images, tokens, texts), grant.output, grant.k), len(self.class_names))
         parts, beside = _pixels(grant, Access.SCORES, images, patches)
         return torch.cat(grant.endpoint.scores(parts, texts, grant.output, grant.k, beside))
@@ -199,7 +199,7 @@ class QueryModel:
         Tokens and gradients at GRADIENTS, patches below it, as for scores.
         """
         grant = _grant_of(self.ticket, "features", Access.FEATURES, Access.GRADIENTS)
-        if _is_graded(grant, images, tokens):
+        if _is_graded(grant, images, tokens, patches):
             return _graded(grant, images, tokens, None)
         parts, beside = _pixels(grant, Access.FEATURES, images, patches)
         return torch.cat(grant.endpoint.features(parts, beside))
@@ -222,9 +222,11 @@ def _texts_of(grant: _Grant) -> ClassTexts:
     return grant.texts
 
 
-def _is_graded(grant: _Grant, images: Tensor, tokens: Tensor | None) -> bool:
-    """Whether a question makes use of GRADIENTS. AccessError when it would, and the rung is another."""
+def _is_graded(grant: _Grant, images: Tensor, tokens: Tensor | None, patches: Tensor | None) -> bool:
+    """Whether a question makes use of GRADIENTS. AccessError for tokens at another rung, and for patches at this one."""
     if grant.access is Access.GRADIENTS:
+        if patches is not None:
+            raise AccessError("patches are for the rungs below GRADIENTS, which takes tokens: no gradient leads to patches")
         return tokens is not None or (torch.is_grad_enabled() and images.requires_grad)
     if tokens is not None:
         raise AccessError(f"tokens need access GRADIENTS, the method declares {grant.access.name}; patches of pixels can be sent there")
@@ -259,8 +261,6 @@ def _pixels(grant: _Grant, rung: Access, images: Tensor, patches: Tensor | None)
 
 def _check_patches(grant: _Grant, patches: Tensor, images: Tensor) -> None:
     facts = grant.endpoint.facts
-    if grant.access is Access.GRADIENTS:
-        raise AccessError("patches are for the rungs below GRADIENTS, which takes tokens: no gradient leads to patches")
     if facts.patch_size is None:
         raise AccessError(f"{facts.name} takes no patches beside an image; a ViT that is read at its class token does")
     _check_beside("patches", patches, images, (3, facts.patch_size, facts.patch_size))
