@@ -127,7 +127,7 @@ def _check(
     """DataError for an empty split and a label that is no class; a warning for other sizes than registered and for classes without images."""
     for split, listing in splits.items():
         if len(listing) == 0:
-            raise DataError(f"{task}: the {split} split is empty ({listing.place(0)}…)")
+            raise DataError(f"{task}: the {split} split in {root} is empty")
         allowed = np.asarray(scored if split == "test" and scored is not None else range(len(names)))
         wrong = np.flatnonzero(~np.isin(listing.labels, allowed))
         if len(wrong):

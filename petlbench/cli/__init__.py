@@ -14,6 +14,7 @@ _COMMANDS = {
     "suites": ("petlbench.cli.lists:suites", "List the suites and their tasks."),
     "recipes": ("petlbench.cli.lists:recipes", "List the training recipes and protocols of published work."),
     "tasks": ("petlbench.cli.lists:tasks", "List the tasks: classes, sizes, prompts."),
+    "data": ("petlbench.cli.data:data", "Fetch datasets, check them, delete what was stored of them."),
     "backbones": ("petlbench.cli.lists:backbones", "List the backbones."),
     "run": ("petlbench.cli.runs:run", "Run one method on one task."),
     "bench": ("petlbench.cli.runs:bench", "Run a grid of methods, tasks and seeds; continues where it stopped."),

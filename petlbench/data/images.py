@@ -50,6 +50,11 @@ def decode_bytes(content: bytes, name: str) -> NDArray[np.uint8]:
     raise DataError(f"{name}: not a readable image ({what}); replace it from the source, or remove it")
 
 
+def is_jpeg(content: bytes) -> bool:
+    """Whether a file is a JPEG image, whatever its name."""
+    return content.startswith(b"\xff\xd8\xff")
+
+
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
         grey = (np.asarray(image) >> 8).astype(np.uint8)

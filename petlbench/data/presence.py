@@ -38,7 +38,7 @@ def data_folder(configured: str | None) -> Path | None:
 
 def presence(name: str, root: Path | None) -> Presence:
     """Where the task of that name stands. What needs no images from elsewhere is always present."""
-    target = TASKS.get(name)
+    target = TASKS.get(name.partition(":")[0])
     if not isinstance(target, DiskTask):
         return Presence(name, "present", "made here")
     try:

@@ -1,0 +1,184 @@
+"""The commands for datasets: data prepare, data verify, data clean."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from petlbench.cli.console import table_console
+from petlbench.config import load_suite, names, parse_overrides, resolve, suite_name, task_name
+from petlbench.data import prepare as preparing
+from petlbench.data.fetch import Report
+from petlbench.data.presence import VARIABLE, data_folder, presence
+from petlbench.data.store import Stored, entries, evict
+from petlbench.data.verify import Verification
+from petlbench.data.verify import verify as verify_task
+from petlbench.errors import ConfigError
+
+WORDS = click.argument("words", nargs=-1, required=True, metavar="SUITE|TASK... [data_root=DIR]")
+DAY = 86_400  # seconds
+_SETTING = re.compile(r"[A-Za-z_][\w.]*=")
+
+
+@click.group()
+def data() -> None:
+    """Fetch datasets, check them, and delete what was stored of them."""
+
+
+@data.command()
+@WORDS
+@click.option("--method", default="linear", show_default=True, help="Whose settings decide how images are stored.")
+@click.option("--no-store", is_flag=True, help="Do not decode the images yet.")
+def prepare(words: tuple[str, ...], method: str, no_store: bool) -> None:
+    """Download what may be downloaded, make splits and decode images once: petlbench data prepare vtab/cifar100 data_root=DIR
+
+    Further words are those of a run: images are stored as a run with backbone=… and protocol.…=… reads them. What cannot be fetched is listed
+    with where it comes from and where it belongs; the exit code is then 1. An interrupted download continues.
+    """
+    tasks, settings = _split(words)
+    root = _root_to_write(settings)
+    steps = preparing.plan(tasks, root)
+    click.echo(f"{len(steps.fetches)} downloads, about {decimal(steps.megabytes * 10**6)}, into {root}")
+    for item in steps.fetches:
+        click.echo(f"  {decimal(item.megabytes * 10**6):>9}  {item.url}  as {item.makes}")
+    with _progress() as report:
+        preparing.carry_out(steps, root, report)
+    absent = 0
+    for task in [presence(name, root) for name in tasks]:
+        if task.state == "present":
+            click.echo(f"{task.task}: {task.where}{'' if no_store else _store(task.task, method, settings)}")
+        else:
+            absent += 1
+            click.echo(f"{task.task}: {task.where if task.state == 'broken' else preparing.by_hand(task)}")
+    if absent:
+        sys.exit(1)
+
+
+@data.command()
+@WORDS
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
+def verify(words: tuple[str, ...], as_json: bool) -> None:
+    """Look at every image: counts, unreadable files, copies in two splits, JPEG copies, labels: petlbench data verify vtab data_root=DIR
+
+    Exit code 1 when something is wrong that makes results worthless or impossible.
+    """
+    tasks, settings = _split(words)
+    if unknown := set(settings) - {"data_root"}:
+        raise ConfigError(f"data verify takes names and data_root=DIR, got {min(unknown)}")
+    root = data_folder(settings.get("data_root"))
+    found: list[Verification] = []
+    for name in tasks:
+        with _progress() as report:
+            found.append(verify_task(name, root, lambda done, total, name=name: report(name, done, total)))  # type: ignore[misc]
+        if not as_json:
+            _print(found[-1])
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) | {"is_sound": one.is_sound} for one in found]))
+    elif len(found) > 1:
+        click.echo(f"{len(found)} tasks, {sum(not one.is_sound for one in found)} with errors")
+    if not all(one.is_sound for one in found):
+        sys.exit(1)
+
+
+@data.command()
+@click.argument("tasks", nargs=-1)
+@click.option("--older", type=click.FloatRange(min=0), metavar="DAYS", help="Only what was not read for so long.")
+@click.option("--larger", type=click.FloatRange(min=0), metavar="MB", help="Only what takes more.")
+@click.option("--delete", is_flag=True, help="Delete what is listed. It is decoded again when a run needs it.")
+def clean(tasks: tuple[str, ...], older: float | None, larger: float | None, delete: bool) -> None:
+    """List decoded images by task, age and size, and delete them: petlbench data clean vtab --older 30 --delete"""
+    chosen = [
+        entry
+        for entry in entries()
+        if (not tasks or any(entry.task in (task, task_name(task)) or entry.task.startswith(f"{suite_name(task)}/") for task in tasks))
+        and (older is None or time.time() - entry.used > older * DAY)
+        and (larger is None or entry.bytes > larger * 10**6)
+    ]
+    if chosen:
+        table_console().print(_table(chosen))
+    for entry in chosen if delete else ():
+        evict(entry)
+    total = decimal(sum(entry.bytes for entry in chosen))
+    click.echo(f"{len(chosen)} stores, {total}{' deleted' if delete else ''}{'; --delete deletes them' if chosen and not delete else ''}")
+
+
+def _split(words: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """The tasks that names of suites and tasks stand for, each once, and the settings as they were written."""
+    settings = [word for word in words if _SETTING.match(word)]
+    tasks: dict[str, None] = {}
+    for word in (word for word in words if word not in settings):
+        suite = suite_name(word)
+        tasks |= dict.fromkeys(load_suite(suite).tasks if suite in names("suites") else [task_name(word)])
+    if not tasks:
+        raise ConfigError("no suite or task is named (petlbench suites and petlbench tasks list all)")
+    parse_overrides(settings)
+    return list(tasks), dict(word.split("=", 1) for word in settings)
+
+
+def _root_to_write(settings: dict[str, str]) -> Path:
+    """The data root, made when it is named on the command line and not there yet."""
+    if named := settings.get("data_root"):
+        try:
+            Path(named).expanduser().mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"data_root={named} cannot be made ({error.strerror}); name another folder") from None
+    root = data_folder(named)
+    if root is None:
+        raise ConfigError(f"say where to: data_root=DIR, or set {VARIABLE}")
+    return root
+
+
+def _store(task: str, method: str, settings: dict[str, str]) -> str:
+    """Decode a task's images as a run of the given settings reads them."""
+    import torch
+
+    from petlbench.shared import open_task, shared_backbone
+
+    config = resolve([f"method={method}", f"task={task}", *(f"{key}={value}" for key, value in settings.items())])
+    backbone, _ = shared_backbone(config, torch.device("cpu"))
+    opened = open_task(config, backbone)
+    sizes = " / ".join(f"{len(split):,}" for split in (opened.train, opened.val, opened.test))
+    return f"; {sizes} images to train, validate and test; {opened.images_decoded:,} decoded now"
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """A bar on the terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("", total=None)
+        yield lambda what, done, total: bars.update(bar, description=what, completed=done, total=total)
+
+
+def _print(found: Verification) -> None:
+    how = f"{found.layout}, splits {found.split}" if found.layout else "made here" if found.counts else "not readable"
+    click.echo(f"{found.task} ({how})")
+    for split, counts in found.counts.items():
+        click.echo(f"  {split:5}  {counts.images:>9,} images, {counts.classes} classes of {counts.fewest:,} to {counts.most:,}")
+    for finding in found.findings:
+        click.echo(f"  {finding.level}: {finding.problem}\n    {finding.action}")
+    if not found.findings:
+        click.echo("  nothing is wrong")
+
+
+def _table(chosen: list[Stored]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("task", "split", "form", "images", "size", "days unused"):
+        table.add_column(column, justify="right" if column in ("images", "size", "days unused") else "left")
+    for entry in chosen:
+        days = (time.time() - entry.used) / DAY
+        table.add_row(entry.task, entry.split, entry.form, f"{entry.images:,}", decimal(entry.bytes), f"{days:.0f}")
+    return table

@@ -1,0 +1,185 @@
+"""What is wrong with a dataset on the disk, before a run finds out: counts, unreadable images, duplicates, formats, labels, class names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from petlbench.data.images import decode_bytes, is_jpeg
+from petlbench.data.listing import Files, Listing, ZipMembers
+from petlbench.data.load import find_task
+from petlbench.data.presence import presence
+from petlbench.data.streaming import in_order
+from petlbench.data.task import SPLITS, TASKS, DiskTask, ImageSource, TaskSpec
+from petlbench.errors import DataError
+
+Progress = Callable[[int, int], None]  # images looked at, images in all
+_AHEAD = 256
+_NAMED = 3  # places that a finding names
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong or worth knowing, and what to do about it."""
+
+    level: Literal["error", "warning", "note"]
+    problem: str
+    action: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of a split: its images, the classes that have some, and the fewest and most of such a class."""
+
+    images: int
+    classes: int
+    fewest: int
+    most: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found out about a task."""
+
+    task: str
+    layout: str
+    split: str  # how its splits came about
+    counts: dict[str, Counts]
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        return all(finding.level != "error" for finding in self.findings)
+
+
+def verify(name: str, root: Path | None, progress: Progress = lambda done, total: None) -> Verification:
+    """Look at every image of a task. Nothing that is wrong with its data raises; a name that is no task does (ConfigError)."""
+    target = TASKS.get(name.partition(":")[0])
+    if isinstance(target, DiskTask):
+        place = presence(name, root)
+        if place.state in ("downloadable", "manual"):
+            fetch = f"petlbench data prepare {name} data_root={root or 'DIR'}"
+            action = fetch if place.state == "downloadable" else f"fetch it by hand: {target.source or 'docs/datasets.md'}"
+            return Verification(name, "", "", {}, (Finding("error", f"not there; expected {place.where}", action),))
+    try:
+        spec = find_task(name, root)
+        sources = {split: spec.source(split) for split in SPLITS}
+    except DataError as error:
+        return Verification(name, "", "", {}, (Finding("error", str(error), "repair it and verify again"),))
+    findings = [
+        *(_sizes(spec, target) if isinstance(target, DiskTask) else ()),
+        *_classes(spec, sources),
+        *_images(spec, sources, isinstance(target, DiskTask) and target.is_lossless, progress),
+    ]
+    if spec.split not in ("", "published", "vpt-list"):
+        action = "results say so as well; compare them with results on the same split only"
+        findings.append(
+            Finding("note", f"its splits were made here ({spec.split}), since no published list lies beside the images", action)
+        )
+    return Verification(name, spec.layout, spec.split, {split: _counts(source) for split, source in sources.items()}, tuple(findings))
+
+
+def _counts(source: ImageSource) -> Counts:
+    per_class = np.unique(source.labels, return_counts=True)[1]
+    return Counts(len(source.labels), len(per_class), int(per_class.min()), int(per_class.max()))
+
+
+def _sizes(spec: TaskSpec, registered: DiskTask) -> Iterator[Finding]:
+    found = dict(spec.sizes)
+    if spec.val_in_train is None:
+        found["trainval"] = found["train"] + found["val"]
+    else:  # the layout has no split to validate on
+        found["trainval"] = found["train"]
+        del found["val"]
+    for split, expected in registered.sizes.items():
+        count = found.get(split, expected)
+        if "trainval" in registered.sizes and split in ("train", "val") and found["trainval"] == registered.sizes["trainval"]:
+            continue
+        if count < expected:
+            action = "copy or unpack it again; a run would warn and go on with what is there"
+            yield Finding("error", f"{expected:,} {split} images expected, {count:,} found", action)
+        elif count > expected:
+            yield Finding(
+                "warning", f"{expected:,} {split} images expected, {count:,} found", "see whether it is another version of the dataset"
+            )
+    if len(spec.class_names) != registered.classes:
+        action = "give the list one name per class, in the order of the labels"
+        yield Finding("error", f"{registered.classes} classes expected, {len(spec.class_names)} class names found", action)
+
+
+def _classes(spec: TaskSpec, sources: dict[str, ImageSource]) -> Iterator[Finding]:
+    """A class may lack training images in a thousand that were drawn; test sets have all."""
+    for split in ("train", "test"):
+        labels = spec.scored if split == "test" and spec.scored is not None else range(len(spec.class_names))
+        missing = sorted(set(labels) - set(sources[split].labels.tolist()))
+        if missing:
+            problem = (
+                f"{len(missing)} of {len(labels)} classes have no {split} image: {_named([spec.class_names[label] for label in missing])}"
+            )
+            yield Finding("error" if split == "test" else "warning", problem, "copy or unpack the missing images again")
+
+
+@dataclass(frozen=True)
+class _Look:
+    split: str
+    place: str
+    digest: bytes  # of the content; empty: the image is made here
+    is_jpeg: bool
+    broken: str  # why it cannot be decoded; empty: it can
+
+
+def _images(spec: TaskSpec, sources: dict[str, ImageSource], is_lossless: bool, progress: Progress) -> Iterator[Finding]:
+    """Decode all images, several at a time."""
+    splits = [split for split in SPLITS if split != "val" or spec.val_in_train is None]  # else val is a part of train
+    jobs = [(split, index) for split in splits for index in range(len(sources[split].labels))]
+    seen: dict[bytes, _Look] = {}
+    broken: list[str] = []
+    shared: list[str] = []
+    copied: list[str] = []
+    jpegs = 0
+    for done, look in enumerate(in_order(lambda job: _look(job[0], sources[job[0]], job[1]), jobs, _AHEAD), start=1):
+        progress(done, len(jobs))
+        jpegs += look.is_jpeg
+        if look.broken:
+            broken.append(look.broken)
+        first = seen.setdefault(look.digest, look) if look.digest else look
+        if first.split != look.split:
+            (shared if first.place == look.place else copied).append(f"{look.place} ({look.split}) and {first.place} ({first.split})")
+    if broken:
+        yield Finding("error", f"{len(broken):,} images cannot be read: {_named(broken)}", "fetch these files again")
+    if shared:
+        yield Finding(
+            "error", f"{len(shared):,} images are in two splits: {_named(shared)}", "correct the lists; accuracy would be too high"
+        )
+    if copied:
+        action = "a known property of some datasets; where it is not, remove the copies"
+        yield Finding("warning", f"{len(copied):,} images have the content of one in another split: {_named(copied)}", action)
+    if is_lossless and jpegs:
+        action = "compare only with results on such copies: on CIFAR-100 they move accuracy by points"
+        yield Finding("warning", f"{jpegs:,} images are JPEG copies of images that were published without loss", action)
+
+
+def _look(split: str, source: ImageSource, index: int) -> _Look:
+    place, digest, jpeg = f"{split} image {index}", b"", False
+    try:
+        if isinstance(source, Listing):
+            place = source.place(index)
+            content = source.read(index)
+            digest = hashlib.blake2b(content, digest_size=16).digest()
+        if isinstance(source, (Files, ZipMembers)):
+            jpeg = is_jpeg(content)
+            decode_bytes(content, place)
+        else:
+            source.decode(index)
+    except DataError as error:
+        return _Look(split, place, digest, jpeg, str(error))
+    return _Look(split, place, digest, jpeg, "")
+
+
+def _named(places: list[str]) -> str:
+    return "; ".join(places[:_NAMED]) + ("; …" if len(places) > _NAMED else "")

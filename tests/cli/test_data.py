@@ -1,0 +1,146 @@
+"""The commands for datasets, on a disk of a few images and a server of the test's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from petlbench.data import download
+from petlbench.data.fetch import Fetch
+from petlbench.data.store import entries
+from petlbench.data.task import TASKS, DiskTask
+from tests.conftest import Call
+from tests.data.serving import Server, serving
+from tests.datasets import miniature, originals
+
+
+@pytest.fixture
+def root(tmp_path: Path, cache: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def cifar(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetch]:
+    """CIFAR-10 of sixty images, which the test's server sends."""
+    originals.cifar10(tmp_path / "source")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.add(tmp_path / "source/cifar-10-batches-py", "cifar-10-batches-py")
+    shutil.rmtree(tmp_path / "source")
+    server.content = buffer.getvalue()
+    checksum = f"md5:{hashlib.md5(server.content).hexdigest()}"
+    item = Fetch(f"{server.url}.gz", "cifar-10-batches-py", 1, checksum, take="cifar-10-batches-py")
+    task = TASKS.get("pgn12/cifar10")
+    assert isinstance(task, DiskTask)
+    monkeypatch.setitem(TASKS._targets, "pgn12/cifar10", dataclasses.replace(task, downloads=(item,)))
+    yield item
+
+
+def test_prepare_downloads_splits_and_decodes_and_a_second_time_does_nothing(call: Call, root: Path, server: Server, cifar: Fetch) -> None:
+    code, out, err = call("data", "prepare", "pgn12/cifar10", f"data_root={root}")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"1 downloads, about 1.0 MB, into {root}"
+    assert "; 50 / 6 / 10 images to train, validate and test; 72 decoded now" in out.splitlines()[-1]
+    code, out, _ = call("data", "prepare", "pgn12/cifar10", f"data_root={root}")
+    assert code == 0
+    assert out.splitlines()[0] == f"0 downloads, about 0 bytes, into {root}"
+    assert out.splitlines()[-1].endswith("; 0 decoded now")
+    assert len(server.ranges) == 1
+
+
+def test_prepare_makes_the_folder_that_it_is_told(call: Call, root: Path, cifar: Fetch) -> None:
+    assert call("data", "prepare", "pgn12/cifar10", f"data_root={root / 'new'}", "--no-store")[0] == 0
+    assert (root / "new/cifar-10-batches-py/test_batch").exists()
+
+
+def test_prepare_after_a_broken_download_continues(call: Call, root: Path, server: Server, cifar: Fetch) -> None:
+    server.breaks_after, server.statuses = 1000, []
+    server.has_ranges = False
+    code, _, err = call("data", "prepare", "pgn12/cifar10", f"data_root={root}", "--no-store")
+    assert code == 2
+    assert err.startswith(f"petlbench: {cifar.url}: broke off after 1,000 of") and err.count("\n") == 1
+    server.breaks_after, server.has_ranges = None, True
+    assert call("data", "prepare", "pgn12/cifar10", f"data_root={root}", "--no-store")[0] == 0
+    assert server.ranges[-1] == "bytes=999-"
+
+
+def test_what_people_have_to_fetch_is_described_and_the_exit_code_says_so(call: Call, root: Path) -> None:
+    code, out, _ = call("data", "prepare", "vtab/diabetic_retinopathy", f"data_root={root}")
+    assert code == 1
+    assert out.splitlines()[-1].startswith("vtab/diabetic_retinopathy: fetch it from https://www.kaggle.com/")
+
+
+def test_a_suite_is_listed_with_sizes_before_anything_is_fetched(call: Call, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 10))  # type: ignore[attr-defined]
+    code, out, err = call("data", "prepare", "vtab", f"data_root={root}")
+    assert code == 2
+    assert "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz  as cifar-100-python" in out
+    assert out.count("CLEVR_v1.0.zip") == 1  # two tasks need it
+    assert "downloading needs" in err and "has 10 bytes left" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["vtab/cifar1000", "data_root=."], "no task 'vtab/cifar1000'. Did you mean 'vtab/cifar100'?"),
+        (["data_root=."], "no suite or task is named"),
+        (["pgn12/cifar10"], "say where to: data_root=DIR, or set PETLBENCH_DATA"),
+    ],
+)
+def test_wrong_words_are_one_line(call: Call, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PETLBENCH_DATA", raising=False)
+    code, _, err = call("data", "prepare", *words)
+    assert code == 2
+    assert message in err and err.count("\n") == 1
+
+
+def test_verify_of_a_broken_copy_lists_what_is_wrong_and_what_to_do(call: Call, root: Path) -> None:
+    task = miniature.vtab_task(root, "cifar")
+    (task / "images/test/000001.jpg").write_bytes(b"")
+    shutil.copy(task / "images/train800/000000.jpg", task / "images/test/000002.jpg")
+    code, out, _ = call("data", "verify", "vtab/cifar100", f"data_root={root}")
+    assert code == 1
+    assert "error: 10,000 test images expected, 6 found" in out
+    assert f"error: 1 images cannot be read: {task / 'images/test/000001.jpg'}: not a readable image (it has 0 bytes)" in out
+    assert "warning: 1 images have the content of one in another split" in out
+    assert "JPEG copies of images that were published without loss" in out
+
+
+def test_verify_in_json_is_json_and_nothing_else(call: Call, root: Path) -> None:
+    code, out, _ = call("data", "verify", "mini/textures", "vtab/dmlab", f"data_root={root}", "--json")
+    sound, missing = json.loads(out)
+    assert code == 1
+    assert sound["is_sound"] and sound["counts"]["test"] == {"images": 500, "classes": 12, "fewest": 31, "most": 58}
+    assert not missing["is_sound"] and missing["findings"][0]["level"] == "error"
+
+
+def test_clean_lists_first_and_deletes_when_told(call: Call, root: Path) -> None:
+    for task in ("digits", "textures"):
+        call("data", "prepare", f"mini/{task}", f"data_root={root}")
+    for entry in entries():
+        if entry.task == "mini/textures":
+            os.utime(entry.folder / "meta.json", (time.time() - 40 * 86_400,) * 2)
+    assert "6 stores" in call("data", "clean")[1]
+    assert call("data", "clean", "mini", "--larger", "1.3")[1].splitlines()[-1].startswith("2 stores")
+    code, out, _ = call("data", "clean", "--older", "30", "--delete")
+    assert code == 0 and out.splitlines()[-1].startswith("3 stores") and out.endswith("deleted\n")
+    assert {entry.task for entry in entries()} == {"mini/digits"}
+    assert call("data", "clean", "vtab")[1] == "0 stores, 0 bytes\n"

@@ -1,0 +1,18 @@
+"""What tests of data share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from petlbench.data import download
+
+from .serving import Server, serving
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    with serving() as server:
+        yield server
