@@ -13,7 +13,7 @@ import pandas as pd
 from petlbench.cli.console import table_console
 from petlbench.config import load_suite, names
 from petlbench.errors import ConfigError, RecordError, did_you_mean
-from petlbench.records.aggregate import comparable_parts, leaderboard, runs_behind, runs_frame, task_columns
+from petlbench.records.aggregate import comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
 from petlbench.records.statistics import Comparison, compare, row_names
 from petlbench.records.store import RecordStore
 from petlbench.records.tradeoffs import tradeoffs
@@ -46,7 +46,7 @@ def compare_methods(methods: tuple[str, ...], suite: str | None, out: Path, as_j
     for part in parts:
         behind, trade = runs_behind(part, runs), tradeoffs(part, runs)
         of_these = behind[row_names(behind).isin(methods)] if methods else behind
-        comparison = compare(of_these, task_columns(part))
+        comparison = compare(of_these, ranked_columns(part))
         frame = with_tradeoffs(comparison, trade)
         of_suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
         if as_json:

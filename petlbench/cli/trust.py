@@ -62,7 +62,7 @@ def merge(folders: tuple[Path, ...], out: Path) -> None:
 
 def _paths(given: Path) -> list[Path]:
     """The record files that an argument stands for."""
-    if not given.is_dir():
+    if given.is_file():
         return [given]
     store = RecordStore(given)
     if not (paths := store.paths() if store.folder.is_dir() else sorted(given.rglob("*.json"))):

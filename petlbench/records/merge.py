@@ -96,6 +96,8 @@ def _copy(folder: Path, path: Path, record: Record, results: Path, place: Path) 
     shutil.copyfile(path, target)
     if record.predictions is not None:
         shutil.copyfile(path.parent / record.predictions.file, target.parent / record.predictions.file)
+    if record.token_usage is not None:
+        shutil.copyfile(path.parent / record.token_usage, target.parent / record.token_usage)
     if record.checkpoint is not None and (checkpoint := folder / record.checkpoint).is_file():
         (results / record.checkpoint).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkpoint, results / record.checkpoint)

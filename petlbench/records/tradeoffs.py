@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from petlbench.records.aggregate import runs_behind
+from petlbench.records.aggregate import ranked_columns, runs_behind
 from petlbench.records.schema import CurvePoint
 
 PPT_SCALE = 1e7  # C of the formula
@@ -73,9 +73,10 @@ def accuracy_at_budgets(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 def curves(part: pd.DataFrame, runs: pd.DataFrame) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """Unit (images, contexts) -> method -> points (sent, mean accuracy in percent over tasks and seeds), for methods with results of all tasks.
 
-    A point counts when every run of the method has it: a mean over some of the tasks would be about something else.
+    The tasks are those that rank. A point counts when every run of the method has it: a mean over some of the tasks would be about something else.
     """
     behind = runs_behind(part, runs)
+    behind = behind[behind["task"].isin(ranked_columns(part))]
     complete = set(part["method"][part["mean"].notna()])
     found: dict[str, dict[str, list[tuple[float, float]]]] = {"images": {}, "contexts": {}}
     for method, of_method in behind.groupby("method"):

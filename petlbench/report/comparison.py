@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from petlbench.records.aggregate import runs_behind, task_columns
+from petlbench.records.aggregate import ranked_columns, runs_behind
 from petlbench.records.statistics import Comparison, compare, row_names
 from petlbench.records.store import write_atomically
 from petlbench.records.tradeoffs import COSTS, accuracy_at_budgets, tradeoffs
@@ -30,7 +30,7 @@ def write_comparison(part: pd.DataFrame, runs: pd.DataFrame, source: str, result
 
     Nothing of either where fewer than two methods have a result on every task.
     """
-    comparison = compare(runs_behind(part, runs), task_columns(part))
+    comparison = compare(runs_behind(part, runs), ranked_columns(part))
     if len(comparison.methods) < 2:
         return "", []
     trade, budgets = tradeoffs(part, runs), accuracy_at_budgets(part, runs)

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.records.aggregate import BOXES, ranked_columns, task_columns
+from petlbench.records.aggregate import BOXES, ranked_columns
 from petlbench.records.tradeoffs import curves
 from petlbench.report.plots import STYLES, add_footer, empty_figure, human_count, name_width, save_figure, suite_of, wrapped
 
@@ -62,7 +62,7 @@ def query_accuracy(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figur
         axes.set_xlabel(f"{unit} sent per run")
         axes.grid(axis="x", color="0.93")
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel(f"mean test accuracy over {len(task_columns(part))} tasks (%)")
+    panels[0].set_ylabel(f"mean test accuracy over {len(ranked_columns(part))} tasks (%)")
     marks = [Line2D([], [], color=colour, marker=marker, ms=5.5, mec="white", mew=0.6, lw=1.4) for colour, marker in styles.values()]
     panels[0].legend(marks, named, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(named)), frameon=False, fontsize=8.5)
     _name_lines(panels[-1], references)
