@@ -16,6 +16,7 @@ from petlbench.records.store import write_atomically
 from petlbench.report.paper_cells import KINDS, OFF_PROTOCOL, Cell, FilledRow, FilledTable
 
 MISSING = "–"
+_WIDE = 16  # columns that fit a page with means and deviations side by side
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": "\\textbackslash{}",
@@ -63,7 +64,7 @@ def as_markdown(table: FilledTable) -> str:
     headings = [f"{column.group}: {column.heading}" if has_groups and column.group else column.heading for column in table.columns]
     stubs, lines = _stubs(table), []
     for row in table.rows:
-        for i, (what, cells) in enumerate(_lines(row, table)):
+        for i, (what, cells) in enumerate(_lines(row, table, is_stacked=False)):
             lines.append([*(stub if i == 0 else "" for stub in _names(row, table)), what, *cells])
     escaped = [[_as_markdown(cell) for cell in line] for line in lines]
     alignment = ["left"] * (len(stubs) + 1) + ["right"] * len(headings)
@@ -72,7 +73,7 @@ def as_markdown(table: FilledTable) -> str:
 
 
 def as_latex(table: FilledTable, label: str) -> str:
-    """A table* environment for booktabs, scaled to the width of the text; the same lines as in Markdown."""
+    """A table* environment for booktabs, scaled to the width of the text. Where columns are many, deviations stand below the means."""
     stubs = [*_stubs(table), ""]
     above, rules, at = [" & " * (len(stubs) - 1)], [], len(stubs) + 1
     for group, columns in groupby(table.columns, key=lambda column: column.group):
@@ -83,9 +84,9 @@ def as_latex(table: FilledTable, label: str) -> str:
     headings = [*map(as_latex_text, stubs), *(f"\\rotatebox{{90}}{{{as_latex_text(column.heading)}}}" for column in table.columns)]
     body: list[str] = []
     for i, row in enumerate(table.rows):
-        if i and not row.is_in_paper and table.rows[i - 1].is_in_paper:
-            body.append("\\midrule")
-        for j, (what, cells) in enumerate(_lines(row, table)):
+        if i:
+            body.append("\\addlinespace" if row.is_in_paper == table.rows[i - 1].is_in_paper else "\\midrule")
+        for j, (what, cells) in enumerate(_lines(row, table, is_stacked=len(table.columns) > _WIDE)):
             names = [name if j == 0 else "" for name in _names(row, table)]
             body.append(" & ".join(map(as_latex_text, [*names, what, *cells])) + " \\\\")
     return "\n".join(
@@ -94,7 +95,7 @@ def as_latex(table: FilledTable, label: str) -> str:
             "\\begin{table*}[t]",
             f"\\caption{{{as_latex_text(table.caption)}}}",
             f"\\label{{{label}}}",
-            "\\centering",
+            "\\centering\\smallskip",
             "\\resizebox{\\textwidth}{!}{%",
             f"\\begin{{tabular}}{{{'l' * len(stubs)}{'r' * len(table.columns)}}}",
             "\\toprule",
@@ -140,11 +141,16 @@ def _has_shots(table: FilledTable) -> bool:
     return len({row.shots for row in table.rows} - {"0"}) > 1
 
 
-def _lines(row: FilledRow, table: FilledTable) -> list[tuple[str, list[str]]]:
+def _lines(row: FilledRow, table: FilledTable, is_stacked: bool) -> list[tuple[str, list[str]]]:
     """What is told of a row, each with its cells: ours where we have the method, published where the paper has it, differences if there are any."""
     cells = [row.cells[column.name] for column in table.columns]
     decimals = _decimals(table)
-    lines = [("ours", [_ours(cell, decimals) for cell in cells])] if row.method else []
+    lines = []
+    if row.method and is_stacked:
+        lines = [("ours", [_mean(cell, decimals) for cell in cells])]
+        lines += [("± (seeds)", [_spread(cell, decimals) or MISSING for cell in cells])] if any(cell.ours for cell in cells) else []
+    elif row.method:
+        lines = [("ours", [" ".join(filter(None, (_mean(cell, decimals), _spread(cell, decimals)))) for cell in cells])]
     if row.is_in_paper:
         lines.append(("published", [_published(cell) for cell in cells]))
     if any(cell.difference is not None for cell in cells):
@@ -158,11 +164,18 @@ def _decimals(table: FilledTable) -> int:
     return max([1, *(-exponent for exponent in printed if isinstance(exponent, int))])
 
 
-def _ours(cell: Cell, decimals: int) -> str:
+def _mean(cell: Cell, decimals: int) -> str:
     if cell.ours is None:
         return MISSING
-    spread = "" if cell.ours.std is None else f" ± {cell.ours.std:.{decimals}f}"
-    return f"{cell.ours.mean:.{decimals}f}{spread} ({cell.ours.repetitions})" + (OFF_PROTOCOL if cell.ours.is_off_protocol else "")
+    return f"{cell.ours.mean:.{decimals}f}" + (OFF_PROTOCOL if cell.ours.is_off_protocol else "")
+
+
+def _spread(cell: Cell, decimals: int) -> str:
+    """The standard deviation, if there is one, and the number of seeds."""
+    if cell.ours is None:
+        return ""
+    deviation = "" if cell.ours.std is None else f"± {cell.ours.std:.{decimals}f} "
+    return f"{deviation}({cell.ours.repetitions})"
 
 
 def _published(cell: Cell) -> str:

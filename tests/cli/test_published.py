@@ -84,7 +84,7 @@ def test_table_reads_the_records_of_its_folder(tmp_path: Path) -> None:
     for record in grid("fgvc", "vpt", 89.0):
         RecordStore(tmp_path).write(record)
     assert call("table", "vpt", "--out", str(tmp_path), "--seeds", "0,2").exit_code == 0
-    assert "90.0 ± 1.4 (2)" in (tmp_path / "tables" / "vpt-fgvc.md").read_text(encoding="utf-8")
+    assert "90.0† ± 1.4 (2)" in (tmp_path / "tables" / "vpt-fgvc.md").read_text(encoding="utf-8")
 
 
 def test_table_says_what_it_takes() -> None:
