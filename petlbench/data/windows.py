@@ -23,31 +23,27 @@ class Windows:
 
     def __init__(self, images: NDArray[np.uint8] | Ragged, size: int, device: torch.device, stay: bool) -> None:
         ragged = images if isinstance(images, Ragged) else _flat(images)
-        pixels = _as_tensor(ragged.pixels)
+        pixels = _as_tensor(ragged.pixels).view(-1)
+        self._pixels = pixels.to(device) if stay and _fits(pixels, device) else pixels  # (3 P,)
         self._device = device
-        self._pixels = pixels.to(device) if stay and _fits(pixels, device) else pixels  # (P, 3)
         self._shapes, self._starts = torch.from_numpy(ragged.shapes), torch.from_numpy(ragged.starts)
         self._size = size
-        self._centres = ((self._shapes - size) / 2).round().long()  # (N, 2): round half to even, as CenterCrop does
-        self._is_whole = bool((self._shapes == size).all()) and not isinstance(images, Ragged)
 
     def centre(self, indices: Tensor) -> Tensor:
         """(B, S, S, 3) at the centre of the images (B,)."""
-        if self._is_whole:
-            images = self._pixels.view(-1, self._size, self._size, 3)
-            return images.index_select(0, indices.to(images.device)).to(self._device)
-        return self._cut(indices, self._centres[indices])
+        return self._cut(indices, ((self._shapes[indices] - self._size) / 2).round().long())  # half to even, as CenterCrop rounds
 
     def random(self, indices: Tensor, drawn: Tensor) -> Tensor:
         """(B, S, S, 3) at places (B, 2) that were drawn from [0, 1)."""
         return self._cut(indices, crop_offsets(drawn, self._shapes[indices], self._size))
 
     def _cut(self, indices: Tensor, offsets: Tensor) -> Tensor:
-        home, steps = self._pixels.device, torch.arange(self._size, device=self._pixels.device)
-        widths = self._shapes[indices, 1]
+        """The gather is one of rows: what a row of a window is made of lies side by side."""
+        widths, side = self._shapes[indices, 1], self._size
         corners = self._starts[indices] + offsets[:, 0] * widths + offsets[:, 1]
-        rows = corners.to(home)[:, None] + steps * widths.to(home)[:, None]  # (B, S)
-        return self._pixels[rows[:, :, None] + steps].to(self._device)
+        starts = 3 * (corners[:, None] + torch.arange(side) * widths[:, None]).flatten()  # (B S,)
+        rows = self._pixels.unfold(0, 3 * side, 1).index_select(0, starts.to(self._pixels.device))
+        return rows.view(-1, side, side, 3).to(self._device)
 
 
 def _flat(images: NDArray[np.uint8]) -> Ragged:
