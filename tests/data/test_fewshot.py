@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,6 +37,24 @@ def test_validation_gets_four_images_per_class_at_most() -> None:
 def test_a_validation_class_with_too_few_images_is_kept_whole() -> None:
     _, val = draw(TRAIN, np.array([0, 1, 0, 1, 0, 1]), 4, 1, NAMES)
     assert val.tolist() == [0, 2, 4, 1, 3, 5]
+
+
+SHORT = np.arange(6) % 2  # three images for each of two classes
+
+
+@pytest.mark.parametrize(("shortage", "drawn"), [("keep", [0, 2, 4, 1, 3, 5]), ("repeat", [0, 4, 4, 0, 2, 3, 3, 5, 1, 1])])
+def test_a_short_class_is_kept_whole_as_coop_does_or_drawn_from_repeatedly_as_craft_does(shortage: Any, drawn: list[int]) -> None:
+    train, _ = draw(SHORT, SHORT, 5, 1, ("a", "b"), shortage)
+    assert train.tolist() == drawn
+
+
+@given(st.integers(1, 8), st.integers(0, 99))
+def test_images_that_are_drawn_to_train_on_do_not_validate(shots: int, seed: int) -> None:
+    places = np.arange(0, 30, 2)
+    train, val = draw(TRAIN, TRAIN[places], shots, seed, NAMES, val_in_train=places)
+    without, _ = draw(TRAIN, VAL, shots, seed, NAMES)
+    assert train.tolist() == without.tolist() and not set(places[val]) & set(train)
+    assert max(np.bincount(TRAIN[places[val]])) <= min(shots, 4)
 
 
 def test_a_class_with_too_few_training_images_is_named() -> None:
