@@ -51,7 +51,7 @@ def compare_methods(methods: tuple[str, ...], suite: str | None, out: Path, as_j
         of_suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
         if as_json:
             documents.append({"suite": of_suite, "backbone": backbone, "protocol": protocol, **_as_json(comparison, frame)})
-        elif len(frame):
+        elif len(of_these):
             table_console().print(terminal_report(f"{of_suite} on {backbone}, protocol {protocol}", comparison, frame, bool(methods)))
     if as_json:
         click.echo(json.dumps(documents))

@@ -66,7 +66,7 @@ COLUMNS = (
     Column("selection", "text", "selection", "Rule that chose the epoch: `last`, `best_val` or `oracle_test`."),
     Column("backbone", "text", "backbone.name", "Name of the backbone."),
     Column("backbone_sha256", "text", "backbone.sha256", "Hash of its weights."),
-    Column("backbone_parameters", "integer", "backbone.parameters", "Its number of parameters, all towers."),
+    Column("backbone_parameters", "integer", "backbone.parameters", "Parameters of its vision tower."),
     Column("transport", "text", "backbone.transport", "`in_process`, or `http` for a remote backbone."),
     Column("method", "text", "method.name", "Method as typed: a plugin or one of its presets."),
     Column("plugin", "text", "method.plugin", "The plugin behind it."),

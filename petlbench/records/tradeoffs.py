@@ -35,11 +35,11 @@ def ppt(accuracy: float, parameters: float) -> float:
 def tradeoffs(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """``TRADEOFF_COLUMNS`` for the rows of one of the ``comparable_parts``, in their order.
 
-    PPT is withheld (NaN) where half of the backbone or more is trained: it is about efficient methods. Queries are images of all phases;
-    models that are not asked have none. A front's cell is NA where the mean or the cost is not known.
+    PPT is withheld (NaN) where half of the backbone or more is trained, as in full fine-tuning, which the formula is not about. Queries are
+    images of all phases; models that are not asked have none. A front's cell is NA where the mean or the cost is not known.
     """
     sizes = runs_behind(part, runs).groupby("method")["params_backbone"].max()
-    efficient = part["params_trainable"] < part["method"].map(sizes) / 2
+    efficient = (part["access"] != "WEIGHTS") | (part["params_trainable"] < part["method"].map(sizes) / 2)
     figures = [
         ppt(mean, size) if ok else math.nan for mean, size, ok in zip(part["mean"], part["params_trainable"], efficient, strict=True)
     ]

@@ -108,7 +108,7 @@ def sentences(comparison: Comparison) -> list[str]:
 def terminal_report(title: str, comparison: Comparison, methods: pd.DataFrame, with_pairs: bool) -> RenderableType:
     """A comparison for a terminal of 120 columns; ``methods`` as ``with_tradeoffs`` has them."""
     parts: list[RenderableType] = [Text(title, style="bold"), _rich(methods_table(methods))]
-    if with_pairs:
+    if with_pairs and len(comparison.pairs):
         parts += ["", _rich(pairs_table(comparison))]
     return Group(*parts, *(Text(f"* {sentence}") for sentence in sentences(comparison)))
 

@@ -32,9 +32,11 @@ def test_ppt_of_published_rows(accuracy: float, millions: float, expected: float
 
 def test_ppt_counts_what_is_trained_without_the_head_and_is_withheld_where_half_the_backbone_is() -> None:
     records = [make_record("lora", accuracy=80, trainable=10_000_000), make_record("full", accuracy=90, trainable=11_000_000)]
+    records.append(make_record("pgn", accuracy=70, trainable=30_000_000))  # a generator beside the backbone, which itself is not trained
     frame = tradeoffs(*part_and_runs(*records)).set_index("method")
     assert frame.loc["lora", "ppt"] == pytest.approx(0.8 * math.exp(-math.log10(2)))
     assert math.isnan(frame.loc["full", "ppt"])
+    assert frame.loc["pgn", "ppt"] == pytest.approx(0.7 * math.exp(-math.log10(4)))
 
 
 def test_accuracy_per_query_is_of_models_that_are_asked() -> None:
