@@ -18,7 +18,7 @@ from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report.page_data import page_data
 
-_SCRIPTS = ("charts.js", "tables.js", "page.js")  # one script, in this order
+_SCRIPTS = ("charts.js", "tables.js", "details.js", "page.js")  # one script, in this order
 
 
 def write_page(results: Path, records: Sequence[Record], suites: Mapping[str, Sequence[str]], refresh_seconds: float | None = None) -> Path:

@@ -152,7 +152,7 @@ def test_the_switch_shows_ours_beside_published_numbers_or_either(opened: Open) 
     page = opened()
     select(page, "fgvc")
     assert column(page, "published")[0] == f"88.5{VIT_AS_PRINTED}"
-    assert column(page, "ours − theirs")[0] == "−6.4"
+    assert column(page, "points ahead")[0] == "−6.4"
     assert column(page, "nabirds", "tasks")[0] == "81.182.7 −1.6"
     assert column(page, "nabirds", "tasks")[-1].strip() == "90.088.0"  # on another backbone: no difference
     page.get_by_label("ours", exact=True).check()

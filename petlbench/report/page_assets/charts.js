@@ -145,7 +145,16 @@ function placed(points, frame) {
   for (const point of [...points].sort((a, b) => b.row.mean - a.row.mean)) {
     const name = shortened(point.row.method, 26);
     const size = 6.1 * name.length;
-    for (const [x, y, anchor] of [[9, 4, "start"], [-9, 4, "end"], [0, -10, "middle"], [0, 19, "middle"], [8, -8, "start"], [8, 15, "start"], [-8, -8, "end"], [-8, 15, "end"]]) {
+    for (const [x, y, anchor] of [
+      [9, 4, "start"],
+      [-9, 4, "end"],
+      [0, -10, "middle"],
+      [0, 19, "middle"],
+      [8, -8, "start"],
+      [8, 15, "start"],
+      [-8, -8, "end"],
+      [-8, 15, "end"],
+    ]) {
       const start = point.x + x - { start: 0, middle: size / 2, end: size }[anchor];
       const box = [start, point.y + y - 10, start + size, point.y + y + 3];
       const isInside = box[0] >= frame.left && box[2] <= frame.right + 14 && box[1] >= 0 && box[3] <= frame.bottom;
@@ -189,13 +198,18 @@ function rankDiagram(comparison, width) {
     width,
     height,
     `Mean ranks: ${methods.map((method, i) => `${method} ${ranks[i].toFixed(2)}`).join(", ")}. Critical difference ${difference.toFixed(2)}.`,
-    svg("path", { class: "line", d: `M${left},20V28M${left},24H${x(Math.min(worst, 1 + difference))}M${x(Math.min(worst, 1 + difference))},20V28` }),
+    svg("path", {
+      class: "line",
+      d: `M${left},20V28M${left},24H${x(Math.min(worst, 1 + difference))}M${x(Math.min(worst, 1 + difference))},20V28`,
+    }),
     text(left, 13, `critical difference ${difference.toFixed(2)}`),
     svg("path", { class: "line", d: `M${left},${axis}H${right}` }),
     ...ticks.map((tick) => svg("path", { class: "line", d: `M${x(tick)},${axis}v-5` })),
     ...ticks.map((tick) => text(x(tick), axis - 9, String(tick), { "text-anchor": "middle" })),
     ...lines,
-    ...groups.map((group, i) => svg("path", { class: "bar", d: `M${x(ranks[group[0]]) - 4},${axis + 11 + 9 * i}H${x(ranks[group.at(-1)]) + 4}` })),
+    ...groups.map((group, i) =>
+      svg("path", { class: "bar", d: `M${x(ranks[group[0]]) - 4},${axis + 11 + 9 * i}H${x(ranks[group.at(-1)]) + 4}` }),
+    ),
   );
 }
 
@@ -217,7 +231,9 @@ function seedDots(part, row, published, width) {
       text(left - 10, y + 4, shortened(label, 21), { "text-anchor": "end" }),
       mean === null ? text(left + 6, y + 4, "no result") : svg("path", { class: "mean", d: `M${x(mean)},${y - 8}v16` }),
       reference === null ? null : svg("g", {}, svg("title", {}, `published ${percent(reference)} %`), mark("published", x(reference), y)),
-      ...runs.map((run) => svg("g", {}, svg("title", {}, `seed ${run.seed}: ${percent(run.accuracy)} %`), mark(row.box, x(run.accuracy), y, 4))),
+      ...runs.map((run) =>
+        svg("g", {}, svg("title", {}, `seed ${run.seed}: ${percent(run.accuracy)} %`), mark(row.box, x(run.accuracy), y, 4)),
+      ),
     ];
   });
   return chart(

@@ -1,4 +1,4 @@
-// The page itself: state, filters, the details of a row, theme and refresh. What is chosen stands in the address behind #, and so survives a reload.
+// The page itself: state, filters, theme and refresh. What is chosen stands in the address behind #, and so survives a reload.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const DEFAULTS = {
@@ -60,11 +60,17 @@ function render(width = byId("parts").clientWidth) {
 // Filters
 
 function fillFilters() {
-  const isOffered = { suite: () => true, backbone: (part) => matches(part, "suite"), protocol: (part) => matches(part, "suite") && matches(part, "backbone") };
+  const isOffered = {
+    suite: () => true,
+    backbone: (part) => matches(part, "suite"),
+    protocol: (part) => matches(part, "suite") && matches(part, "backbone"),
+  };
   for (const [key, isPart] of Object.entries(isOffered)) {
     const values = [...new Set(data.parts.filter(isPart).map((part) => part[key]))];
     if (!values.includes(state[key])) state[key] = "";
-    byId(key).replaceChildren(...["", ...values].map((value) => element("option", { value, selected: value === state[key] }, value || "all")));
+    byId(key).replaceChildren(
+      ...["", ...values].map((value) => element("option", { value, selected: value === state[key] }, value || "all")),
+    );
   }
   for (const key of ["backbone", "protocol"]) byId(key).disabled = state.show === "published";
   if (byId("search").value !== state.q) byId("search").value = state.q;
@@ -79,7 +85,8 @@ function matches(part, key) {
 function startFilters() {
   byId("access").append(...presentRungs().map((rung) => element("label", {}, element("input", { type: "checkbox", value: rung }), rung)));
   byId("show").hidden = DEFAULTS.show === "ours";
-  for (const key of ["suite", "backbone", "protocol"]) byId(key).addEventListener("change", (event) => update({ [key]: event.target.value }));
+  for (const key of ["suite", "backbone", "protocol"])
+    byId(key).addEventListener("change", (event) => update({ [key]: event.target.value }));
   byId("search").addEventListener("input", (event) => update({ q: event.target.value }));
   byId("show").addEventListener("change", (event) => update({ show: event.target.value }));
   byId("access").addEventListener("change", () => {
@@ -90,124 +97,18 @@ function startFilters() {
   byId("reset").addEventListener("click", () => update(DEFAULTS));
 }
 
-// The details of a row
-
-function openDetails(key) {
-  state.open = key;
-  remember();
-  showDetails();
-}
-
-function showDetails() {
-  const dialog = byId("details");
-  const parts = shownParts();
-  const found = parts.flatMap((part, i) => rowsOf(part).map((row) => ({ part, row, key: rowKey(i, row) }))).find(({ key }) => key === state.open);
-  if (!found) {
-    state.open = "";
-    if (dialog.open) dialog.close();
-    return;
-  }
-  dialog.open || dialog.showModal(); // it has a width from then on
-  const close = element("button", { type: "button", class: "close", onclick: () => dialog.close() }, "Close");
-  const contents = found.row.is_published ? publishedDetails(found.part, found.row) : ourDetails(found.part, found.row, dialog.clientWidth - 40);
-  dialog.replaceChildren(close, element("h2", { id: "details_title" }, found.row.method), ...contents);
-  close.focus();
-  dialog.scrollTop = 0;
-}
-
-function ourDetails(part, row, width) {
-  const reference = state.show === "both" ? row.reference : null;
-  const facts = [
-    `${row.box}: ${row.access}${row.access_seen && row.access_seen !== row.access ? `, of which ${row.access_seen} was made use of` : ""}`,
-    `mean ${row.mean === null ? "withheld" : `${percent(row.mean)} %`}${row.interval ? `, 95 % interval ${row.interval.map(percent).join(" to ")}` : ""}`,
-    `seeds ${row.seeds}`,
-    `${count(row.params_trainable)} trainable parameters, head ${count(row.params_head)}`,
-  ];
-  return [
-    element("p", {}, facts.join(" · ")),
-    row.is_oracle ? element("p", { class: "flag" }, "The epoch was chosen by its test accuracy; compare only with numbers that were made so.") : null,
-    element("h3", {}, "Seeds"),
-    element("p", { class: "note" }, `One mark per run, a stroke at the mean of a task${reference ? ", a ring at the published value" : ""}.`),
-    seedDots(part, row, reference, width),
-    ...(reference ? [element("h3", {}, "Published"), ...publishedDetails(part, reference)] : []),
-    ...againstOthers(part, row),
-    element("h3", {}, "Records"),
-    recordTable(part, row),
-    element("h3", {}, "Configuration"),
-    ...configurations(part, row),
-  ].filter(Boolean);
-}
-
-function publishedDetails(part, row) {
-  return [
-    element("p", {}, [row.paper, row.backbone, row.shots ? `shots: ${row.shots}` : "", row.kinds.join(", ")].filter(Boolean).join(" · ")),
-    simpleTable("Published accuracy", ["task", "%"], part.labels.map((label, i) => [label, percent(row.cells[i])])),
-    ...row.sources.map((source) => element("p", { class: "note" }, `Source: ${source}`)),
-  ];
-}
-
-function againstOthers(part, row) {
-  const lines = part.comparison.pairs
-    .filter((pair) => pair.slice(0, 2).includes(row.compared_as))
-    .map(([method, other, difference, low, high, wins, ties, losses, p]) => {
-      const isFirst = method === row.compared_as;
-      const [points, from, to] = isFirst ? [difference, low, high] : [-difference, -high, -low];
-      const counts = isFirst ? [wins, ties, losses] : [losses, ties, wins];
-      return [isFirst ? other : method, `${signed(points)} (${signed(from)} to ${signed(to)})`, counts.join(" / "), p < 0.001 ? "< 0.001" : p.toFixed(3)];
-    });
-  const headings = ["method", "points ahead (95 % interval)", "tasks won / tied / lost", "p"];
-  const caption = "Means over seeds, task by task; p is Wilcoxon's, corrected by Holm for all pairs";
-  return lines.length ? [element("h3", {}, "Against the others"), simpleTable(caption, headings, lines)] : [];
-}
-
-function recordTable(part, row) {
-  const lines = row.runs.map((run) => [
-    part.labels[run.task],
-    String(run.seed),
-    `${percent(run.accuracy)} ± ${percent(run.standard_error)}`,
-    run.train_seconds.toFixed(1),
-    run.status,
-    run.code,
-    run.created.replace("T", " ").replace(/\+00:00$|Z$/, ""),
-    element("a", { href: run.file }, run.id),
-  ]);
-  return simpleTable("Records; ± is the binomial standard error of one run", ["task", "seed", "accuracy", "train s", "status", "petlbench", "UTC", "record"], lines);
-}
-
-/** Settings that all runs of the row share, and below them those that differ between tasks. */
-function configurations(part, row) {
-  const used = [...new Set(row.runs.map((run) => run.config))];
-  const flats = used.map((index) => flat(data.configs[index]));
-  const names = [...new Set(flats.flatMap((one) => Object.keys(one)))].sort();
-  const isShared = (name) => flats.every((one) => one[name] === flats[0][name]);
-  const varied = names.filter((name) => !isShared(name));
-  const tasksOf = (index) => [...new Set(row.runs.filter((run) => run.config === index).map((run) => part.labels[run.task]))].join(", ");
-  const tables = [simpleTable("Settings of all its runs", ["setting", "value"], names.filter(isShared).map((name) => [name, flats[0][name]]))];
-  if (varied.length) {
-    const lines = used.map((index, i) => [tasksOf(index), ...varied.map((name) => flats[i][name] ?? "absent")]);
-    tables.unshift(simpleTable("Settings that differ", ["tasks", ...varied], lines));
-  }
-  return tables;
-}
-
-function flat(settings, prefix = "") {
-  return Object.entries(settings).reduce((found, [key, value]) => {
-    const isSection = value !== null && typeof value === "object" && !Array.isArray(value);
-    return { ...found, ...(isSection ? flat(value, `${prefix}${key}.`) : { [prefix + key]: JSON.stringify(value) }) };
-  }, {});
-}
-
-function simpleTable(caption, headings, lines) {
-  const head = element("tr", {}, ...headings.map((heading) => element("th", { scope: "col", class: "text" }, heading)));
-  const body = lines.map((line) => element("tr", {}, ...line.map((cell) => element("td", { class: "text" }, cell))));
-  const content = element("table", {}, element("caption", {}, caption), element("thead", {}, head), element("tbody", {}, ...body));
-  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption }, content);
-}
-
 // Runs that are not in the tables
 
 function listLeftOut() {
-  const lines = data.unfinished.map((run) => [run.method, run.task, run.backbone, String(run.seed), run.status, run.error, element("a", { href: run.file }, "record")]);
+  const lines = data.unfinished.map((run) => [
+    run.method,
+    run.task,
+    run.backbone,
+    String(run.seed),
+    run.status,
+    run.error,
+    element("a", { href: run.file }, "record"),
+  ]);
   const contents = [
     lines.length ? simpleTable("Runs without a result", ["method", "task", "backbone", "seed", "status", "error", ""], lines) : null,
     data.unlisted.length ? element("p", {}, `No suite lists these tasks: ${data.unlisted.join(", ")}.`) : null,

@@ -9,28 +9,45 @@ const COSTS = {
   peak_memory_mb: "MB of memory",
 };
 
+const INTERVAL = {
+  key: "interval",
+  label: "95 % interval",
+  value: (row) => row.interval?.[0] ?? null,
+  show: (row) => (row.interval ? row.interval.map(percent).join(" – ") : MISSING),
+};
+
 /** The published row a method is compared with: on the same backbone if there is one, then with as many shots, on most tasks, from the paper itself. */
 function reference(part, row) {
-  const worth = (one) => [one.is_same_backbone, one.shots === part.shots, one.cells.filter((cell) => cell !== null).length, one.kinds.includes("primary")].map(Number);
-  const better = (one, other) => worth(one).map((value, i) => value - worth(other)[i]).find((difference) => difference) ?? 0;
-  return part.published.filter((one) => one.our_method === row.published_as && one.is_oracle === row.is_oracle).reduce((best, one) => (best && better(best, one) >= 0 ? best : one), null);
+  const known = (one) => one.cells.filter((cell) => cell !== null).length;
+  const worth = (one) => [one.is_same_backbone, one.shots === part.shots, known(one), one.kinds.includes("primary")].map(Number);
+  const compare = (one, other) =>
+    worth(one)
+      .map((value, i) => worth(other)[i] - value)
+      .find((difference) => difference) ?? 0;
+  return part.published.filter((one) => one.our_method === row.published_as && one.is_oracle === row.is_oracle).sort(compare)[0] ?? null;
 }
 
 /** The rows that pass the filters: ours, or those of papers, which know the kind of access but not the rung. */
 function rowsOf(part) {
-  const ours = () => part.rows.map((row) => ({ ...row, rungs: [row.access], reference: reference(part, row) }));
-  const published = () => part.published.map((row) => ({ ...row, is_published: true, box: "published", rungs: present.filter((rung) => KINDS[rung] === row.access) }));
-  const present = presentRungs();
+  const ours = (row) => ({ ...row, rungs: [row.access], reference: reference(part, row) });
+  const printed = (row) => ({
+    ...row,
+    rungs: presentRungs().filter((rung) => KINDS[rung] === row.access),
+    is_published: true,
+    box: "published",
+  });
   const without = state.without.split(",");
-  const isShown = (row) => (!row.rungs.length || row.rungs.some((rung) => !without.includes(rung))) && `${row.method} ${row.paper ?? ""}`.toLowerCase().includes(state.q.toLowerCase());
-  return (state.show === "published" ? published() : ours()).filter(isShown);
+  const isNamed = (row) => `${row.method} ${row.paper ?? ""}`.toLowerCase().includes(state.q.toLowerCase());
+  const isGranted = (row) => !row.rungs.length || row.rungs.some((rung) => !without.includes(rung));
+  const rows = state.show === "published" ? part.published.map(printed) : part.rows.map(ours);
+  return rows.filter((row) => isNamed(row) && isGranted(row));
 }
-
-// Columns: a heading, the value a row is sorted by, what its cell shows, and whether the lower value is the better one.
 
 function presentRungs() {
   return Object.keys(KINDS).filter((rung) => data.parts.some((part) => part.rows.some((row) => row.access === rung)));
 }
+
+// Columns: a heading, the value a row is sorted by, what its cell shows, and whether the lower value is the better one.
 
 /** Points ahead of the published number; null where one is missing or was measured on another backbone. */
 function difference(row, value) {
@@ -38,8 +55,8 @@ function difference(row, value) {
   return ours === null || theirs === null ? null : ours - theirs;
 }
 
-function number(key, label, format, isLowBetter = true) {
-  return { key, label, value: (row) => row[key] ?? null, show: (row) => format(row[key] ?? null), isLowBetter };
+function cost(key, label, format) {
+  return { key, label, value: (row) => row[key], show: (row) => format(row[key]), isLowBetter: true };
 }
 
 /** One of a part's averages; it is withheld where a result is missing, and says how many there are. */
@@ -59,45 +76,52 @@ function methodCell(i, row) {
   const open = () => openDetails(rowKey(i, row));
   const name = element("button", { type: "button", class: "row", "aria-haspopup": "dialog", onclick: open }, breakable(row.method));
   const icon = svg("svg", { width: 14, height: 14, viewBox: "0 0 14 14", "aria-hidden": "true" }, mark(row.box, 7, 7, 4.5));
-  const oracle = row.is_oracle ? element("span", { class: "flag", title: "the epoch was chosen by its test accuracy" }, "chosen on test") : null;
-  return [icon, name, oracle, row.is_published ? element("small", {}, `${row.paper}, ${row.backbone}${row.shots ? `, shots: ${row.shots}` : ""}`) : null];
+  const oracle = row.is_oracle
+    ? element("span", { class: "flag", title: "the epoch was chosen by its test accuracy" }, "chosen on test")
+    : null;
+  return [
+    icon,
+    name,
+    oracle,
+    row.is_published ? element("small", {}, `${row.paper}, ${row.backbone}${row.shots ? `, shots: ${row.shots}` : ""}`) : null,
+  ];
 }
 
 function rowKey(i, row) {
-  return JSON.stringify([i, row.method, ...(row.is_published ? [row.paper, row.table, row.backbone, row.shots, row.is_oracle] : [row.access])]);
+  return JSON.stringify([
+    i,
+    row.method,
+    ...(row.is_published ? [row.paper, row.table, row.backbone, row.shots, row.is_oracle] : [row.access]),
+  ]);
 }
 
 function summaryColumns(part, i, rows) {
-  const isPublished = state.show === "published";
-  const hasReference = rows.some((row) => row.reference);
-  const columns = [
-    ...(isPublished ? [] : [number("rank", "#", (rank) => String(rank ?? MISSING))]),
-    methodColumn(i),
-    ...part.averages.map(({ name, tasks }, i) => (i ? average(part, i, name, name) : average(part, 0, "mean", part.averages.length > 1 ? `mean of ${tasks.length}` : "mean"))),
+  const label = part.averages.length > 1 ? `mean of ${part.averages[0].tasks.length}` : "mean";
+  const [mean, ...others] = part.averages.map(({ name }, k) => (k ? average(part, k, name, name) : average(part, 0, "mean", label)));
+  if (state.show === "published") return [methodColumn(i), mean, ...others];
+  const compared = state.show === "both" && rows.some((row) => row.reference) ? publishedColumns(part) : [];
+  return [cost("rank", "#", (rank) => rank ?? MISSING), methodColumn(i), mean, INTERVAL, ...others, ...compared, ...costColumns(rows)];
+}
+
+function publishedColumns(part) {
+  const theirs = average(part, 0, "published", "published", (row) => row.reference);
+  const ahead = (row) => difference(row, (one) => one.mean);
+  return [
+    { ...theirs, show: (row) => [theirs.show(row), row.reference ? element("small", {}, row.reference.backbone) : null] },
+    { key: "difference", label: "points ahead", value: ahead, show: (row) => signed(ahead(row)) },
   ];
-  if (isPublished) return columns;
-  columns.splice(3, 0, {
-    key: "interval",
-    label: "95 % interval",
-    value: (row) => row.interval?.[0] ?? null,
-    show: (row) => (row.interval ? row.interval.map(percent).join(" – ") : MISSING),
-  });
-  if (state.show === "both" && hasReference) {
-    const theirs = average(part, 0, "published", "published", (row) => row.reference);
-    columns.push({ ...theirs, show: (row) => [theirs.show(row), row.reference ? element("small", {}, row.reference.backbone) : null] });
-    const ahead = (row) => difference(row, (one) => one.mean);
-    columns.push({ key: "difference", label: "ours − theirs", value: ahead, show: (row) => signed(ahead(row)) });
-  }
+}
+
+function costColumns(rows) {
   const costs = [
-    number("params_trainable", "trainable", count),
-    number("peak_memory_mb", "memory MB", count),
-    number("train_seconds", "train s", (seconds) => (seconds === null ? MISSING : seconds.toFixed(seconds < 100 ? 1 : 0))),
-    number("queries", "queries", count),
-    number("contexts", "contexts", count),
+    cost("params_trainable", "trainable", count),
+    cost("peak_memory_mb", "memory MB", count),
+    cost("train_seconds", "train s", (seconds) => (seconds === null ? MISSING : seconds.toFixed(seconds < 100 ? 1 : 0))),
+    cost("queries", "queries", count),
+    cost("contexts", "contexts", count),
   ];
   return [
-    ...columns,
-    { key: "access", label: "access", value: (row) => Object.keys(KINDS).indexOf(row.access), show: accessCell, isLowBetter: true, isText: true },
+    { key: "access", label: "access", value: (row) => Object.keys(KINDS).indexOf(row.access), show: accessCell, isText: true },
     ...costs.filter((column) => rows.some((row) => column.value(row) !== null)),
     { key: "seeds", label: "seeds", value: (row) => row.seeds.split(",").length, show: (row) => row.seeds },
   ];
@@ -159,7 +183,13 @@ function table(i, kind, caption, columns, rows, sortedBy) {
     const open = (event) => event.target.closest("button") || getSelection().toString() || openDetails(rowKey(i, row));
     return element("tr", { onclick: open }, ...cells);
   });
-  const content = element("table", { class: kind }, element("caption", {}, caption), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
+  const content = element(
+    "table",
+    { class: kind },
+    element("caption", {}, caption),
+    element("thead", {}, element("tr", {}, ...head)),
+    element("tbody", {}, ...body),
+  );
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption }, content);
 }
 
@@ -182,7 +212,13 @@ function partSection(part, i, width) {
   const nothing = isPublished && !part.published.length ? "No published numbers on these tasks." : "No method passes the filters.";
   const tables = [
     table(i, "summary", `Test accuracy in percent, means over ${isPublished ? "tasks" : "tasks and seeds"}`, summary, rows, by),
-    rows.some((row) => row.reference) && state.show === "both" ? element("p", { class: "note" }, "Differences are shown where the published number was measured on the same backbone; the protocol may still be another.") : null,
+    rows.some((row) => row.reference) && state.show === "both"
+      ? element(
+          "p",
+          { class: "note" },
+          "Differences are shown where the published number was measured on the same backbone; the protocol may still be another.",
+        )
+      : null,
     isPublished ? null : element("div", { class: "figures" }, costFigure(rows, i, width), rankFigure(part, width)),
     table(i, "tasks", "Test accuracy per task in percent; the stronger the shade, the nearer to the best of the column", tasks, rows, by),
   ];
@@ -207,14 +243,20 @@ function costFigure(rows, i, width) {
     {},
     element("h3", {}, element("label", { for: `cost-${i}` }, "Accuracy against "), choice),
     drawn.length ? scatter(drawn, cost, COSTS[cost], figureWidth(width), (row) => openDetails(rowKey(i, row))) : null,
-    element("figcaption", { class: "note" }, `The dashed line joins methods that no other beats in both. ${missing.length ? `Not drawn, because a result or the count is missing: ${missing.join(", ")}.` : ""}`),
+    element(
+      "figcaption",
+      { class: "note" },
+      `The dashed line joins methods that no other beats in both. ${missing.length ? `Not drawn, because a result or the count is missing: ${missing.join(", ")}.` : ""}`,
+    ),
   );
 }
 
 function rankFigure(part, width) {
   const { methods, critical_difference: critical, friedman_p: p, warnings, left_out: without } = part.comparison;
   const lines = [
-    critical === null ? "Ranks are compared from three methods with results on all of at least two tasks on." : `Bars join methods that Nemenyi's test does not tell apart at 5 %. Friedman's test: p ${p < 0.001 ? "< 0.001" : `= ${p.toPrecision(2)}`}.`,
+    critical === null
+      ? "Ranks are compared from three methods with results on all of at least two tasks on."
+      : `Bars join methods that Nemenyi's test does not tell apart at 5 %. Friedman's test: p ${p < 0.001 ? "< 0.001" : `= ${p.toPrecision(2)}`}.`,
     ...warnings,
     without.length ? `Left out, because a result is missing: ${without.join(", ")}.` : "",
   ];
