@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from petlbench.differentiable import differentiable
-from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, restrict, tensor_bytes, with_patches
+from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, paired, restrict, tensor_bytes
 from petlbench.errors import AccessError, BudgetExceeded, ConfigError
 from petlbench.settings import Answers, Budget
 
@@ -240,7 +240,7 @@ def _graded(grant: _Grant, images: Tensor, tokens: Tensor | None, texts: ClassTe
         if facts.token_width is None:
             raise AccessError(f"{facts.name} takes no tokens beside an image; a ViT that is read at its class token does")
         _check_beside("tokens", tokens, images, (facts.token_width,))
-    pairs = with_patches(images.split(size), None if tokens is None else tokens.split(size))
+    pairs = paired(images.split(size), None if tokens is None else tokens.split(size))
     sent = tensor_bytes(images) if tokens is None else tensor_bytes(images, tokens)
     grant.meter.charge(Access.GRADIENTS, calls=len(pairs), images=len(images), bytes=sent)
     return torch.cat([differentiable(partial(grant.endpoint.graded, texts=texts), *pair) for pair in pairs])

@@ -115,10 +115,10 @@ class Endpoint(Protocol):
         ...
 
 
-def with_patches(parts: Sequence[Tensor], patches: Sequence[Tensor] | None) -> list[tuple[Tensor, Tensor | None]]:
-    """Every part with the patches that belong to it, if there are any."""
-    beside: Sequence[Tensor | None] = [None] * len(parts) if patches is None else patches
-    return list(zip(parts, beside, strict=True))
+def paired(parts: Sequence[Tensor], beside: Sequence[Tensor] | None) -> list[tuple[Tensor, Tensor | None]]:
+    """Every part of some images with the patches or tokens that belong to it, if there are any."""
+    others: Sequence[Tensor | None] = [None] * len(parts) if beside is None else beside
+    return list(zip(parts, others, strict=True))
 
 
 def restrict(logits: Tensor, output: Output, k: int) -> dict[str, Tensor]:

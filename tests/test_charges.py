@@ -11,7 +11,7 @@ from torch import Tensor
 
 from petlbench import access
 from petlbench.access import Access, Meter, QueryModel, grant
-from petlbench.endpoint import ClassTexts, Endpoint, tensor_bytes, with_patches
+from petlbench.endpoint import ClassTexts, Endpoint, paired, tensor_bytes
 from petlbench.errors import BudgetExceeded
 from petlbench.settings import Answers, Budget
 from petlbench.testing.mocks import tiny_backbone
@@ -35,7 +35,7 @@ class _Noted:
         self._endpoint.upload(parts)
 
     def features(self, parts: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
-        for part, beside in with_patches(parts, patches):
+        for part, beside in paired(parts, patches):
             self._note(part, beside=beside)
         return self._endpoint.features(parts, patches)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.endpoint import ClassTexts, Facts, Output, as_scores, restrict, with_patches
+from petlbench.endpoint import ClassTexts, Facts, Output, as_scores, paired, restrict
 from petlbench.optim.precision import autocast
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class LocalEndpoint:
         self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, patches: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
         known = self._known[texts.digest]
-        return [self._answer(self.logits(self.embed(*pair), known), texts, output, k) for pair in with_patches(parts, patches)]
+        return [self._answer(self.logits(self.embed(*pair), known), texts, output, k) for pair in paired(parts, patches)]
 
     def context_scores(
         self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
@@ -80,7 +80,7 @@ class LocalEndpoint:
 
     def features(self, parts: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
         with torch.inference_mode():
-            answers = [self._in_passes(self._backbone.features, *pair) for pair in with_patches(parts, patches)]
+            answers = [self._in_passes(self._backbone.features, part, self._tokens(beside)) for part, beside in paired(parts, patches)]
         return [answer.clone() for answer in answers]
 
     def upload(self, parts: Mapping[str, Tensor]) -> None:
@@ -90,11 +90,12 @@ class LocalEndpoint:
         self, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None
     ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
         inputs = [given for given in (images, tokens) if given is not None and given.requires_grad]
+        forward = self._forward if inputs else self._in_passes
         with torch.enable_grad():
             if texts is None:
-                answer = self._forward(self._backbone.features, images, tokens)
+                answer = forward(self._backbone.features, images, tokens)
             else:
-                answer = self.logits(self._forward(self._backbone.project_images, images, tokens), self._known[texts.digest])
+                answer = self.logits(forward(self._backbone.project_images, images, tokens), self._known[texts.digest])
 
         def pull(gradient: Tensor) -> tuple[Tensor, ...]:
             return torch.autograd.grad(answer, inputs, gradient)
@@ -115,7 +116,7 @@ class LocalEndpoint:
     @torch.inference_mode()
     def embed(self, images: Tensor, patches: Tensor | None = None) -> Tensor:
         """Joint-space embeddings (B, E), not normalised, of images with patches (B, K, 3, P, P) beside them."""
-        return self._in_passes(self._backbone.project_images, images, patches)
+        return self._in_passes(self._backbone.project_images, images, self._tokens(patches))
 
     def logits(self, embeddings: Tensor, known: Described) -> Tensor:
         """(B, C) of embeddings (B, E)."""
@@ -139,17 +140,21 @@ class LocalEndpoint:
             self._last = (known, contexts.clone(), known.contexts.embed(contexts))
         return self._last[2]
 
-    def _in_passes(self, tower: Tower, images: Tensor, patches: Tensor | None = None) -> Tensor:
-        size = FORWARD_ON_CPU if self._device.type == "cpu" else FORWARD_ON_ACCELERATOR
-        pairs = with_patches(images.split(size), None if patches is None else patches.split(size))
-        return torch.cat([self._forward(tower, part, patches=beside) for part, beside in pairs])
-
-    def _forward(self, tower: Tower, images: Tensor, tokens: Tensor | None = None, patches: Tensor | None = None) -> Tensor:
-        self.images_forwarded += len(images)
+    def _tokens(self, patches: Tensor | None) -> Tensor | None:
+        if patches is None:
+            return None
         with autocast(self._number_format, self._device):
-            if patches is not None:
-                tokens = self._backbone.embed_patches(patches.to(self._device))
-            beside = None if tokens is None else tokens.to(self._device)
+            return self._backbone.embed_patches(patches.to(self._device).contiguous())
+
+    def _in_passes(self, tower: Tower, images: Tensor, tokens: Tensor | None = None) -> Tensor:
+        size = FORWARD_ON_CPU if self._device.type == "cpu" else FORWARD_ON_ACCELERATOR
+        beside = None if tokens is None else tokens.split(size)
+        return torch.cat([self._forward(tower, *pair) for pair in paired(images.split(size), beside)])
+
+    def _forward(self, tower: Tower, images: Tensor, tokens: Tensor | None = None) -> Tensor:
+        self.images_forwarded += len(images)
+        beside = None if tokens is None else tokens.to(self._device)
+        with autocast(self._number_format, self._device):
             return tower(
                 images.to(self._device).contiguous(), beside
             ).float()  # bits depend on how images lie in memory, and a server gets them so

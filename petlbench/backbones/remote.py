@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from petlbench.backbones.backbone import Card
-from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, tensor_bytes, with_patches
+from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, paired, tensor_bytes
 from petlbench.errors import AccessError, ConfigError, EndpointError
 from petlbench.wire import (
     LONGEST_HEADER,
@@ -107,7 +107,7 @@ class RemoteEndpoint:
             body = pack(_named(*pair), texts=texts.digest, output=output.label, k=k)
             return as_scores(self._query("/v1/scores", body, texts), len(texts.captions))
 
-        return self._all(ask, with_patches(parts, patches))
+        return self._all(ask, paired(parts, patches))
 
     def context_scores(
         self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
@@ -126,7 +126,7 @@ class RemoteEndpoint:
         return self._all(ask, contexts)
 
     def features(self, parts: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
-        return self._all(lambda pair: self._query("/v1/features", pack(_named(*pair)))["features"], with_patches(parts, patches))
+        return self._all(lambda pair: self._query("/v1/features", pack(_named(*pair)))["features"], paired(parts, patches))
 
     def upload(self, parts: Mapping[str, Tensor]) -> None:
         self._all(self._send, list(parts.values()))
