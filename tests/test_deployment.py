@@ -1,0 +1,195 @@
+"""What was learned with tokens, deployed as pixels: the artifact, both ways of asking, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from petlbench.access import Meter
+from petlbench.artifact import Artifact, read_artifact
+from petlbench.backbones.backbone import Backbone
+from petlbench.checkpoint import Checkpoint
+from petlbench.config import load_method, resolve
+from petlbench.data.load import find_task
+from petlbench.deployment import evaluate_artifact, export_artifact
+from petlbench.errors import CheckpointError
+from petlbench.evaluate import evaluate_checkpoint
+from petlbench.learners import open_learner
+from petlbench.nn.inversion import invert
+from petlbench.serve.settings import ServeConfig
+from petlbench.shared import shared_backbone
+from tests.serve.processes import serving
+
+CPU = torch.device("cpu")
+SIZES = ("method.prompts=3", "method.library_size=5", "method.channels=4", "method.groups=2")
+ALIKE = {"rtol": 0, "atol": 1e-4}
+
+
+def learned(*words: str, method: str = "pgn", scale: float = 1.0) -> Checkpoint:
+    """What a run has at its start, which is enough to be deployed. ``scale``: of its tokens, which are small at the start."""
+    config = resolve([f"method={method}", "task=mini/digits", "threads=1", *words])
+    backbone, checksum = shared_backbone(config, CPU)
+    torch.manual_seed(0)
+    made = load_method(method)[0](config.method_config, 0)
+    with open_learner(made, backbone, find_task("mini/digits"), CPU, "fp32", Meter(), config.access) as learner:
+        state = {name: tensor * scale if "tokens" in name else tensor for name, tensor in learner.state().items()}
+        return Checkpoint(state, config.identity, checksum)
+
+
+@pytest.fixture(scope="module")
+def saved() -> Checkpoint:
+    return learned(*SIZES, scale=30.0)
+
+
+@pytest.fixture(scope="module")
+def folder(saved: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("deployed") / "artifact"
+    export_artifact(saved, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> dict[str, Any]:
+    return evaluate_artifact(read_artifact(folder), ["threads=1"])
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with serving(mini_clip(), ServeConfig(port=0, threads=1, output="label")) as (address, _):
+        yield address
+
+
+def mini_clip() -> Backbone:
+    backbone = shared_backbone(resolve(["method=pgn", "task=mini/digits"]), CPU)[0]
+    assert isinstance(backbone, Backbone)
+    return backbone
+
+
+def test_an_artifact_says_what_it_needs_and_holds_the_library_as_pixels(saved: Checkpoint, folder: Path) -> None:
+    artifact, backbone = read_artifact(folder), mini_clip()
+    about = artifact.about
+    assert (about.prompts, about.library_size, about.token_width, about.input_size, about.patch_size) == (3, 5, 128, 32, 8)
+    assert (about.backbone, about.backbone_sha256, about.reads, about.is_exact) == ("mini_clip", backbone.checksum(), "scores", True)
+    assert (about.class_names[3], about.captions[3]) == ("3", ("a photo of the number 3.",))
+    assert (about.mean, about.std) == (backbone.card.mean, backbone.card.std)
+    assert about.largest_residual < 1e-10
+    assert 0 < about.raw_values_outside < 1
+    with torch.no_grad():
+        tokens = backbone.embed_patches(artifact.patches[None])[0]
+    torch.testing.assert_close(tokens, saved.state["prompter.tokens.vectors"], **ALIKE)
+    assert artifact.learned.keys() == saved.state.keys()
+
+
+def test_pixels_do_what_tokens_do(saved: Checkpoint, result: dict[str, Any]) -> None:
+    accuracy = result["accuracy"]
+    assert accuracy["latent"] == evaluate_checkpoint(saved, ["threads=1"])["accuracy"]
+    assert accuracy["pixels"] == pytest.approx(accuracy["latent"], abs=0.21)  # one image of 500 may tip over
+    assert result["difference"] == accuracy["pixels"] - accuracy["latent"]
+    assert 0 < result["largest_token_error"] < 1e-4
+
+
+def test_what_a_picture_cannot_hold_costs_tokens(result: dict[str, Any]) -> None:
+    lost = result["relative_token_error"]
+    assert lost["pixels"] < 1e-5
+    assert 0.05 < lost["clipped"] < 1
+    assert lost["rounded"] != lost["clipped"] and lost["rounded"] == pytest.approx(lost["clipped"], rel=0.2)
+    assert 0 < result["raw_values_outside"] < 1
+
+
+def test_pixels_alone_give_the_same_through_a_server(folder: Path, result: dict[str, Any], url: str) -> None:
+    found = evaluate_artifact(read_artifact(folder), ["threads=1", "backbone=remote", f"url={url}"])
+    assert "latent" not in found["accuracy"] and "difference" not in found and "largest_token_error" not in found
+    assert found["accuracy"] == {way: percent for way, percent in result["accuracy"].items() if way != "latent"}
+    assert found["backbone"].startswith("remote:mini_clip@")
+    assert found["raw_values_outside"] == result["raw_values_outside"]
+
+
+def test_the_same_prompts_for_all_images_are_deployed_one_by_one(tmp_path: Path) -> None:
+    saved = learned("method.prompt_mode=iip", "method.prompts=4")
+    about = export_artifact(saved, tmp_path / "artifact")
+    assert (about.prompts, about.library_size) == (4, 4)
+    embedding = mini_clip().vit.patch_embed.proj  # type: ignore[union-attr]
+    expected = invert(embedding.weight, embedding.bias, saved.state["prompter.vectors"]).patches  # type: ignore[union-attr, arg-type]
+    torch.testing.assert_close(read_artifact(tmp_path / "artifact").patches, expected)
+
+
+def test_a_head_of_ones_own_reads_features(tmp_path: Path) -> None:
+    about = export_artifact(learned(*SIZES, "method.head=linear"), tmp_path / "artifact")
+    assert (about.reads, about.captions) == ("features", ())
+    found = evaluate_artifact(read_artifact(tmp_path / "artifact"), ["threads=1"])
+    assert found["accuracy"]["pixels"] == pytest.approx(found["accuracy"]["latent"], abs=0.21)
+
+
+def test_weights_that_do_not_sum_to_one_are_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"method pgn mixes tokens with weights that sum to .* and not to one"):
+        export_artifact(learned(*SIZES, "method.mixing=sigmoid"), tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_a_tower_that_takes_no_patches_is_refused(saved: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petlbench.backbones.backbone.patch_size", lambda vit: None)
+    with pytest.raises(CheckpointError, match="mini_clip takes no patches beside an image"):
+        export_artifact(saved, tmp_path / "artifact")
+
+
+def test_a_method_that_puts_nothing_beside_images_has_nothing_to_deploy(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="method zero_shot asks a model and has no weights of it to export"):
+        export_artifact(learned(method="zero_shot"), tmp_path / "artifact")
+
+
+def test_other_weights_and_other_classes_are_refused(folder: Path) -> None:
+    artifact = read_artifact(folder)
+    other = Artifact(artifact.about.model_copy(update={"backbone_sha256": "0" * 64}), artifact.learned, artifact.patches)
+    with pytest.raises(CheckpointError, match="was learned on mini_clip weights 000000000000…, these are"):
+        evaluate_artifact(other, [])
+    with pytest.raises(CheckpointError, match=r"it is for the classes 0, 1, .* mini/textures has others"):
+        evaluate_artifact(artifact, ["task=mini/textures"])
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "tensors.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def _drop_patches(folder: Path) -> None:
+    """… and describe what is left, as someone might by hand."""
+    tensors = load_file(folder / "tensors.safetensors")
+    del tensors["patches"]
+    save_file(tensors, folder / "tensors.safetensors")
+
+    digest = hashlib.sha256((folder / "tensors.safetensors").read_bytes()).hexdigest()
+    _change(tensors_sha256=digest)(folder)
+
+
+def _change(**values: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "artifact.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (_cut, "not the file that artifact.json describes; export again"),
+        (_drop_patches, "not a whole artifact .*patches.*; export again"),
+        (_change(format="petlbench-pixels-9"), r"artifact.json: format: Input should be 'petlbench-pixels-1'"),
+        (_change(colour="red"), r"artifact.json: colour: Extra inputs are not permitted"),
+        (lambda folder: (folder / "artifact.json").write_text("{"), "artifact.json: the file: Invalid JSON"),
+        (lambda folder: (folder / "tensors.safetensors").unlink(), "no artifact .*tensors.safetensors.*petlbench export CHECKPOINT"),
+    ],
+)
+def test_a_folder_that_is_no_artifact_is_named(damage: Callable[[Path], None], expected: str, folder: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    damage(tmp_path)
+    with pytest.raises(CheckpointError, match=expected):
+        read_artifact(tmp_path)
