@@ -11,7 +11,7 @@ READY := .venv/.ready
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser bench bench-whitebox bench-blackbox plan leaderboard test test-all lint format clean
+.PHONY: help install browser bench bench-whitebox bench-blackbox bench-pgn plan leaderboard test test-all lint format clean
 
 help: ## Show the targets and their variables
 	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
@@ -34,6 +34,12 @@ bench-whitebox: $(READY) ## Measure speed and memory of the white-box methods, w
 
 bench-blackbox: $(READY) ## Measure a step of BlackVIP and CraFT, as released and here, with ARGS such as "--batch 16 --json FILE"
 	@$(BIN)/python -m benchmarks.blackbox $(ARGS)
+
+bench-pgn: $(READY) ## Measure what PGN's prompts cost in inference and training, with ARGS such as "--device cuda --batch 128 --json FILE"
+	@$(BIN)/python -m benchmarks.pgn $(ARGS)
+
+bench-data: $(READY) ## Measure the image store against a DataLoader, with ARGS such as "--count 50000 --json FILE"
+	@$(BIN)/python -m benchmarks.data $(ARGS)
 
 plan: $(READY) ## Show what bench would do
 	@$(BIN)/petlbench plan method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS)

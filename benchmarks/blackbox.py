@@ -133,7 +133,7 @@ def measure_blackvip(backbone: Backbone, settings: Settings) -> dict[str, Any]:
             method.load_state_dict(methods["released"].state_dict())  # all start alike
             optimizer = SPSA(nn.utils.parameters_to_vector(method.decoder.parameters()), spsa)
             ways[name] = _way(name, method, model, optimizer, images, labels)
-        seconds = timed(ways, settings)
+        seconds = timed(ways, settings.rounds, settings.device)
     return {
         name: {
             "seconds": seconds[name],
@@ -183,7 +183,7 @@ def measure_craft(backbone: Backbone, settings: Settings) -> dict[str, Any]:
         def ours() -> None:
             answers["petlbench"] = models["petlbench"].context_scores(stored["petlbench"], population)
 
-        seconds = timed({"released": released, "petlbench": ours}, settings)
+        seconds = timed({"released": released, "petlbench": ours}, settings.rounds, settings.device)
     return {
         name: {
             "seconds": seconds[name],
@@ -223,15 +223,15 @@ def _opened(backbone: Backbone, settings: Settings, meters: dict[str, Meter], ac
         yield models
 
 
-def timed(ways: dict[str, Way], settings: Settings) -> dict[str, list[float]]:
+def timed(ways: dict[str, Way], rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds of every counted round of each way; the ways take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(settings.rounds + 1):
+    for turn in range(rounds + 1):
         for name, way in ways.items():
             start = time.perf_counter()
             way()
-            if settings.device.type == "cuda":
-                torch.cuda.synchronize(settings.device)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             if turn:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
