@@ -1,4 +1,4 @@
-"""The commands that compute: run, bench, plan, evaluate."""
+"""The commands that compute: run, bench, plan."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from petlbench import bench as grid
-from petlbench.checkpoint import read_checkpoint
 from petlbench.cli.console import table_console
-from petlbench.config import parse_overrides, resolve
-from petlbench.errors import CheckpointError, ConfigError
+from petlbench.config import resolve
 from petlbench.executors.local import carry_out, default_jobs
 from petlbench.records.schema import Record
 from petlbench.run import execute
@@ -112,57 +110,6 @@ def plan(words: tuple[str, ...], as_json: bool, available: bool) -> None:
     table_console().print(table)
     guess = "unknown: no method here has run before" if seconds is None else f"about {seconds / 60:.1f} minutes"
     click.echo(f"{len(missing)} of {len(runs)} runs missing; time {guess if missing else 'none'}")
-
-
-@click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@WORDS
-@AS_JSON
-def evaluate(checkpoint: Path, words: tuple[str, ...], as_json: bool) -> None:
-    """Evaluate a checkpoint that run … save=true wrote: petlbench evaluate CHECKPOINT task=mini/digits"""
-    from petlbench.evaluate import evaluate_checkpoint
-
-    saved = read_checkpoint(checkpoint)
-    overrides = parse_overrides(words)
-    allowed = {"task", "device", "threads", "data_root", "backbone", "url"}
-    if not_allowed := set(overrides) - allowed:
-        raise ConfigError(
-            f"evaluate takes {', '.join(sorted(allowed))}, got {', '.join(sorted(not_allowed))}; the rest is in the checkpoint"
-        )
-    try:
-        result = evaluate_checkpoint(saved, list(words))
-    except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint}: {error}") from None
-    click.echo(
-        json.dumps(result) if as_json else f"accuracy {result['accuracy']:.2f} % of {result['samples']} test images of {result['task']}"
-    )
-
-
-@click.command()
-@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
-@click.argument("target", required=False, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder of the table.")
-def export(checkpoint: Path | None, target: Path | None, out: Path) -> None:
-    """Write all runs as one flat table, runs.csv and runs.parquet in the results folder: petlbench export
-
-    With two words, write what run … save=true learned as the weights of a plain timm model: petlbench export CHECKPOINT model.safetensors
-
-    LoRA and single entries are folded into the weights, so that the model costs what the frozen one does; the head is head.weight, head.bias.
-    """
-    if checkpoint is None:
-        from petlbench.records.flat import write_flat
-
-        click.echo("\n".join(str(path) for path in write_flat(out)))
-        return
-    if target is None:
-        raise click.UsageError(f"export {checkpoint} needs the file to write as well; without both it writes the table of all runs")
-    from petlbench.evaluate import export_merged
-
-    try:
-        export_merged(read_checkpoint(checkpoint), target)
-    except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint}: {error}") from None
-    click.echo(f"weights: {target}")
 
 
 def _carry_out_with_bars(todo: list[grid.PlannedRun], jobs: int, reraise: bool) -> list[tuple[grid.PlannedRun, Record, Path]]:
