@@ -11,7 +11,7 @@ READY := .venv/.ready
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser bench bench-whitebox bench-blackbox bench-pgn plan leaderboard test test-all lint format clean
+.PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn plan leaderboard test test-all lint format clean
 
 help: ## Show the targets and their variables
 	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
