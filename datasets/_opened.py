@@ -106,7 +106,8 @@ def _located(root: Path, dataset: Dataset, entry: SuiteEntry) -> Location | None
 
 def _expected(dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
     texts = (layout(name).expected(dataset, entry) for name in dataset.layouts)
-    return tuple(text for text in texts if text is not None)
+    beside = "" if entry.trained_on is None else f" beside {entry.trained_on}, which it trains on"
+    return tuple(f"{text}{beside}" for text in texts if text is not None)
 
 
 def _name(dataset: Dataset, entry: SuiteEntry) -> str:

@@ -164,8 +164,8 @@ def _progress() -> Iterator[Report]:
 
 
 def _print(found: Verification) -> None:
-    how = f"{found.layout}, splits {found.split}" if found.layout else "made here" if found.counts else "not readable"
-    click.echo(f"{found.task} ({how})")
+    how = f" ({found.layout}, splits {found.split})" if found.layout else ""
+    click.echo(f"{found.task}{how}")
     for split, counts in found.counts.items():
         click.echo(f"  {split:5}  {counts.images:>9,} images, {counts.classes} classes of {counts.fewest:,} to {counts.most:,}")
     for finding in found.findings:

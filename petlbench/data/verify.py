@@ -177,7 +177,7 @@ def _look(split: str, source: ImageSource, index: int) -> _Look:
         else:
             source.decode(index)
     except DataError as error:
-        return _Look(split, place, digest, jpeg, str(error))
+        return _Look(split, place, digest, jpeg, str(error).partition("; ")[0])
     return _Look(split, place, digest, jpeg, "")
 
 
