@@ -6,12 +6,14 @@ YAML of a method or recipe has for a suite and for a task comes right behind the
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -102,14 +104,20 @@ def names(folder: str) -> list[str]:
 
 
 def load_yaml(folder: str, name: str) -> dict[str, Any]:
-    """One YAML file below configs/ as plain values."""
+    """One YAML file below configs/ as plain values, which are the caller's own."""
     path = files(f"petlbench.configs.{folder}") / f"{name}.yaml"
+    return copy.deepcopy(_parsed(path.read_text(encoding="utf-8"), f"configs/{folder}/{name}.yaml"))
+
+
+@cache
+def _parsed(text: str, origin: str) -> dict[str, Any]:
+    """Parsed once per content: a bench reads the same files for each of its runs."""
     try:
-        values = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=True)
+        values = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
     except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"configs/{folder}/{name}.yaml: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{origin}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"configs/{folder}/{name}.yaml: expected keys and values at the top level")
+        raise ConfigError(f"{origin}: expected keys and values at the top level")
     return values
 
 
