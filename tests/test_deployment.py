@@ -12,35 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from petlbench.access import Meter
 from petlbench.artifact import Artifact, read_artifact
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoint import Checkpoint
-from petlbench.config import load_method, resolve
-from petlbench.data.load import find_task
+from petlbench.config import resolve
 from petlbench.deployment import evaluate_artifact, export_artifact
 from petlbench.errors import CheckpointError
 from petlbench.evaluate import evaluate_checkpoint
-from petlbench.learners import open_learner
 from petlbench.nn.inversion import invert
 from petlbench.serve.settings import ServeConfig
 from petlbench.shared import shared_backbone
+from tests.deployed import CPU, SIZES, learned
 from tests.serve.processes import serving
 
-CPU = torch.device("cpu")
-SIZES = ("method.prompts=3", "method.library_size=5", "method.channels=4", "method.groups=2")
 ALIKE = {"rtol": 0, "atol": 1e-4}
-
-
-def learned(*words: str, method: str = "pgn", scale: float = 1.0) -> Checkpoint:
-    """What a run has at its start, which is enough to be deployed. ``scale``: of its tokens, which are small at the start."""
-    config = resolve([f"method={method}", "task=mini/digits", "threads=1", *words])
-    backbone, checksum = shared_backbone(config, CPU)
-    torch.manual_seed(0)
-    made = load_method(method)[0](config.method_config, 0)
-    with open_learner(made, backbone, find_task("mini/digits"), CPU, "fp32", Meter(), config.access) as learner:
-        state = {name: tensor * scale if "tokens" in name else tensor for name, tensor in learner.state().items()}
-        return Checkpoint(state, config.identity, checksum)
 
 
 @pytest.fixture(scope="module")

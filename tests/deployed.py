@@ -1,0 +1,26 @@
+"""What a run with tokens leaves, without the time that it takes."""
+
+from __future__ import annotations
+
+import torch
+
+from petlbench.access import Meter
+from petlbench.checkpoint import Checkpoint
+from petlbench.config import load_method, resolve
+from petlbench.data.load import find_task
+from petlbench.learners import open_learner
+from petlbench.shared import shared_backbone
+
+CPU = torch.device("cpu")
+SIZES = ("method.prompts=3", "method.library_size=5", "method.channels=4", "method.groups=2")
+
+
+def learned(*words: str, method: str = "pgn", scale: float = 1.0) -> Checkpoint:
+    """What a run has at its start, which is enough to be deployed. ``scale``: of its tokens, which are small at the start."""
+    config = resolve([f"method={method}", "task=mini/digits", "threads=1", *words])
+    backbone, checksum = shared_backbone(config, CPU)
+    torch.manual_seed(0)
+    made = load_method(method)[0](config.method_config, 0)
+    with open_learner(made, backbone, find_task("mini/digits"), CPU, "fp32", Meter(), config.access) as learner:
+        state = {name: tensor * scale if "tokens" in name else tensor for name, tensor in learner.state().items()}
+        return Checkpoint(state, config.identity, checksum)
