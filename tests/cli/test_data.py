@@ -13,7 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from petlbench.data import download
 from petlbench.data.fetch import Fetch
@@ -130,6 +132,41 @@ def test_verify_in_json_is_json_and_nothing_else(call: Call, root: Path) -> None
     assert code == 1
     assert sound["is_sound"] and sound["counts"]["test"] == {"images": 500, "classes": 12, "fewest": 31, "most": 58}
     assert not missing["is_sound"] and missing["findings"][0]["level"] == "error"
+
+
+@pytest.fixture
+def odd(tmp_path: Path, cache: Path) -> Path:
+    """A folder task whose images are of every kind that real datasets hold."""
+    for split in ("train", "val", "test"):
+        for label, name in enumerate(("cat", "dog")):
+            folder = tmp_path / "odd" / split / name
+            images = [Image.fromarray(miniature.picture(label, index)) for index in range(6)]
+            folder.mkdir(parents=True)
+            images[0].convert("P").save(folder / "palette.png", transparency=bytes(range(256)))
+            images[1].convert("CMYK").save(folder / "print.jpg")
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            images[2].save(folder / "turned.jpg", exif=exif)
+            images[3].convert("RGBA").save(folder / "really_a_png.png")
+            (folder / "really_a_png.png").rename(folder / "named.jpg")
+            images[4].convert("L").save(folder / "grey.jpg")
+            Image.fromarray(np.asarray(images[5].convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
+    return tmp_path / "odd"
+
+
+def test_a_run_reads_images_of_every_kind(call: Call, odd: Path) -> None:
+    code, out, _ = call("run", "method=linear", f"task=folder:{odd}", "train.epochs=1", "train.warmup_epochs=0")
+    assert code == 0
+    assert "accuracy" in out
+
+
+@pytest.mark.parametrize(("cut", "reason"), [(0, "it has 0 bytes"), (300, "runcated")])
+def test_a_run_names_the_image_that_it_cannot_read(call: Call, odd: Path, cut: int, reason: str) -> None:
+    broken = odd / "test/dog/turned.jpg"
+    broken.write_bytes(broken.read_bytes()[:cut])
+    code, _, err = call("run", "method=linear", f"task=folder:{odd}")
+    assert code == 1
+    assert f"{broken}: not a readable image (" in err and reason in err
 
 
 def test_clean_lists_first_and_deletes_when_told(call: Call, root: Path) -> None:
