@@ -165,6 +165,12 @@ def test_the_switch_shows_ours_beside_published_numbers_or_either(opened: Open) 
     expect(page.get_by_text("No method passes the filters.")).to_be_visible()
 
 
+def test_published_numbers_of_a_suite_stand_once_however_many_backbones_there_are(opened: Open) -> None:
+    page = opened(address="#suite=mini&show=published")
+    expect(page.locator("section.part h2")).to_have_text(["mini as published"])
+    expect(page.get_by_text("No published numbers on these tasks.")).to_be_visible()
+
+
 def test_a_row_opens_its_records_seeds_and_configuration(opened: Open) -> None:
     page = opened()
     select(page, "fgvc")

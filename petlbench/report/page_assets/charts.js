@@ -49,6 +49,11 @@ function mark(box, x, y, radius = 5) {
   return svg("path", { d: paths[box], class: `mark ${box.replace(" ", "-")}` });
 }
 
+/** A mark in a line of text. */
+function icon(box) {
+  return svg("svg", { class: "icon", width: 14, height: 14, viewBox: "0 0 14 14", "aria-hidden": "true" }, mark(box, 7, 7, 4.5));
+}
+
 /** Round numbers from below the lowest to above the highest value, at least two. */
 function ticksOver(low, high, most) {
   const rough = Math.max(high - low, 1) / most;

@@ -75,12 +75,11 @@ function methodColumn(i) {
 function methodCell(i, row) {
   const open = () => openDetails(rowKey(i, row));
   const name = element("button", { type: "button", class: "row", "aria-haspopup": "dialog", onclick: open }, breakable(row.method));
-  const icon = svg("svg", { width: 14, height: 14, viewBox: "0 0 14 14", "aria-hidden": "true" }, mark(row.box, 7, 7, 4.5));
   const oracle = row.is_oracle
     ? element("span", { class: "flag", title: "the epoch was chosen by its test accuracy" }, "chosen on test")
     : null;
   return [
-    icon,
+    icon(row.box),
     name,
     oracle,
     row.is_published ? element("small", {}, `${row.paper}, ${row.backbone}${row.shots ? `, shots: ${row.shots}` : ""}`) : null,
@@ -226,9 +225,15 @@ function partSection(part, i, width) {
     "section",
     { class: "part", "aria-labelledby": `part-${i}` },
     element("h2", { id: `part-${i}` }, isPublished ? `${part.suite} as published` : `${part.suite} on ${part.backbone}`),
-    element("p", { class: "note" }, isPublished ? "Backbone and protocol are those of each paper." : facts.join(" · ")),
+    element("p", { class: "note" }, isPublished ? "Backbone and protocol are those of each paper." : [facts.join(" · "), kindsOf(part)]),
     ...(rows.length ? tables : [element("p", {}, nothing)]),
   );
+}
+
+/** Which mark stands for which kind of access. */
+function kindsOf(part) {
+  const present = [...new Set(part.rows.map((row) => row.box))].sort();
+  return element("span", { class: "kinds" }, ...present.map((box) => element("span", {}, icon(box), ` ${box}`)));
 }
 
 function costFigure(rows, i, width) {
@@ -269,6 +274,7 @@ function rankFigure(part, width) {
   );
 }
 
+/** Two figures stand side by side where the style has room for two columns of 480 and a gap of 24. */
 function figureWidth(width) {
-  return width > 1000 ? Math.floor((width - 24) / 2) : width;
+  return width >= 984 ? Math.floor((width - 24) / 2) : width;
 }
