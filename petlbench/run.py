@@ -35,6 +35,7 @@ from petlbench.optim.precision import choose
 from petlbench.records import schema
 from petlbench.records.store import RecordStore, run_id
 from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, pick_device, pinned, shared_backbone
+from petlbench.usage import save_usage, token_usage
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
 
@@ -241,6 +242,10 @@ class _Run:
         self.counted["flops_per_image"] = learner.flops_per_image()
         path = record_path(self.config)
         self.facts["predictions"] = save_predictions(path.with_suffix(".predictions.safetensors"), scores.argmax(dim=1), test.labels.cpu())
+        usage = token_usage(self.method, test, task.spec.class_names)
+        if usage is not None:
+            save_usage(path.with_suffix(".usage.safetensors"), usage)
+            self.facts["token_usage"] = path.with_suffix(".usage.safetensors").name
         if self.config.execution.save:
             target = Path(self.config.execution.out) / "checkpoints" / f"{path.stem}.safetensors"
             save_checkpoint(target, state, self.config.identity, backbone_checksum)

@@ -153,6 +153,7 @@ class Record(_Part):
     history: list[Epoch] = Field(default_factory=list)
     curve: list[CurvePoint] = Field(default_factory=list)
     predictions: Predictions | None = None
+    token_usage: str | None = None  # file beside the record: what each class uses of a library of tokens
     checkpoint: str | None = None
 
     @property

@@ -28,6 +28,7 @@ from petlbench.report.comparison import write_comparison
 from petlbench.report.page import write_page
 from petlbench.report.plots import human_count, task_labels, write_plots
 from petlbench.report.queries import write_query_plots
+from petlbench.report.usage import write_usage_plots
 
 MISSING = "–"
 _LEGEND = (
@@ -66,6 +67,13 @@ def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> lis
         pictures = [f"![{path.stem}](plots/{path.name})" for path in plots if path.suffix == ".svg"]
         sections += [f"## {_title(part)}", f"Source: {provenance}. {_LEGEND}", _markdown_table(part), "\n".join(pictures), statistics]
         paths += [*plots, *files]
+    usage = write_usage_plots(results, records)
+    if usage:
+        sections += [
+            "## What prompts are mixed from",
+            "\n".join(f"![{path.stem}](plots/{path.name})" for path in usage if path.suffix == ".svg"),
+        ]
+    paths += usage
     left_out = _left_out(records, suites)
     sections += ["## Not in the tables", "\n".join(f"* {line}" for line in left_out)] if left_out else []
     write_atomically(markdown, ("\n\n".join(section for section in sections if section) + "\n").encode())

@@ -1,0 +1,52 @@
+"""Which tokens of a library the images of each class are given: gathered after a run and kept beside its record."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from petlbench.data.batches import Batches
+from petlbench.errors import RecordError
+from petlbench.method import Method, QueryMethod
+from petlbench.records.store import write_atomically
+
+
+@dataclass(frozen=True)
+class TokenUsage:
+    """Mean coefficients (C, N) of N tokens by class, over the images of the class and the prompts of an image; rows of classes without images are 0."""
+
+    coefficients: Tensor
+    class_names: tuple[str, ...]
+
+
+@torch.no_grad()
+def token_usage(method: Method, batches: Batches, class_names: tuple[str, ...]) -> TokenUsage | None:
+    """Of a method that mixes the tokens of a library, in evaluation mode; None for others."""
+    deployed = method.deployable() if isinstance(method, QueryMethod) else None
+    if deployed is None:
+        return None
+    totals = torch.zeros(len(class_names), len(deployed.library), device=batches.device)
+    for images, labels in batches.in_order():
+        totals.index_add_(0, labels, deployed.coefficients(images).mean(dim=1))
+    counts = batches.labels.bincount(minlength=len(class_names)).clamp_min(1)
+    return TokenUsage((totals / counts[:, None]).cpu(), class_names)
+
+
+def save_usage(path: Path, usage: TokenUsage) -> None:
+    """Write it atomically."""
+    write_atomically(path, save({"coefficients": usage.coefficients.contiguous()}, {"class_names": json.dumps(usage.class_names)}))
+
+
+def read_usage(path: Path) -> TokenUsage:
+    """RecordError when the file is missing or not one of :func:`save_usage`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return TokenUsage(file.get_tensor("coefficients"), tuple(json.loads(file.metadata()["class_names"])))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{path}: the token usage of a run cannot be read ({error}); run it again") from None
