@@ -161,6 +161,14 @@ def test_epochs_chosen_on_the_test_set_are_compared_with_nothing() -> None:
     assert "the epoch was chosen on the test set" in table.caption
 
 
+@pytest.mark.parametrize("selection", ["last", "oracle_test"])
+def test_epochs_chosen_on_the_test_set_are_marked_even_under_the_papers_protocol(selection: str) -> None:
+    papers = load_table("blackvip").protocol("blackvip16", "dtd")
+    records = [run("blackvip", "blackvip16/dtd", 1, 45.0, CLIP, "blackvip16", shots=16, selection=selection, **papers)]
+    (ours,) = (row.cells["dtd"].ours for row in filled("blackvip", "transfer", records).rows if row.cells["dtd"].ours)
+    assert ours.is_off_protocol == (selection == "oracle_test")
+
+
 def test_other_backbones_are_compared_with_nothing() -> None:
     table = filled("vpt", "fgvc", grid("fgvc", "vpt", backbone="mini_clip"), backbone="mini_clip")
     got = cell(table, "VPT-Deep", "nabirds")
