@@ -160,17 +160,28 @@ def _check_names(number: PublishedNumber, where: str) -> None:
         raise TableError(f"{where}: an accuracy must lie between 0 and 100 percent, got {number.value}")
 
 
-def _lines(file: Path | Traversable, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
+def read_csv(file: Path | Traversable) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns of a CSV file and its rows with their line numbers, blank ones left out. TableError unless every row has a value for each column."""
     try:
-        reader = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig")), strict=True)
-        if reader.fieldnames != columns:
-            raise TableError(f"{file.name}: expected the columns {','.join(columns)}, got {','.join(reader.fieldnames or [])}")
-        lines = [(reader.line_num, values) for values in reader]
+        reader = csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig")), strict=True)
+        lines = [(reader.line_num, line) for line in reader if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{file.name}: cannot be read as CSV: {error}") from None
-    for line, values in lines:
-        if None in values or None in values.values():
-            raise TableError(f"{file.name}:{line}: expected {len(columns)} values")
+    if len(lines) < 2:
+        raise TableError(f"{file.name}: expected a line of column names and one line at least of values")
+    columns = [column.strip() for column in lines[0][1]]
+    if len(set(columns)) < len(columns):
+        raise TableError(f"{file.name}: a column name stands twice in {', '.join(columns)}")
+    for number, line in lines[1:]:
+        if len(line) != len(columns):
+            raise TableError(f"{file.name}:{number}: expected {len(columns)} values, got {len(line)}")
+    return columns, [(number, dict(zip(columns, line, strict=True))) for number, line in lines[1:]]
+
+
+def _lines(file: Path | Traversable, columns: list[str]) -> list[tuple[int, dict[str, str]]]:
+    found, lines = read_csv(file)
+    if found != columns:
+        raise TableError(f"{file.name}: expected the columns {','.join(columns)}, got {','.join(found)}")
     return lines
 
 

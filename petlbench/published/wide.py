@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 from petlbench.errors import TableError
 from petlbench.published.averages import column_groups
-from petlbench.published.numbers import ACCURACY, COLUMNS, PublishedNumber, read_numbers
+from petlbench.published.numbers import ACCURACY, COLUMNS, PublishedNumber, read_csv, read_numbers
 
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?:\s*(?:±|\+-|\\pm)\s*\d+(?:\.\d+)?)?")  # a standard deviation may follow
 _EMPTY = ("", "-", "–", "—", "nan", "n/a")
@@ -24,46 +22,31 @@ def read_table(path: Path) -> tuple[list[PublishedNumber], list[str]]:
     A file with the columns of results/published is read as such. Of any other the column ``method``, or the first one, names the rows. Columns
     that are called mean… or average… are averages; those that name a dataset of a suite are cells. Where none does, all columns of numbers are.
     """
-    header, rows = _read(path)
+    header, lines = read_csv(path)
     if header == COLUMNS:
         return read_numbers(path), []
     method = "method" if "method" in header else header[0]
     averages = {column: name for column in header if (name := _average_name(column))}
     rest = [column for column in header if column != method and column not in averages and column not in _NAMES]
     datasets = {column: name for column in rest if (name := _dataset(column))}
-    datasets = datasets or {column: column for column in rest if any(_value(row[column]) is not None for row in rows)}
+    datasets = datasets or {column: column for column in rest if any(_value(row[column]) is not None for _, row in lines)}
     if not averages or not datasets:
         raise TableError(f"{path.name}: expected columns of datasets and one called mean or average, got {', '.join(header)}")
     numbers = []
-    for line, row in enumerate(rows, start=2):
-        label = row[method].strip() or f"row {line}"
+    for line, row in lines:
+        names = {"paper": f"{path.name}:{line}"} | {key: row[key] for key in _NAMES if key in row}
+        filled: dict[str, str] = {}  # name -> the column that it was read from
         for column, name in (datasets | averages).items():
             value = _value(row[column])
             if value is None and row[column].strip().casefold() not in _EMPTY:
-                raise TableError(
-                    f"{path.name}:{line}: column '{column}' must hold a number, got {row[column]!r}; leave a missing cell empty"
-                )
+                expected = "must hold a number or be empty"
+                raise TableError(f"{path.name}:{line}: column '{column}' {expected}, got {row[column]!r}")
             if value is not None:
-                names = {"paper": f"{path.name}:{line}"} | {key: row[key] for key in _NAMES if key in row}
-                numbers.append(_number(path, label, name, value, names))
+                if name in filled:
+                    raise TableError(f"{path.name}:{line}: columns '{filled[name]}' and '{column}' are both {name}; leave one of them out")
+                filled[name] = column
+                numbers.append(_number(path, row[method].strip(), name, value, names))
     return numbers, [column for column in rest if column not in datasets]
-
-
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"{path}: cannot be read as CSV: {error}") from None
-    lines = [line for line in lines if line]
-    if len(lines) < 2:
-        raise TableError(f"{path}: expected a line of column names and a row for each method")
-    header = [column.strip() for column in lines[0]]
-    if len(set(header)) < len(header):
-        raise TableError(f"{path}: a column name stands twice in {', '.join(header)}")
-    for i, line in enumerate(lines[1:], start=2):
-        if len(line) != len(header):
-            raise TableError(f"{path.name}:{i}: expected {len(header)} values, got {len(line)}")
-    return header, [dict(zip(header, line, strict=True)) for line in lines[1:]]
 
 
 def _spelled(name: str) -> str:

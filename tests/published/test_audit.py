@@ -129,9 +129,10 @@ def test_rows_of_one_name_are_told_apart(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("", "expected a line of column names"),
-        ("method,svhn,mean\nA,1\n", "wide.csv:2: expected 3 values, got 2"),
+        ("method,svhn,SVHN,mean\nA,1,2,3\n", "columns 'svhn' and 'SVHN' are both svhn"),
+        ("method,svhn,mean\n\nA,1\n", "wide.csv:3: expected 3 values, got 2"),
         ("method,svhn,svhn,mean\nA,1,2,3\n", "a column name stands twice"),
-        ("method,svhn,mean\nA,good,1\n", "column 'svhn' must hold a number, got 'good'"),
+        ("method,svhn,mean\nA,good,1\n", "column 'svhn' must hold a number or be empty, got 'good'"),
         ("method,svhn,dtd\nA,1,2\n", "one called mean or average"),
         ('method,"svhn,mean\nA,1,2\n', "cannot be read as CSV"),
     ],
