@@ -238,6 +238,10 @@ def test_where_and_how_a_run_is_carried_out_is_not_part_of_its_id(word: str) -> 
     assert run_id(configured(word).identity) == run_id(configured().identity)
 
 
+def test_a_setting_that_came_later_leaves_the_ids_of_earlier_runs_alone() -> None:
+    assert "shortage" not in configured().identity["protocol"] and "shortage" in configured("protocol.shortage=keep").identity["protocol"]
+
+
 def test_the_protocol_id_follows_the_protocol_and_nothing_else() -> None:
     assert configured("train.epochs=7", "seed=1").protocol_id == configured().protocol_id
     assert configured("protocol.shots=2").protocol_id != configured().protocol_id
