@@ -20,7 +20,7 @@ from petlbench.method import Deployable
 from petlbench.optim.loop import train
 
 from . import release_file
-from .generator import SMALL, FixedPrompts, Generator, Library, ResNet10, resnet18_of
+from .generator import FixedPrompts, Generator, Library, ResNet10, resnet18_of
 
 
 @dataclass
@@ -37,7 +37,7 @@ class PGNConfig:
     channels: int = 16  # of the first group; every further one has twice as many
     groups: int = 4
     blocks_per_group: int = 1
-    max_pool: bool | None = None  # pool behind the stem; null: from a resolution of 64 pixels on, so that smaller images keep some
+    max_pool: bool = True  # behind the stem; four groups then end in 7 x 7 positions at 224 pixels, in 1 x 1 at 32
     head: Literal["auto", "text", "linear"] = "auto"  # class texts or a trained layer; auto: texts where the model has a text tower
     label_space: Literal["union", "own"] = (
         "union"  # of joined tasks: the classes that compete in the loss, all or those of the image's task
@@ -85,8 +85,7 @@ class PGN(QueryMethod):
         if config.network == "resnet18":
             network = resnet18_of(outputs)
         else:
-            max_pool = resolution >= SMALL if config.max_pool is None else config.max_pool
-            network = ResNet10(outputs, config.channels, config.groups, config.blocks_per_group, max_pool)
+            network = ResNet10(outputs, config.channels, config.groups, config.blocks_per_group, config.max_pool)
         return Generator(network, Library(config.library_size, width, config.rank), config.prompts, config.mixing, resolution)
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:

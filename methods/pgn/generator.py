@@ -18,7 +18,6 @@ define_missing_schemas()
 from torchvision.models import resnet18  # noqa: E402 (the call has to come first)
 
 SPREAD = 0.02  # standard deviation of a library and of fixed prompts at the start
-SMALL = 64  # inputs of fewer pixels keep the trunk's resolution: no pooling behind the stem
 
 
 class Generator(nn.Module):

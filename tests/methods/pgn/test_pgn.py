@@ -105,14 +105,6 @@ def test_the_order_of_prompts_changes_nothing() -> None:
         torch.testing.assert_close(model.scores(IMAGES, prompts.flip(1)), model.scores(IMAGES, prompts), atol=1e-5, rtol=0)
 
 
-def test_small_inputs_are_not_pooled_behind_the_stem_unless_asked_for() -> None:
-    def layers(**settings: object) -> int:
-        with opened(small(**settings)) as (method, _):
-            return len(method.prompter.network.input_net)  # type: ignore[arg-type, union-attr]
-
-    assert (layers(), layers(resolution=63), layers(resolution=64), layers(max_pool=True)) == (3, 3, 4, 4)
-
-
 def released(tmp_path: Path, changes: dict[str, Tensor | None] | None = None) -> Path:
     """A file in the layout of the release, with the sizes of ``small``."""
     with opened(small()) as (method, _):
