@@ -74,6 +74,14 @@ def class_folders(folder: Path, label_of: Callable[[str], int | None]) -> Files:
     return Files(folder, names, np.asarray(labels, dtype=np.int64))
 
 
+def class_names_below(folder: Path, expected: int, leaving_out: Sequence[str] = ()) -> list[str]:
+    """The names of the class folders, sorted. DataError when their number is another: labels would shift where one is missing."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "." and entry.name not in leaving_out)
+    if len(names) != expected:
+        raise DataError(f"{folder}: {expected} class folders expected, {len(names)} found; unpack the dataset again")
+    return names
+
+
 def position_in(names: Sequence[K]) -> Callable[[K], int | None]:
     """From a name to its position, None when it is not among the names."""
     positions = {name: position for position, name in enumerate(names)}

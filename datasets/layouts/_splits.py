@@ -46,7 +46,6 @@ class Original:
 
     root: Path
     parts: Mapping[str, Listing]  # {all}, {trainval, test} or {train, val, test}
-    class_names: tuple[str, ...] | None = None
 
 
 def for_suite(root: Path, layout: str, original: Original, dataset: Dataset, entry: SuiteEntry) -> Found | None:
@@ -56,10 +55,10 @@ def for_suite(root: Path, layout: str, original: Original, dataset: Dataset, ent
             raise DataError(f"{original.root}: no images for '{name}'; unpack the dataset again")
     file = next((root / name for name in VTAB_LISTS if (root / name).is_file()), None)
     if entry.suite == "vtab" and dataset.name in _KEYS and file is not None:
-        return Found(layout, original.root, _listed(file, _KEYS[dataset.name], original.parts), original.class_names, LISTED)
+        return Found(layout, original.root, _listed(file, _KEYS[dataset.name], original.parts), split=LISTED)
     rule = _RULES.get((entry.suite, dataset.name)) or _RULES.get((entry.suite, ""))
     made = None if rule is None else rule(original.parts)
-    return None if made is None else Found(layout, original.root, made[0], original.class_names, made[1])
+    return None if made is None else Found(layout, original.root, made[0], split=made[1])
 
 
 def three_way(parts: Mapping[str, Listing]) -> tuple[Splits, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +62,11 @@ def _facts_of(file: Path) -> Facts:
         facts = {scene["image_filename"]: _summary(scene) for scene in json.loads(file.read_bytes())["scenes"]}
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{file}: not CLEVR's scenes ({error!r}); unpack the dataset again") from None
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    work = kept.with_suffix(".new")
-    work.write_text(json.dumps(facts))
-    work.replace(kept)
+    with suppress(OSError):  # a cache that may only be read
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        work = kept.with_suffix(f".{os.getpid()}")
+        work.write_text(json.dumps(facts))
+        work.replace(kept)
     return facts
 
 

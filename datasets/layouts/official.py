@@ -10,7 +10,7 @@ from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry
 from . import Found, _arrays
-from ._lists import class_folders, first_folder, position_in, read_text
+from ._lists import class_folders, class_names_below, first_folder, position_in, read_text
 from ._splits import Original, for_suite
 
 
@@ -18,7 +18,7 @@ def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
     """The dataset, with the suite's splits made of it."""
     folders, holding, reader = _PLACES[dataset.name]
     folder = first_folder(root, folders, holding)
-    return None if folder is None else for_suite(root, "official", reader(folder), dataset, entry)
+    return None if folder is None else for_suite(root, "official", reader(folder, dataset.class_count(entry)), dataset, entry)
 
 
 def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
@@ -27,7 +27,7 @@ def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
     return f"{folders[0]}/{holding}, the archive as its authors distribute it"
 
 
-def _birds(folder: Path) -> Original:
+def _birds(folder: Path, classes: int) -> Original:
     """Lines ``IMAGE VALUE`` in three files: path, class, and 1 for a training image. The classes that have images are numbered by their ids."""
     paths, class_of, trains = (_column(folder / name) for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt"))
     label_of = position_in(sorted(set(class_of.values()), key=int))
@@ -44,7 +44,7 @@ def _column(file: Path) -> dict[str, str]:
     return {image: value for image, _, value in (line.strip().partition(" ") for line in read_text(file).splitlines() if line.strip())}
 
 
-def _dogs(folder: Path) -> Original:
+def _dogs(folder: Path, classes: int) -> Original:
     parts: dict[str, Listing] = {}
     for part, name in (("trainval", "train_list.mat"), ("test", "test_list.mat")):
         files = [str(cell.item()) for cell in _arrays.mat(folder / name, "file_list").ravel()]
@@ -52,7 +52,7 @@ def _dogs(folder: Path) -> Original:
     return Original(folder, parts)
 
 
-def _cars(folder: Path) -> Original:
+def _cars(folder: Path, classes: int) -> Original:
     parts: dict[str, Listing] = {}
     for part, images, file in (
         ("trainval", "cars_train", "devkit/cars_train_annos.mat"),
@@ -64,13 +64,12 @@ def _cars(folder: Path) -> Original:
     return Original(folder, parts)
 
 
-def _resisc45(folder: Path) -> Original:
+def _resisc45(folder: Path, classes: int) -> Original:
     images = folder / "NWPU-RESISC45"
-    classes = sorted(entry.name for entry in images.iterdir() if entry.is_dir())
-    return Original(images, {"all": class_folders(images, position_in(classes))})
+    return Original(images, {"all": class_folders(images, position_in(class_names_below(images, classes)))})
 
 
-_PLACES: dict[str, tuple[tuple[str, ...], str, Callable[[Path], Original]]] = {  # folders, what says that it is there, reader
+_PLACES: dict[str, tuple[tuple[str, ...], str, Callable[[Path, int], Original]]] = {  # folders, what says that it is there, reader
     "cub200_2011": (("CUB_200_2011", "CUB"), "train_test_split.txt", _birds),
     "nabirds": (("nabirds",), "train_test_split.txt", _birds),
     "stanford_dogs": (("stanford_dogs", "StanfordDogs", "dogs"), "train_list.mat", _dogs),

@@ -15,7 +15,7 @@ from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry
 from . import Found, _arrays
-from ._lists import class_folders, numbered_lines, position_in, read_text
+from ._lists import class_folders, class_names_below, numbered_lines, position_in, read_text
 from ._splits import Original, for_suite
 
 NOT_CLASSES = ("BACKGROUND_Google", "Faces_easy")  # of Caltech101, for CoOp
@@ -25,7 +25,7 @@ def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
     """The dataset, with the suite's splits made of it."""
     for place in _PLACES[dataset.name]:
         if (root / place).exists():
-            original = _READERS[dataset.name]((root / place).parent, entry)
+            original = _READERS[dataset.name]((root / place).parent, entry, dataset.class_count(entry))
             return None if original is None else for_suite(root, "torchvision", original, dataset, entry)
     return None
 
@@ -35,20 +35,20 @@ def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
     return _PLACES[dataset.name][0]
 
 
-def _cifar(folder: Path, entry: SuiteEntry) -> Original:
+def _cifar(folder: Path, entry: SuiteEntry, classes: int) -> Original:
     return Original(folder, _arrays.cifar(folder))
 
 
-def _svhn(folder: Path, entry: SuiteEntry) -> Original:
+def _svhn(folder: Path, entry: SuiteEntry, classes: int) -> Original:
     return Original(folder, {"trainval": _arrays.svhn(folder / "train_32x32.mat"), "test": _arrays.svhn(folder / "test_32x32.mat")})
 
 
-def _pcam(folder: Path, entry: SuiteEntry) -> Original:
+def _pcam(folder: Path, entry: SuiteEntry, classes: int) -> Original:
     stem = "camelyonpatch_level_2_split"
     return Original(folder, {part: _arrays.pcam(folder, f"{stem}_{name}") for part, name in _PCAM.items()})
 
 
-def _flowers(folder: Path, entry: SuiteEntry) -> Original:
+def _flowers(folder: Path, entry: SuiteEntry, classes: int) -> Original:
     """``setid.mat`` lists numbers of images, ``imagelabels.mat`` has the class of each, both from 1."""
     labels = _arrays.mat(folder / "imagelabels.mat", "labels").ravel() - 1
     parts: dict[str, Listing] = {}
@@ -58,75 +58,68 @@ def _flowers(folder: Path, entry: SuiteEntry) -> Original:
     return Original(folder, parts)
 
 
-def _food(folder: Path, entry: SuiteEntry) -> Original:
+def _food(folder: Path, entry: SuiteEntry, classes: int) -> Original:
     return Original(
-        folder, {part: _listed(folder, folder / f"meta/{name}.txt") for part, name in (("trainval", "train"), ("test", "test"))}
+        folder, {part: _listed(folder, f"meta/{name}.txt", classes) for part, name in (("trainval", "train"), ("test", "test"))}
     )
 
 
-def _dtd(folder: Path, entry: SuiteEntry) -> Original:
-    return Original(folder, {part: _listed(folder, folder / f"labels/{part}1.txt") for part in ("train", "val", "test")})
+def _dtd(folder: Path, entry: SuiteEntry, classes: int) -> Original:
+    return Original(folder, {part: _listed(folder, f"labels/{part}1.txt", classes) for part in ("train", "val", "test")})
 
 
-def _listed(folder: Path, file: Path) -> Files:
+def _listed(folder: Path, file: str, classes: int) -> Files:
     """Lines ``CLASS/NAME`` with or without suffix, below ``images/``; classes by name."""
-    names = read_text(file).split()
+    names = read_text(folder / file).split()
     if not names:
-        raise DataError(f"{file}: lists no images; unpack the dataset again")
-    classes = sorted(entry.name for entry in (folder / "images").iterdir() if entry.is_dir())
-    return Files(
-        folder / "images",
-        [name if name.endswith(".jpg") else f"{name}.jpg" for name in names],
-        _labels([name.partition("/")[0] for name in names], classes, file),
-    )
+        raise DataError(f"{folder / file}: lists no images; unpack the dataset again")
+    labels = _labels([name.partition("/")[0] for name in names], class_names_below(folder / "images", classes), folder / file)
+    return Files(folder / "images", [name if name.endswith(".jpg") else f"{name}.jpg" for name in names], labels)
 
 
-def _eurosat(folder: Path, entry: SuiteEntry) -> Original:
+def _eurosat(folder: Path, entry: SuiteEntry, classes: int) -> Original:
     images = folder / "2750"
-    return _by_folder(images, sorted(place.name for place in images.iterdir() if place.is_dir()))
+    return Original(images, {"all": class_folders(images, position_in(class_names_below(images, classes)))})
 
 
-def _caltech(folder: Path, entry: SuiteEntry) -> Original:
+def _caltech(folder: Path, entry: SuiteEntry, classes: int) -> Original:
     """CoOp leaves out two folders and sorts by case; VTAB has all and does not."""
-    categories = folder / "101_ObjectCategories"
-    names = [entry.name for entry in categories.iterdir() if entry.is_dir()]
+    images = folder / "101_ObjectCategories"
     if entry.suite == "vtab":
-        return _by_folder(categories, sorted(names, key=str.lower))
-    return _by_folder(categories, sorted(set(names) - set(NOT_CLASSES)))
+        return Original(images, {"all": class_folders(images, position_in(sorted(class_names_below(images, classes), key=str.lower)))})
+    names = class_names_below(images, classes, NOT_CLASSES)
+    everything = class_folders(images, position_in([*names, *NOT_CLASSES]))
+    return Original(images, {"all": everything.take(np.flatnonzero(everything.labels < classes))})
 
 
-def _by_folder(folder: Path, classes: list[str]) -> Original:
-    everything = class_folders(folder, position_in([*classes, *(name for name in NOT_CLASSES if name not in classes)]))
-    kept = np.flatnonzero(everything.labels < len(classes))
-    return Original(folder, {"all": everything.take(kept)})
-
-
-def _pets(folder: Path, entry: SuiteEntry) -> Original:
+def _pets(folder: Path, entry: SuiteEntry, classes: int) -> Original:
     """Lines ``NAME CLASS SPECIES BREED``, classes from 1."""
     parts: dict[str, Listing] = {}
     for part in ("trainval", "test"):
         file = folder / "annotations" / f"{part}.txt"
         lines = "\n".join(" ".join(line.split()[:2]) for line in read_text(file).splitlines() if not line.startswith("#"))
-        names, classes = numbered_lines(lines, str(file))
-        parts[part] = Files(folder / "images", [f"{name}.jpg" for name in names], np.asarray(classes) - 1)
+        names, numbers = numbered_lines(lines, str(file))
+        parts[part] = Files(folder / "images", [f"{name}.jpg" for name in names], np.asarray(numbers) - 1)
     return Original(folder, parts)
 
 
-def _sun397(folder: Path, entry: SuiteEntry) -> Original | None:
+def _sun397(folder: Path, entry: SuiteEntry, classes: int) -> Original | None:
     """``ClassName.txt`` lists folders; the official lists of partition 1, where they were unpacked as well, name files below them."""
-    classes = read_text(folder / "SUN397/ClassName.txt").split()
+    names_of_classes = read_text(folder / "SUN397/ClassName.txt").split()
     images = folder / "SUN397"
     if entry.suite == "vtab":
-        found = [(name, sorted(file.name for file in (images / name[1:]).glob("*.jpg"))) for name in classes]
+        found = [(name, sorted(file.name for file in (images / name[1:]).glob("*.jpg"))) for name in names_of_classes]
         names = [f"{name[1:]}/{file}" for name, files in found for file in files]
-        return Original(images, {"all": Files(images, names, np.repeat(np.arange(len(classes)), [len(files) for _, files in found]))})
+        return Original(images, {"all": Files(images, names, np.repeat(np.arange(len(found)), [len(files) for _, files in found]))})
     parts: dict[str, Listing] = {}
     for part, name in (("trainval", "Training_01.txt"), ("test", "Testing_01.txt")):
         file = next((place / name for place in (images, folder, folder / "SUN397_Partitions") if (place / name).is_file()), None)
         if file is None:
             return None
         paths = read_text(file).split()
-        parts[part] = Files(images, [path[1:] for path in paths], _labels([path.rpartition("/")[0] for path in paths], classes, file))
+        parts[part] = Files(
+            images, [path[1:] for path in paths], _labels([path.rpartition("/")[0] for path in paths], names_of_classes, file)
+        )
     return Original(images, parts)
 
 
@@ -154,7 +147,7 @@ _PLACES: dict[str, tuple[str, ...]] = {  # below the data root: what says that t
     "oxford_pets": ("oxford-iiit-pet/annotations", "oxford_pets/annotations"),
     "sun397": ("SUN397", "sun397/SUN397"),
 }
-_READERS: dict[str, Callable[[Path, SuiteEntry], Original | None]] = {
+_READERS: dict[str, Callable[[Path, SuiteEntry, int], Original | None]] = {
     "cifar10": _cifar,
     "cifar100": _cifar,
     "svhn": _svhn,

@@ -25,11 +25,6 @@ from petlbench.errors import DataError
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
 
-def decode_file(path: Path) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3) RGB. DataError names the file when it cannot be read."""
-    return decode_bytes(read_bytes(path), str(path))
-
-
 def read_bytes(path: Path) -> bytes:
     """The content of a file. DataError names the file when it cannot be read."""
     try:

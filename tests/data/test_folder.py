@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from petlbench.config import resolve
-from petlbench.data.images import decode_file
+from petlbench.data.images import decode_bytes
 from petlbench.data.load import find_task, load_task
 from petlbench.data.store import TaskStore
-from petlbench.data.task import TaskSpec
+from petlbench.data.task import SPLITS, TaskSpec
 from petlbench.data.transforms import Form
 from petlbench.errors import ConfigError, DataError
 from petlbench.settings import Protocol
@@ -47,7 +47,9 @@ def task(root: Path) -> TaskSpec:
 def refusal(root: Path) -> str:
     """The error of opening the task, in one line."""
     with pytest.raises(DataError) as caught:
-        TaskStore(task(root), limit_mb=10).open("train", Form("squash", 4))
+        store = TaskStore(task(root), limit_mb=10)
+        for split in SPLITS:
+            store.open(split, Form("squash", 4))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -59,7 +61,7 @@ def test_classes_are_the_sorted_folder_names(root: Path) -> None:
 def test_images_carry_the_label_of_their_folder(root: Path) -> None:
     source = task(root).source("test")
     assert source.labels.tolist() == [0, 0, 1, 1]
-    assert np.array_equal(source.decode(2), decode_file(root / "test" / "dog" / "0.png"))
+    assert np.array_equal(source.decode(2), decode_bytes((root / "test" / "dog" / "0.png").read_bytes(), ""))
 
 
 def test_without_a_validation_folder_every_fifth_training_image_of_a_class_validates(root: Path) -> None:

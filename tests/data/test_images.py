@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
-from petlbench.data.images import decode_bytes, decode_file
+from petlbench.data.images import decode_bytes, read_bytes
 from petlbench.errors import DataError
+
+
+def decoded(path: Path) -> NDArray[np.uint8]:
+    return decode_bytes(read_bytes(path), str(path))
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def test_every_mode_gives_the_pixels_of_pillows_conversion(tmp_path: Path, pictu
     picture.convert(mode).save(path)
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB"))
-    assert np.array_equal(decode_file(path), expected)
+    assert np.array_equal(decoded(path), expected)
 
 
 def test_transparent_palette_entries_keep_their_colour(tmp_path: Path) -> None:
@@ -39,7 +44,7 @@ def test_transparent_palette_entries_keep_their_colour(tmp_path: Path) -> None:
     image.save(tmp_path / "image.png", transparency=bytes([0, 128]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert decode_file(tmp_path / "image.png").tolist() == [[[255, 0, 0], [0, 255, 0]]]
+        assert decoded(tmp_path / "image.png").tolist() == [[[255, 0, 0], [0, 255, 0]]]
 
 
 def test_the_exif_orientation_is_not_applied(tmp_path: Path, picture: Image.Image) -> None:
@@ -47,31 +52,31 @@ def test_the_exif_orientation_is_not_applied(tmp_path: Path, picture: Image.Imag
     exif[0x0112] = 6  # rotate by 90 degrees to view
     picture.save(tmp_path / "turned.jpg", exif=exif)
     picture.save(tmp_path / "plain.jpg")
-    assert np.array_equal(decode_file(tmp_path / "turned.jpg"), decode_file(tmp_path / "plain.jpg"))
+    assert np.array_equal(decoded(tmp_path / "turned.jpg"), decoded(tmp_path / "plain.jpg"))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bit_grey_values_are_scaled_instead_of_cut_off(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"deep.{suffix}"
     Image.fromarray(np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)).save(path)
-    assert decode_file(path)[0].tolist() == [[value] * 3 for value in (0, 0, 1, 128, 255)]
+    assert decoded(path)[0].tolist() == [[value] * 3 for value in (0, 0, 1, 128, 255)]
 
 
 def test_a_suffix_that_lies_does_no_harm(tmp_path: Path, picture: Image.Image) -> None:
     picture.save(tmp_path / "really.png")
     (tmp_path / "really.png").rename(tmp_path / "named.jpg")
-    assert np.array_equal(decode_file(tmp_path / "named.jpg"), np.asarray(picture))
+    assert np.array_equal(decoded(tmp_path / "named.jpg"), np.asarray(picture))
 
 
 def test_values_of_unknown_range_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0.0, 1200.5]], dtype=np.float32)).save(tmp_path / "heights.tif")
     with pytest.raises(DataError, match=r"heights\.tif: not a readable image \(its 32-bit values run from 0\.0 to 1200\.5"):
-        decode_file(tmp_path / "heights.tif")
+        decoded(tmp_path / "heights.tif")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.jpg: cannot be read \(No such file or directory\)"):
-        decode_file(tmp_path / "absent.jpg")
+        decoded(tmp_path / "absent.jpg")
 
 
 @pytest.mark.parametrize(

@@ -92,10 +92,10 @@ def test_counts_that_are_too_low_or_too_high_are_told_apart(root: Path) -> None:
 
 
 def test_a_class_without_test_images_is_an_error_and_one_without_training_images_a_warning(root: Path) -> None:
-    originals.dtd(root)
-    found = verify("vtab/dtd", root)
-    assert any(text.startswith("44 of 47 classes have no test image: ") for text in findings(found, "error"))
-    assert any(text.startswith("44 of 47 classes have no train image: ") for text in findings(found, "warning"))
+    originals.flowers(root)
+    found = verify("vtab/oxford_flowers", root)
+    assert any(text.startswith("99 of 102 classes have no test image: ") for text in findings(found, "error"))
+    assert any(text.startswith("99 of 102 classes have no train image: ") for text in findings(found, "warning"))
 
 
 def test_jpeg_copies_of_images_published_without_loss_are_warned_of(root: Path) -> None:

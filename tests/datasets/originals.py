@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import savemat
 
+from petlbench.datasets._facts import Dataset, datasets
+
 from .miniature import image_folders, picture, save
 
 CLASSES = ("alpha", "beta", "gamma")
@@ -198,6 +200,17 @@ def _rename(folder: Path) -> None:
         path.rename(path.with_suffix(".jpg"))
 
 
+def facts(name: str) -> Dataset:
+    """What is registered of a dataset; where folders are the classes, with as many classes as the miniature has."""
+    dataset = datasets()[name]
+    if name not in BY_FOLDER:
+        return dataset
+    classes = {suite: BY_FOLDER[name] if suite != "vtab" or name != "caltech101" else 5 for suite in dataset.suites}
+    suites = {suite: entry.model_copy(update={"classes": classes[suite]}) for suite, entry in dataset.suites.items()}
+    return dataset.model_copy(update={"suites": suites})
+
+
+BY_FOLDER = {"food101": 3, "dtd": 3, "eurosat": 3, "resisc45": 3, "caltech101": 3}
 WRITERS: dict[str, tuple[str, Callable[[Path], None]]] = {  # dataset -> layout, writer
     "cifar10": ("torchvision", cifar10),
     "cifar100": ("torchvision", cifar),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-import warnings
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from petlbench.datasets.layouts import Found
 from petlbench.errors import DataError
 
 from . import originals
-from .originals import WRITERS
+from .originals import WRITERS, facts
 
 CASES = [(dataset, suite) for dataset in WRITERS for suite in datasets()[dataset].suites]
 OFFICIAL_TEST = {"cifar100": 10, "svhn": 30, "patch_camelyon": 20, "oxford_flowers": 12, "dtd": 9, "oxford_pets": 12, "kitti_dist": 4}
@@ -31,15 +31,13 @@ def root(tmp_path: Path, cache: Path) -> Path:
 
 
 def found(root: Path, dataset: str, suite: str) -> Found:
-    result = find(root, datasets()[dataset], datasets()[dataset].suites[suite])
+    result = find(root, facts(dataset), facts(dataset).suites[suite])
     assert result is not None
     return result
 
 
 def opened(root: Path, dataset: str, suite: str) -> TaskSpec:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sizes
-        return open_task(root, datasets()[dataset], datasets()[dataset].suites[suite])
+    return open_task(root, facts(dataset), facts(dataset).suites[suite])
 
 
 def refusal(root: Path, dataset: str, suite: str) -> str:
@@ -230,3 +228,10 @@ def test_kitti_without_the_devkits_lists_says_where_they_are(root: Path) -> None
         path.unlink()
     (root / "Kitti/raw/mapping").rmdir()
     assert "unpack mapping/ of devkit_object.zip there" in refusal(root, "kitti_dist", "vtab")
+
+
+@pytest.mark.parametrize("dataset", ["eurosat", "dtd", "food101", "caltech101", "resisc45"])
+def test_a_missing_class_folder_is_an_error_and_shifts_no_label(root: Path, dataset: str) -> None:
+    WRITERS[dataset][1](root)
+    shutil.rmtree(next(path for name in ("alpha", "accordion") for path in root.rglob(name)))
+    assert "3 class folders expected, 2 found" in refusal(root, dataset, "blackvip16")

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from petlbench.datasets._facts import Dataset, SuiteEntry, datasets, downloads
 from petlbench.datasets._opened import open_task
 from petlbench.datasets.layouts import layout
-from tests.datasets.originals import WRITERS
+from tests.datasets.originals import WRITERS, facts
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
 HEADER = "| task | train / val / test | layouts read (splits, where they are made here) | download |\n|---|---|---|---|"
@@ -44,7 +44,7 @@ def _layouts(dataset: Dataset, entry: SuiteEntry, folder: Path) -> str:
             root = folder / f"{entry.suite}-{dataset.name}"
             root.mkdir()
             WRITERS[dataset.name][1](root)
-            how = open_task(root, dataset, entry).split
+            how = open_task(root, facts(dataset.name), facts(dataset.name).suites[entry.suite]).split
             texts.append(name if how == "published" else f"{name} ({how})")
         elif layout(name).expected(dataset, entry) is not None:
             texts.append(name)
