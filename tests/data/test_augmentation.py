@@ -46,6 +46,12 @@ def test_an_operation_takes_its_parameters_by_place_and_by_name() -> None:
     )
 
 
+def test_what_equals_a_default_is_not_written() -> None:
+    assert written(parse("random_resized_crop(0.5, 1.0) + jitter(hue=0.1, p=1.0) + flip(0.5)")) == (
+        "random_resized_crop(low=0.5) + jitter(hue=0.1) + flip"
+    )
+
+
 @pytest.mark.parametrize("augment", ["crop+flip", " crop  + flip(p=0.5)", "crop() + flip(0.5)"])
 def test_texts_of_one_meaning_give_one_protocol(augment: str) -> None:
     words = ["method=lora", "task=mini/digits"]

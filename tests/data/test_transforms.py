@@ -77,6 +77,15 @@ def test_a_random_window_is_the_one_that_torchvision_draws(height: int, width: i
     assert random_resized_box(window, seed, height, width) == expected
 
 
+def test_a_random_window_is_sought_as_often_as_torchvision_seeks_it() -> None:
+    window, image = augmentation.RandomResizedCrop(0.5), Image.fromarray(noise(20, 50))
+    for seed in range(300):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            expected = RandomResizedCrop.get_params(image, [0.5, 1.0], [3 / 4, 4 / 3])
+        assert random_resized_box(window, seed, 20, 50) == expected
+
+
 @pytest.mark.parametrize(("height", "width"), [(10, 150), (150, 10), (40, 41)])
 def test_where_no_window_fits_the_centre_is_taken_as_torchvision_takes_it(height: int, width: int) -> None:
     window = augmentation.RandomResizedCrop(1.0)
