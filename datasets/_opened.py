@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -42,18 +43,12 @@ def disk_task(dataset: Dataset, entry: SuiteEntry) -> DiskTask:
     )
 
 
-def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec:
+def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec | None:
     """The task over what lies below a data root. Sizes that are not the registered ones are warned of; DataError for what cannot be right."""
     found = find(root, dataset, entry)
     if found is None:
-        raise DataError(f"{_name(dataset, entry)}: not found below {root}")
+        return None
     splits, how = dict(found.splits), found.split
-    if entry.trained_on is not None:
-        source = _facts.datasets()[entry.trained_on]
-        trained = find(root, source, source.suites[entry.suite])
-        if trained is None:
-            raise DataError(f"{_name(dataset, entry)} trains on {entry.trained_on}, which is not found below {root}")
-        splits |= {split: trained.splits[split] for split in ("train", "val") if split in trained.splits}
     names = _class_names(found, dataset, entry)
     scored = None if entry.scored is None else _facts.subset(entry.scored)
     _check(_name(dataset, entry), found.root, splits, names, entry, scored)
@@ -77,9 +72,14 @@ def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec:
 
 
 def find(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
-    """What the first layout finds that is there."""
+    """What the first layout finds that is there; a set for testing only with the training images of the dataset that it is trained on."""
     readers = (layout(name) for name in dataset.layouts)
-    return next((found for reader in readers if (found := reader.read(root, dataset, entry)) is not None), None)
+    found = next((found for reader in readers if (found := reader.read(root, dataset, entry)) is not None), None)
+    if found is None or entry.trained_on is None:
+        return found
+    source = _facts.datasets()[entry.trained_on]
+    trained = find(root, source, source.suites[entry.suite])
+    return None if trained is None else replace(found, splits={**trained.splits, "test": found.splits["test"]})
 
 
 def ninety_ten(train: Listing) -> NDArray[np.int64]:
@@ -97,10 +97,6 @@ def ninety_ten(train: Listing) -> NDArray[np.int64]:
 
 def _located(root: Path, dataset: Dataset, entry: SuiteEntry) -> Location | None:
     found = find(root, dataset, entry)
-    if found is not None and entry.trained_on is not None:
-        source = _facts.datasets()[entry.trained_on]
-        if find(root, source, source.suites[entry.suite]) is None:
-            return None
     return None if found is None else Location(found.layout, found.root)
 
 

@@ -162,8 +162,12 @@ def task_name(text: str) -> str:
 
     if "+" in text and ":" not in text:
         return "+".join(task_name(part) for part in text.split("+"))
+    if ":" in text or text in TASKS:
+        return text
+    if "+" in text:
+        return "+".join(map(task_name, text.split("+")))
     suite, slash, rest = text.partition("/")
-    if ":" in text or not slash or text in TASKS:
+    if not slash:
         return text
     return TASKS.canonical(f"{suite_name(suite)}/{rest}")
 

@@ -11,7 +11,7 @@ from petlbench.errors import PetlbenchError, did_you_mean
 
 _COMMANDS = {
     "methods": ("petlbench.cli.lists:methods", "List the methods: access rung, citation, presets."),
-    "suites": ("petlbench.cli.lists:suites", "List the suites and their tasks."),
+    "suites": ("petlbench.cli.lists:suites", "List the suites, or where each task of one stands: present, downloadable, …"),
     "recipes": ("petlbench.cli.lists:recipes", "List the training recipes and protocols of published work."),
     "tasks": ("petlbench.cli.lists:tasks", "List the tasks: classes, sizes, prompts."),
     "data": ("petlbench.cli.data:data", "Fetch datasets, check them, delete what was stored of them."),

@@ -56,9 +56,10 @@ def find_task(name: str, root: Path | None = None) -> TaskSpec:
     if isinstance(target, TaskSpec):
         return target
     if isinstance(target, DiskTask):
-        require(name, root)
-        assert root is not None, "what is present lies somewhere"
-        return target.open(root)
+        spec = None if root is None else target.open(root)
+        if spec is None:
+            raise missing_error([presence(name, root)], 1, root)
+        return spec
     return target(name.partition(":")[2])
 
 
@@ -67,9 +68,8 @@ def require(name: str, root: Path | None) -> None:
     for part in names_joined(name):
         target = _target(part)
         if isinstance(target, DiskTask):
-            state = presence(part, root)
-            if state.state != "present":
-                raise missing_error([state], 1, root)
+            if root is None or target.locate(root) is None:
+                raise missing_error([presence(part, root)], 1, root)
         elif not isinstance(target, TaskSpec):
             target(part.partition(":")[2])
 

@@ -92,8 +92,10 @@ class DiskTask:
     downloads: tuple[Fetch, ...]  # what ``petlbench data prepare`` fetches; nothing where people have to
     is_lossless: bool  # the published images are no JPEGs
     source: str  # where people get it from
-    locate: Callable[[Path], Location | None]  # below a data root; no image is opened. DataError when it is there and broken
-    open: Callable[[Path], TaskSpec]  # of a data root that it was located in
+    locate: Callable[
+        [Path], Location | None
+    ]  # below a data root, quickly. None when it is not there, DataError when it is there and broken
+    open: Callable[[Path], TaskSpec | None]  # what lies below a data root; None and DataError as for ``locate``
 
 
 TaskFamily = Callable[[str], TaskSpec]  # what stands after ``NAME:`` -> a task

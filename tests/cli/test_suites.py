@@ -133,6 +133,10 @@ def test_aliases_stand_for_suites_and_tasks(alias: str, tasks: int) -> None:
     assert len(chosen) == tasks and all(task in load_suite(task.split("/")[0]).tasks for task in chosen)
 
 
+def test_aliases_may_be_joined() -> None:
+    assert selected_tasks("vtab1k/cifar+vtab/DTD") == ["vtab/cifar100+vtab/dtd"]
+
+
 def test_an_alias_is_the_same_run() -> None:
     assert resolve(["method=linear", "task=VTAB-1k/cifar"]).identity == resolve(["method=linear", "task=vtab/cifar100"]).identity
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -278,6 +279,13 @@ def test_a_folder_that_is_no_class_is_named(imagenet: Path) -> None:
     image_folders(imagenet / "imagenet/images/val", ["n99999999"])
     with pytest.raises(DataError, match=r"n99999999: this folder's name is no class"):
         find_task("craft15/imagenet", imagenet)
+
+
+def test_an_archive_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "things").mkdir()
+    shutil.make_archive(str(tmp_path / "dtd"), "zip", tmp_path / "things")
+    coop(tmp_path / "dtd", "images", "split_zhou_DescribableTextures.json")
+    assert presence("vtab/dtd", tmp_path).state == "downloadable" and dtd(tmp_path).layout == "coop"
 
 
 def test_half_an_archive_is_one_error(tmp_path: Path) -> None:
