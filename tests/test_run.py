@@ -48,6 +48,14 @@ def test_a_linear_probe_forwards_every_image_once_and_the_second_run_decodes_non
         assert (cost.queries["train"].images, cost.queries["val"].images, cost.queries["test"].images) == (400, 0, 500)
 
 
+@pytest.mark.usefixtures("cache")
+def test_where_images_are_kept_changes_nothing_but_how_often_they_are_decoded(run: Callable[..., tuple[Record, Path]]) -> None:
+    words = ("lora", "protocol.augment=crop + flip", "protocol.resize=36")
+    stored, streamed = run(*words)[0], run(*words, "store_mb=0")[0]
+    assert (stored.run_id, stored.predictions, stored.history) == (streamed.run_id, streamed.predictions, streamed.history)
+    assert (stored.cost.images_decoded, streamed.cost.images_decoded) == (1000, 2 * 400 + 500)
+
+
 def test_a_gradient_method_forwards_every_image_once_per_epoch(run: Callable[..., tuple[Record, Path]]) -> None:
     record, path = run("lora", "train.epochs=3")
     assert record.cost.images_forwarded == 3 * 400 + 500
