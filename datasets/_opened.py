@@ -31,13 +31,13 @@ def disk_task(dataset: Dataset, entry: SuiteEntry) -> DiskTask:
     sizes = {split: getattr(entry, split) for split in ("train", "val", "trainval", "test")}
     return DiskTask(
         name=_name(dataset, entry),
-        classes=entry.classes or dataset.classes,
+        classes=dataset.class_count(entry),
         sizes={split: size for split, size in sizes.items() if size is not None},
         template=entry.template,
         expected=lambda: _expected(dataset, entry),
         downloads=_facts.downloads(dataset.name),
         is_lossless=dataset.lossless,
-        source=", ".join(dataset.urls),
+        source=_source(dataset),
         locate=lambda root: _located(root, dataset, entry),
         open=lambda root: open_task(root, dataset, entry),
     )
@@ -106,6 +106,12 @@ def _expected(dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
     return tuple(f"{text}{beside}" for text in texts if text is not None)
 
 
+def _source(dataset: Dataset) -> str:
+    places = ", ".join(dataset.urls) or "its authors"
+    terms = f" ({dataset.terms})" if dataset.terms else ""
+    return places + terms + (f"; copies that nobody has checked: {', '.join(dataset.mirrors)}" if dataset.mirrors else "")
+
+
 def _name(dataset: Dataset, entry: SuiteEntry) -> str:
     return f"{entry.suite}/{dataset.name}"
 
@@ -115,7 +121,7 @@ def _class_names(found: Found, dataset: Dataset, entry: SuiteEntry) -> tuple[str
         return found.class_names
     if entry.names is not None:
         return _facts.class_names(entry.names).names
-    return tuple(f"class {label}" for label in range(entry.classes or dataset.classes))
+    return tuple(f"class {label}" for label in range(dataset.class_count(entry)))
 
 
 def _check(

@@ -170,3 +170,15 @@ def test_a_package_that_claims_a_name_of_the_folder_is_an_error(
     installed("apple", GOOD.format(name="apple"))
     with pytest.raises(ConfigError, match=r"'apple' is registered twice"):
         registry.names()
+
+
+@pytest.mark.parametrize("alias", ["Green Apple", "green-apple", "green_apple", "GREEN/apple"])
+def test_an_alias_is_known_whatever_its_case_and_blanks(registry: Registry[str], alias: str) -> None:
+    registry.register("apple", "APPLE", "here", aliases=["green-apple"])
+    assert registry.canonical(alias) == "apple" and registry.canonical("pear") == "pear"
+
+
+def test_an_alias_that_stands_for_another_is_refused(registry: Registry[str]) -> None:
+    registry.register("apple", "APPLE", "here", aliases=["fruit"])
+    with pytest.raises(ConfigError, match="the alias 'Fruit' stands for apple already"):
+        registry.register("pear", "PEAR", "here", aliases=["Fruit"])

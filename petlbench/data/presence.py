@@ -64,5 +64,5 @@ def missing_error(absent: Sequence[Presence], of: int, root: Path | None) -> Dat
     for name in (one.task for one in absent if one.state == "manual"):
         target = TASKS.get(name)
         assert isinstance(target, DiskTask)
-        lines.append(f"by hand: {name} from {target.source or 'its authors (docs/datasets.md)'}")
+        lines.append(f"by hand: {name} from {target.source}")
     return DataError("\n".join(lines))
