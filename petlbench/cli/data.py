@@ -19,13 +19,14 @@ from rich.table import Table
 
 from petlbench.cli.console import table_console
 from petlbench.config import load_suite, names, parse_overrides, resolve, suite_name, task_name
-from petlbench.data import prepare as preparing
-from petlbench.data.fetch import Report
+from petlbench.data.archives import require_space
+from petlbench.data.fetch import Report, fetch
+from petlbench.data.prepare import by_hand, needed
 from petlbench.data.presence import VARIABLE, data_folder, presence
 from petlbench.data.store import Stored, entries, evict
 from petlbench.data.verify import Verification
 from petlbench.data.verify import verify as verify_task
-from petlbench.errors import ConfigError
+from petlbench.errors import ConfigError, DataError
 
 WORDS = click.argument("words", nargs=-1, required=True, metavar="SUITE|TASK... [data_root=DIR]")
 DAY = 86_400  # seconds
@@ -39,30 +40,34 @@ def data() -> None:
 
 @data.command()
 @WORDS
-@click.option("--method", default="linear", show_default=True, help="Whose settings decide how images are stored.")
 @click.option("--no-store", is_flag=True, help="Do not decode the images yet.")
-def prepare(words: tuple[str, ...], method: str, no_store: bool) -> None:
+def prepare(words: tuple[str, ...], no_store: bool) -> None:
     """Download what may be downloaded, make splits and decode images once: petlbench data prepare vtab/cifar100 data_root=DIR
 
-    Further words are those of a run: images are stored as a run with backbone=… and protocol.…=… reads them. What cannot be fetched is listed
-    with where it comes from and where it belongs; the exit code is then 1. An interrupted download continues.
+    Further words are those of a run: images are stored as a run with method=… backbone=… protocol.…=… reads them. What cannot be fetched is
+    listed with where it comes from and where it belongs; the exit code is then 1. An interrupted download continues.
     """
     tasks, settings = _split(words)
     root = _root_to_write(settings)
-    steps = preparing.plan(tasks, root)
-    click.echo(f"{len(steps.fetches)} downloads, about {decimal(steps.megabytes * 10**6)}, into {root}")
-    for item in steps.fetches:
+    downloads = needed(tasks, root)
+    total = sum(item.megabytes for item in downloads) * 10**6
+    click.echo(f"{len(downloads)} downloads, about {decimal(total)}, into {root}")
+    for item in downloads:
         click.echo(f"  {decimal(item.megabytes * 10**6):>9}  {item.url}  as {item.makes}")
-    with _progress() as report:
-        preparing.carry_out(steps, root, report)
-    absent = 0
-    for task in [presence(name, root) for name in tasks]:
+    require_space(root, total, "downloading")
+    for item in downloads:
+        try:
+            with _progress() as report:
+                fetch(item, root, report)
+        except DataError as error:  # the others may still succeed
+            click.echo(f"petlbench: {error}", err=True)
+    states = [presence(name, root) for name in tasks]
+    for task in states:
         if task.state == "present":
-            click.echo(f"{task.task}: {task.where}{'' if no_store else _store(task.task, method, settings)}")
+            click.echo(f"{task.task}: {task.where}{'' if no_store else _store(task.task, settings)}")
         else:
-            absent += 1
-            click.echo(f"{task.task}: {task.where if task.state == 'broken' else preparing.by_hand(task)}")
-    if absent:
+            click.echo(f"{task.task}: {task.where if task.state == 'broken' else by_hand(task)}")
+    if any(task.state != "present" for task in states):
         sys.exit(1)
 
 
@@ -140,13 +145,14 @@ def _root_to_write(settings: dict[str, str]) -> Path:
     return root
 
 
-def _store(task: str, method: str, settings: dict[str, str]) -> str:
-    """Decode a task's images as a run of the given settings reads them."""
+def _store(task: str, settings: dict[str, str]) -> str:
+    """Decode a task's images as a run of the given settings reads them, by default of a linear probe."""
     import torch
 
     from petlbench.shared import open_task, shared_backbone
 
-    config = resolve([f"method={method}", f"task={task}", *(f"{key}={value}" for key, value in settings.items())])
+    words = {"method": "linear", **settings, "task": task}
+    config = resolve([f"{key}={value}" for key, value in words.items()])
     backbone, _ = shared_backbone(config, torch.device("cpu"))
     opened = open_task(config, backbone)
     sizes = " / ".join(f"{len(split):,}" for split in (opened.train, opened.val, opened.test))

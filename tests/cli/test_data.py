@@ -77,11 +77,19 @@ def test_prepare_after_a_broken_download_continues(call: Call, root: Path, serve
     server.breaks_after, server.statuses = 1000, []
     server.has_ranges = False
     code, _, err = call("data", "prepare", "pgn12/cifar10", f"data_root={root}", "--no-store")
-    assert code == 2
+    assert code == 1
     assert err.startswith(f"petlbench: {cifar.url}: broke off after 1,000 of") and err.count("\n") == 1
     server.breaks_after, server.has_ranges = None, True
     assert call("data", "prepare", "pgn12/cifar10", f"data_root={root}", "--no-store")[0] == 0
     assert server.ranges[-1] == "bytes=999-"
+
+
+def test_a_download_that_fails_does_not_keep_the_others_from_being_prepared(call: Call, root: Path, server: Server, cifar: Fetch) -> None:
+    server.statuses = [404]
+    code, out, err = call("data", "prepare", "pgn12/cifar10", "mini/textures", f"data_root={root}")
+    assert code == 1
+    assert "the server answered 404" in err
+    assert out.splitlines()[-1].startswith("mini/textures: made here; 400 / 100 / 500 images")
 
 
 def test_what_people_have_to_fetch_is_described_and_the_exit_code_says_so(call: Call, root: Path) -> None:
