@@ -24,7 +24,7 @@ from benchmarks.floor import GradientWatch, forward_products, training_flops
 from petlbench.backbones.backbone import Backbone, Card, load_backbone
 from petlbench.config import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches, TrainingData
-from petlbench.data.store import Split
+from petlbench.data.split import Split
 from petlbench.data.task import RenderedSource, TaskSpec
 from petlbench.data.transforms import Form, Transform
 from petlbench.learners import GradientLearner

@@ -18,7 +18,8 @@ from petlbench.checkpoint import read_checkpoint
 from petlbench.config import resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
-from petlbench.data.store import Split, TaskStore
+from petlbench.data.split import Split
+from petlbench.data.store import TaskStore
 from petlbench.data.transforms import Form
 from petlbench.errors import AccessError, ConfigError
 from petlbench.evaluate import evaluate_checkpoint
@@ -51,7 +52,7 @@ def test_a_linear_probe_forwards_every_image_once_and_the_second_run_decodes_non
 @pytest.mark.usefixtures("cache")
 def test_where_images_are_kept_changes_nothing_but_how_often_they_are_decoded(run: Callable[..., tuple[Record, Path]]) -> None:
     words = ("lora", "protocol.augment=crop + flip", "protocol.resize=36")
-    stored, streamed = run(*words)[0], run(*words, "store_mb=0")[0]
+    streamed, stored = run(*words, "store_mb=0")[0], run(*words)[0]
     assert (stored.run_id, stored.predictions, stored.history) == (streamed.run_id, streamed.predictions, streamed.history)
     assert (stored.cost.images_decoded, streamed.cost.images_decoded) == (1000, 2 * 400 + 500)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from petlbench.data.augmentation import RandomResizedCrop
-from petlbench.data.store import Ragged, Split
+from petlbench.data.split import Ragged, Split
 from petlbench.data.streaming import in_order
 from petlbench.data.transforms import Draws, Form, Pixels, Transform
 from petlbench.data.windows import Windows

@@ -11,7 +11,8 @@ from petlbench.data import fewshot
 from petlbench.data.augmentation import Crop, RandomResizedCrop
 from petlbench.data.joined import join, names_joined
 from petlbench.data.presence import missing_error, presence
-from petlbench.data.store import Split, TaskStore, joined
+from petlbench.data.split import Split, joined
+from petlbench.data.store import TaskStore
 from petlbench.data.streaming import Tally
 from petlbench.data.task import TASKS, DiskTask, TaskFamily, TaskSpec
 from petlbench.data.transforms import Form, Transform

@@ -1,7 +1,7 @@
 """Every image is decoded and resized once, into uint8 memory maps that all later runs share.
 
 Layout: ``CACHE/store/TASK/KEY/{pixels.bin,shapes.npy,labels.npy,meta.json}``, one folder for each split; KEY is the hash of the task's revision, the
-split and the form of its images. Letters in shapes: N images, P pixels of all of them.
+split and the form of its images. N: images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from petlbench.data.streaming import Chained, Streamed, Tally, in_order
+from petlbench.data.split import Images, Ragged, Split, digest_of_part
+from petlbench.data.streaming import Streamed, Tally, in_order
 from petlbench.data.task import ImageSource, TaskSpec
 from petlbench.data.transforms import Form, Pixels
 from petlbench.errors import DataError
@@ -33,47 +34,6 @@ _SAMPLE = 16  # images that a store's size is estimated from
 _ANNOUNCED_MB = 64  # smaller stores are built without a word
 _AHEAD = 64  # images that are decoded and not yet written, at most
 _log = logging.getLogger("petlbench.data")
-
-
-class Ragged:
-    """Images of different sizes that lie one after another in one array."""
-
-    def __init__(self, pixels: NDArray[np.uint8], shapes: NDArray[np.int64], starts: NDArray[np.int64] | None = None) -> None:
-        self.pixels = pixels  # (P, 3), usually a memory map
-        self.shapes = shapes  # (N, 2): heights and widths
-        self.starts = np.cumsum(shapes.prod(1)) - shapes.prod(1) if starts is None else starts  # (N,): the first pixel of each
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def __getitem__(self, index: int) -> Pixels:
-        (height, width), start = self.shapes[index], self.starts[index]
-        return self.pixels[start : start + height * width].reshape(height, width, 3)
-
-    def take(self, indices: NDArray[np.int64]) -> Ragged:
-        """Some of the images, in the given order, without a copy."""
-        return Ragged(self.pixels, self.shapes[indices], self.starts[indices])
-
-
-Images = NDArray[np.uint8] | Ragged | Streamed | Chained  # an array is (N, H, W, 3); of each kind, [i] is the image i, (H, W, 3)
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images of one form and their labels (N,) int64."""
-
-    images: Images
-    labels: NDArray[np.int64]
-    digest: str  # SHA-256 over the pixels and labels of the whole split; of one that is not stored over what identifies them
-    form: Form | None = None  # of the images; None: as they are evaluated
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: NDArray[np.int64]) -> Split:
-        """A part of the split, in the given order; its digest depends on the parent's and on the choice."""
-        images = self.images.take(indices) if isinstance(self.images, (Ragged, Streamed)) else np.asarray(self.images)[indices]
-        return Split(images, self.labels[indices], _digest_of_part(self.digest, indices), self.form)
 
 
 @dataclass(frozen=True)
@@ -107,7 +67,7 @@ class TaskStore:
     def labels(self, split: str, form: Form) -> NDArray[np.int64]:
         """(N,) of a whole split."""
         folder = self._folder(split, form)
-        return np.load(folder / "labels.npy") if _is_there(folder) else self._source(split).labels
+        return _read(folder, form).labels if _is_there(folder) else self._source(split).labels
 
     def open(self, split: str, form: Form, part: NDArray[np.int64] | None = None) -> Split:
         """A split, or the images ``part`` of it in that order.
@@ -173,19 +133,10 @@ class TaskStore:
         return self._sources[split]
 
     def _folder(self, split: str, form: Form, part: NDArray[np.int64] | None = None) -> Path:
-        chosen = None if part is None else _digest_of_part("", part)
+        chosen = None if part is None else digest_of_part("", part)
         identity = json.dumps([_FORMAT, self.spec.revision, split, dataclasses.asdict(form), chosen])
         key = hashlib.sha256(identity.encode()).hexdigest()[:16]
         return _root() / self.spec.name.replace("/", "-").replace(":", "-") / key
-
-
-def joined(first: Split, second: Split) -> Split:
-    """One split after another, both of one form."""
-    parts = (first.images, second.images)
-    arrays = [images for images in parts if isinstance(images, np.ndarray)]
-    one_size = len(arrays) == 2 and arrays[0].shape[1:] == arrays[1].shape[1:]
-    images: Images = np.concatenate(arrays) if one_size else Chained(parts)
-    return Split(images, np.concatenate([first.labels, second.labels]), f"{first.digest}+{second.digest}", first.form)
 
 
 def entries() -> list[Stored]:
@@ -318,7 +269,3 @@ def _checked(spec: TaskSpec, split: str) -> ImageSource:
 
 def _label_bytes(labels: NDArray[np.int64]) -> bytes:
     return np.ascontiguousarray(labels, dtype="<i8").tobytes()
-
-
-def _digest_of_part(whole: str, indices: NDArray[np.int64]) -> str:
-    return hashlib.sha256(whole.encode() + np.asarray(indices, dtype="<i8").tobytes()).hexdigest()

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from petlbench.data.store import Ragged
+from petlbench.data.split import Ragged
 from petlbench.data.transforms import crop_offsets
 
 _SHARE = 0.25  # of the free memory of a GPU, at most, that images may take up to stay there

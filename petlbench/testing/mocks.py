@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.data.load import Task
-from petlbench.data.store import Split
+from petlbench.data.split import Split
 from petlbench.data.streaming import Tally
 from petlbench.data.task import RenderedSource, TaskSpec
 from petlbench.data.transforms import Form, Transform

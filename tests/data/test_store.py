@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from petlbench.data.store import Split, TaskStore, entries, evict, joined
+from petlbench.data.split import Split, joined
+from petlbench.data.store import TaskStore, entries, evict
 from petlbench.data.task import RenderedSource, TaskSpec
 from petlbench.data.transforms import Form
 from petlbench.errors import DataError

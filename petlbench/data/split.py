@@ -1,0 +1,70 @@
+"""One split in memory: images of one form, as they lie in a store or are decoded when they are read, and their labels.
+
+Letters in shapes: N images, P pixels of all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petlbench.data.streaming import Chained, Streamed
+from petlbench.data.transforms import Form, Pixels
+
+
+class Ragged:
+    """Images of different sizes that lie one after another in one array."""
+
+    def __init__(self, pixels: NDArray[np.uint8], shapes: NDArray[np.int64], starts: NDArray[np.int64] | None = None) -> None:
+        self.pixels = pixels  # (P, 3), usually a memory map
+        self.shapes = shapes  # (N, 2): heights and widths
+        self.starts = np.cumsum(shapes.prod(1)) - shapes.prod(1) if starts is None else starts  # (N,): the first pixel of each
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: int) -> Pixels:
+        (height, width), start = self.shapes[index], self.starts[index]
+        return self.pixels[start : start + height * width].reshape(height, width, 3)
+
+    def take(self, indices: NDArray[np.int64]) -> Ragged:
+        """Some of the images, in the given order, without a copy."""
+        return Ragged(self.pixels, self.shapes[indices], self.starts[indices])
+
+
+Images = NDArray[np.uint8] | Ragged | Streamed | Chained  # an array is (N, H, W, 3); of each kind, [i] is the image i, (H, W, 3)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of one form and their labels (N,) int64."""
+
+    images: Images
+    labels: NDArray[np.int64]
+    digest: str  # SHA-256 over the pixels and labels of the whole split; of one that is not stored over what identifies them
+    form: Form | None = None  # of the images; None: as they are evaluated
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64]) -> Split:
+        """A part of the split, in the given order; its digest depends on the parent's and on the choice."""
+        images = self.images.take(indices) if isinstance(self.images, (Ragged, Streamed)) else np.asarray(self.images)[indices]
+        return Split(images, self.labels[indices], digest_of_part(self.digest, indices), self.form)
+
+
+def joined(first: Split, second: Split) -> Split:
+    """One split after another, both of one form."""
+    parts = (first.images, second.images)
+    arrays = [images for images in parts if isinstance(images, np.ndarray)]
+    one_size = len(arrays) == 2 and arrays[0].shape[1:] == arrays[1].shape[1:]
+    images: Images = np.concatenate(arrays) if one_size else Chained(parts)
+    return Split(images, np.concatenate([first.labels, second.labels]), f"{first.digest}+{second.digest}", first.form)
+
+
+def digest_of_part(whole: str, indices: NDArray[np.int64]) -> str:
+    """Of some images of a split, in their order; ``whole``: the split's digest."""
+    return hashlib.sha256(whole.encode() + np.asarray(indices, dtype="<i8").tobytes()).hexdigest()
