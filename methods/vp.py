@@ -21,9 +21,11 @@ class VPConfig(PromptConfig):
 @register_method("vp", VPConfig, cite="arXiv:2203.17274")
 class VP(QueryMethod):
     """x + prompt in normalised pixels, without clipping; the prompt starts from N(0, spread^2) and is trained by SGD through the frozen model:
-    12 p (S - p) parameters of a border, 3 p^2 of a patch."""
+    12 p (S - p) parameters of a border, 3 p^2 of a patch. Of a model without texts the first C outputs of its own classifier stand for the C classes
+    of the task, the others are left out (released code)."""
 
     access = Access.GRADIENTS
+    maps_labels = True
 
     def build(self, model: QueryModel) -> None:
         size, width, spread = model.input_size, self.config.pixels(model.input_size), self.config.spread

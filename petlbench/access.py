@@ -294,7 +294,7 @@ def grant(
     if access > Access.GRADIENTS:
         raise AccessError(f"{access.name} is not a rung of queries")
     described, context = None, None
-    if access is not Access.FEATURES and endpoint.facts.has_text:
+    if access is not Access.FEATURES and (endpoint.facts.has_text or endpoint.facts.own_classes):
         meter.charge(texts=texts.count, bytes=texts.bytes)
         described, context = texts, endpoint.describe(texts)
     output = min(endpoint.facts.output, Output[answers.output.upper()])

@@ -43,7 +43,8 @@ class Facts:
     std: tuple[float, ...]
     feature_width: int  # D
     output: Output  # what it answers at most
-    has_text: bool  # whether it can score classes
+    has_text: bool  # whether it can score classes that texts describe
+    own_classes: int | None = None  # outputs of a classifier that the weights came with; None: there is none
     top_k: int | None = None  # classes named under TOP_K at most; None: as many as are asked for
     max_images: int | None = None  # per call; None: as many as fit
     max_contexts: int | None = None  # per call

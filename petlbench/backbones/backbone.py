@@ -72,12 +72,16 @@ class Backbone:
         text: TextTower | None = None,
         logit_scale: float = 1.0,
         feature_width: int | None = None,
+        classifier: nn.Linear | None = None,
     ) -> None:
         self.card = card
         end_with_the_class_token(vit)
         self.vit = vit.eval().requires_grad_(False)  # a timm VisionTransformer without a head, or another tower: (B, 3, S, S) -> (B, D)
         self.feature_width = feature_width or int(vit.num_features)  # type: ignore[arg-type]  # D
         self.projection = None if projection is None else projection.eval().requires_grad_(False)  # (B, D) -> (B, E)
+        self.classifier = (
+            None if classifier is None else classifier.eval().requires_grad_(False)
+        )  # that the weights came with: (B, D) -> own classes
         self.text = text
         self.logit_scale = logit_scale
         self._rounded: dict[int, Tensor] = {}
@@ -109,8 +113,9 @@ class Backbone:
     def to(self, device: torch.device) -> Backbone:
         self.vit.to(device)
         self._rounded.clear()
-        if self.projection is not None:
-            self.projection.to(device)
+        for part in (self.projection, self.classifier):
+            if part is not None:
+                part.to(device)
         if self.text is not None:
             self.text.to(device)
         return self

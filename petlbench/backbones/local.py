@@ -25,10 +25,11 @@ Tower = Callable[[Tensor, Tensor | None], Tensor]  # images (B, 3, S, S) and ext
 
 @dataclass(frozen=True)
 class Described:
-    """Classes as their texts describe them."""
+    """Classes as their texts describe them, or the first C of the model's own classifier, which is all that a model without texts has."""
 
-    classes: Tensor  # (C, E), L2-normalised
-    contexts: Contexts | None  # where the words that the captions start with can be replaced
+    classes: Tensor  # (C, E): L2-normalised embeddings; or rows of the classifier
+    contexts: Contexts | None = None  # where the words that the captions start with can be replaced
+    bias: Tensor | None = None  # (C,) of the classifier
 
 
 class LocalEndpoint:
@@ -47,6 +48,7 @@ class LocalEndpoint:
             feature_width=backbone.feature_width,
             output=card.output,
             has_text=backbone.text is not None,
+            own_classes=None if backbone.classifier is None else backbone.classifier.out_features,
             top_k=card.top_k,
             token_width=backbone.token_width,
             patch_size=backbone.patch_size,
@@ -105,11 +107,14 @@ class LocalEndpoint:
     @torch.no_grad()
     def described(self, texts: ClassTexts) -> Described:
         """The embeddings of class texts. ConfigError when the context cannot be replaced."""
+        if (own := self._backbone.classifier) is not None and self._backbone.text is None:
+            count = len(texts.captions)
+            return Described(own.weight[:count], bias=own.bias[:count])
         assert self._backbone.text is not None
         with self._exactly():
             classes = self._backbone.embed_classes([list(captions) for captions in texts.captions]).to(self._device)
         if texts.context is None:
-            return Described(classes, None)
+            return Described(classes)
         captions = [caption for captions in texts.captions for caption in captions]
         return Described(classes, self._backbone.text.in_context(captions, texts.context))
 
@@ -119,8 +124,10 @@ class LocalEndpoint:
         return self._in_passes(self._backbone.project_images, images, self._tokens(patches))
 
     def logits(self, embeddings: Tensor, known: Described) -> Tensor:
-        """(B, C) of embeddings (B, E)."""
+        """(B, C) of embeddings (B, E), or of features for the model's own classifier."""
         with self._exactly():
+            if known.bias is not None:
+                return F.linear(embeddings, known.classes, known.bias)
             return self._backbone.logit_scale * F.normalize(embeddings, dim=-1) @ known.classes.T
 
     @torch.inference_mode()

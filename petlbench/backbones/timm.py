@@ -7,6 +7,7 @@ from pathlib import Path
 import timm
 from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from petlbench.backbones.backbone import Backbone, Card, register_backbone
 from petlbench.backbones.weights_file import load_vit
@@ -20,7 +21,7 @@ def load(name: str, checkpoint: str | None) -> Backbone:
         hint = did_you_mean(name, timm.list_models("vit*", pretrained=True))
         raise ConfigError(f"timm has no model '{name}'.{hint} (petlbench backbones shows examples)")
     try:
-        vit = timm.create_model(name, pretrained=checkpoint is None, num_classes=0)
+        vit = timm.create_model(name, pretrained=checkpoint is None)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
@@ -28,8 +29,10 @@ def load(name: str, checkpoint: str | None) -> Backbone:
         ) from None
     if not isinstance(vit, VisionTransformer):
         raise ConfigError(f"timm:{name} is a {type(vit).__name__}, not a plain VisionTransformer")
+    classifier = vit.get_classifier()
+    vit.reset_classifier(0)
     if checkpoint is not None:
-        load_vit(vit, Path(checkpoint))
+        classifier = load_vit(vit, Path(checkpoint))
     settings = resolve_model_data_config(vit)
     card = Card(f"timm:{name}", settings["input_size"][-1], settings["mean"], settings["std"], source=checkpoint or "timm")
-    return Backbone(card, vit)
+    return Backbone(card, vit, classifier=classifier if isinstance(classifier, nn.Linear) else None)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import Tensor
+from torch import Tensor, nn
 
 from petlbench.errors import CheckpointError
 
@@ -37,8 +37,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_vit(vit: VisionTransformer, path: Path) -> None:
-    """Fill a timm vision transformer without a head from a file; a classifier in the file is left out. CheckpointError names what does not fit."""
+def load_vit(vit: VisionTransformer, path: Path) -> nn.Linear | None:
+    """Fill a timm vision transformer without a head from a file; returns the classifier in the file, of which those in Google's layout are left out.
+    CheckpointError names what does not fit."""
     if path.suffix == ".npz":
         try:
             vit.load_pretrained(str(path))
@@ -47,13 +48,23 @@ def load_vit(vit: VisionTransformer, path: Path) -> None:
             raise CheckpointError(f"{path}: not in Google's ViT layout for this model ({str(error).splitlines()[0]})") from None
         if deeper:
             raise CheckpointError(f"{path}: has unexpected {deeper[0]}: this model has {len(vit.blocks)} blocks")
-        return
+        return None
     state = read_state(path)
     try:
         renamed = checkpoint_filter_fn(state, vit)
     except (KeyError, RuntimeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: does not fit this model ({str(error).splitlines()[0]})") from None
     load_state(vit, renamed, str(path))
+    return _classifier(renamed, int(vit.num_features))
+
+
+def _classifier(state: dict[str, Tensor], width: int) -> nn.Linear | None:
+    weight, bias = state.get("head.weight"), state.get("head.bias")
+    if weight is None or bias is None or weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+        return None
+    classifier = nn.Linear(width, len(weight))
+    classifier.load_state_dict({"weight": weight, "bias": bias})
+    return classifier
 
 
 def load_state(vit: VisionTransformer, state: dict[str, Tensor], origin: str) -> None:

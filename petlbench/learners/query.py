@@ -14,7 +14,7 @@ from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.task import TaskSpec
-from petlbench.endpoint import ClassTexts, Endpoint, Output
+from petlbench.endpoint import ClassTexts, Endpoint, Facts, Output
 from petlbench.errors import AccessError, ConfigError
 from petlbench.learners.base import evaluating, load_into
 from petlbench.method import QueryMethod
@@ -59,13 +59,22 @@ class QueryLearner:
         if not facts.has_text and self.method.access is Access.GRADIENTS and not self.method.scores_classes:
             return
         if not facts.has_text:
-            raise AccessError(f"{facts.name} has no text tower, so it cannot score classes; choose a vision-language backbone")
+            self._check_own_classes(facts)
         check_output(name, needed, Output[self.answers.output.upper()], "access.output")
         check_output(name, needed, facts.output, facts.name)
 
+    def _check_own_classes(self, facts: Facts) -> None:
+        """Refuse a model without texts unless its own classifier can stand in for them."""
+        if facts.own_classes is None or not self.method.maps_labels:
+            raise AccessError(f"{facts.name} has no text tower, so it cannot score classes; choose a vision-language backbone")
+        if (count := len(self.spec.class_names)) > facts.own_classes:
+            raise ConfigError(
+                f"{self.spec.name} has {count} classes, {facts.name} only {facts.own_classes} of its own to stand for them; choose another backbone"
+            )
+
     def _texts(self) -> ClassTexts:
         if self.method.access is Access.FEATURES or not self._endpoint.facts.has_text:
-            return ClassTexts(())  # a task whose classes have no names will do
+            return ClassTexts(((),) * len(self.spec.class_names))  # a task whose classes have no names will do
         templates = self.method.templates(self.spec.templates)
         captions = self.spec.prompts(templates)
         if self.method.access is not Access.CONTEXT:

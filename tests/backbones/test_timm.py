@@ -46,6 +46,20 @@ def test_a_supervised_backbone_has_no_text_tower(tmp_path: Path) -> None:
     assert backbone.text is None and backbone.projection is None
 
 
+def test_the_classifier_of_the_weights_is_kept_beside_the_tower(tmp_path: Path) -> None:
+    source = write_weights(tmp_path / "weights.pth")
+    backbone = load_backbone(MODEL, str(tmp_path / "weights.pth"))
+    images = torch.randn(2, 3, backbone.card.input_size, backbone.card.input_size)
+    assert backbone.classifier is not None and not any("head" in name for name in backbone.vit.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.classifier(backbone.vit(images)), source(images))
+
+
+def test_weights_without_a_classifier_have_none(tmp_path: Path) -> None:
+    write_weights(tmp_path / "weights.pth", classes=0)
+    assert load_backbone(MODEL, str(tmp_path / "weights.pth")).classifier is None
+
+
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_vit2").state_dict(), tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=r"weights\.pth: lacks cls_token, norm\.bias, norm\.weight"):

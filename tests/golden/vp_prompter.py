@@ -1,11 +1,14 @@
-"""VP: the border, the patch in the corner and the patch at a place, with their gradients; the learning rate; the loss under a
-hard-coded mapping of outputs. The mapping itself is not checked: models here score a task's own classes, so no method has one."""
+"""VP: the border, the patch in the corner and the patch at a place, with their gradients; the learning rate; the hard-coded mapping of outputs and
+the loss under it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from petlbench.backbones.backbone import Backbone, Card
+from petlbench.backbones.local import LocalEndpoint
+from petlbench.endpoint import ClassTexts
 from petlbench.nn.visual_prompts import Border, Patch, RandomPatch, focal_losses
 from petlbench.optim.schedule import learning_rate
 from petlbench.settings import Train
@@ -24,8 +27,22 @@ def check(case: Case) -> None:
     _loaded(case, "random_patch", moving)
     _check_prompt(case, "random_patch", moving, moving.placed(images, *case.tensors["random_patch.offset"].tolist()))
     _check_rates(case)
-    mapped = case.tensors["source_logits"][:, : config["target_classes"]]
+    mapped = _mapped(case.tensors["source_logits"], config["target_classes"])
+    _check(case, "expected.mapped_logits", mapped)
     _check(case, "expected.mapped_loss", focal_losses(mapped[None], case.tensors["labels"], focus=0.0))
+
+
+def _mapped(source_logits: Tensor, targets: int) -> Tensor:
+    """What a model without texts scores, whose features its own classifier hands on as they are."""
+    width = source_logits.shape[1]
+    classifier = nn.Linear(width, width)
+    nn.init.eye_(classifier.weight)
+    nn.init.zeros_(classifier.bias)
+    backbone = Backbone(
+        Card("golden", 1, (0.0,) * 3, (1.0,) * 3, source="golden case"), nn.Identity(), feature_width=width, classifier=classifier
+    )
+    endpoint = LocalEndpoint(backbone, torch.device("cpu"))
+    return endpoint.logits(source_logits, endpoint.described(ClassTexts(((),) * targets))).detach()
 
 
 def _loaded(case: Case, name: str, prompt: nn.Module) -> nn.Module:
