@@ -129,11 +129,13 @@ def test_a_method_that_puts_nothing_beside_images_has_nothing_to_deploy(tmp_path
         export_artifact(learned(method="zero_shot"), tmp_path / "artifact")
 
 
-def test_other_weights_and_other_classes_are_refused(folder: Path) -> None:
+def test_other_weights_and_other_classes_are_refused(folder: Path, url: str) -> None:
     artifact = read_artifact(folder)
     other = Artifact(artifact.about.model_copy(update={"backbone_sha256": "0" * 64}), artifact.learned, artifact.patches)
     with pytest.raises(CheckpointError, match="was learned on mini_clip weights 000000000000…, these are"):
         evaluate_artifact(other, [])
+    with pytest.raises(CheckpointError, match=r"was learned on remote:mini_clip@.* weights 000000000000…, these are"):
+        evaluate_artifact(other, ["backbone=remote", f"url={url}"])
     with pytest.raises(CheckpointError, match=r"it is for the classes 0, 1, .* mini/textures has others"):
         evaluate_artifact(artifact, ["task=mini/textures"])
 

@@ -14,13 +14,16 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from petlbench.access import Access, Meter
+from petlbench.access import Access, Meter, QueryModel
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.backbones.open_clip import convert_tower
+from petlbench.data.batches import TrainingData
 from petlbench.errors import AccessError, BudgetExceeded
+from petlbench.learners import open_learner
+from petlbench.method import QueryMethod
 from petlbench.settings import Answers, Budget
-from petlbench.testing.mocks import tiny_backbone
-from tests.asking import granted, images
+from petlbench.testing.mocks import mock_task, tiny_backbone
+from tests.asking import CPU, granted, images
 from tests.object_graph import of_the_graph, reachable
 
 WIDTH = 32
@@ -120,6 +123,15 @@ def test_every_image_keeps_its_own_tokens_in_calls_of_any_size(verb: str) -> Non
             results.append((answer.detach(), beside.grad))
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_where_no_gradient_is_wanted_passes_are_as_small_as_for_plain_images() -> None:
+    backbone, sizes = tiny_backbone(), list[int]()
+    backbone.vit.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    with granted(Access.GRADIENTS, backbone) as model, torch.no_grad():
+        model.scores(images(100))
+        model.scores(images(100), tokens(100))
+    assert sizes == [96, 4] * 2
 
 
 @pytest.mark.parametrize("wanted", ["images", "tokens"])
@@ -231,3 +243,22 @@ def test_a_tower_that_has_no_place_for_tokens_takes_none(vit: nn.Module) -> None
         assert model.features(images()).shape == (2, WIDTH)
         with pytest.raises(AccessError, match="tower takes no tokens beside an image"):
             model.features(images(), tokens())
+
+
+@pytest.mark.parametrize("makes_do", [True, False])
+def test_a_method_that_makes_do_with_features_is_let_in_where_nothing_is_scored(makes_do: bool) -> None:
+    class Reading(QueryMethod):
+        name, access, scores_classes = "reading", Access.GRADIENTS, not makes_do
+
+        def fit(self, model: QueryModel, data: TrainingData) -> None: ...
+
+        def predict(self, model: QueryModel, images: Tensor) -> Tensor:
+            return model.features(images)
+
+    opened = open_learner(Reading(None), tiny_backbone(with_text=False), mock_task().spec, CPU, "fp32", Meter())
+    if makes_do:
+        with opened as learner:
+            assert learner.images_forwarded() == 0
+    else:
+        with pytest.raises(AccessError, match="tiny has no text tower, so it cannot score classes"), opened:
+            pass
