@@ -111,6 +111,7 @@ COLUMNS = (
     ),
     Column("history", "JSON", "history", "Loss, learning rate and accuracies by epoch."),
     Column("curve", "JSON", "curve", "Test accuracy after so many images and contexts."),
+    Column("token_usage", "text", "token_usage", "File of how much each class uses of a library of tokens, beside the record."),
     Column("predictions_file", "text", "predictions.file", "File of the predictions, beside the record."),
     Column("predictions_sha256", "text", "predictions.sha256", "Its hash."),
     Column("checkpoint", "text", "checkpoint", "File of what was learned, relative to the results folder."),

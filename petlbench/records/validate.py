@@ -34,6 +34,8 @@ def problems_of(path: Path) -> list[str]:
     if not path.stem.endswith(record.run_id):
         problems.append(f"the file is not named after its run_id {record.run_id}")
     problems += [*_disagreements(record), *_problems_of_queries(record)]
+    if record.token_usage is not None and not _lies_beside(record.token_usage, path):
+        problems.append(f"token usage {record.token_usage} is missing")
     if record.has_result:
         problems += _problems_of_result(record, path)
     elif record.error is None:
@@ -170,10 +172,9 @@ def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
     if record.metrics is None or record.predictions is None:
         raise RecordError(f"status {record.status} without metrics or predictions")
     name = record.predictions.file
-    beside = path.parent / name
-    if Path(name).name != name or not beside.is_file():
+    if not _lies_beside(name, path):
         raise RecordError(f"predictions {name} are missing")
-    content = beside.read_bytes()
+    content = (path.parent / name).read_bytes()
     if hashlib.sha256(content).hexdigest() != record.predictions.sha256:
         raise RecordError(f"predictions {name} were changed: their SHA-256 is not the recorded one")
     try:
@@ -184,3 +185,8 @@ def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
     if predicted.shape != labels.shape or predicted.ndim != 1 or not len(labels):
         raise RecordError(f"predictions {name} cannot be read: {tuple(predicted.shape)} predicted and {tuple(labels.shape)} true classes")
     return {"predicted": predicted, "labels": labels}
+
+
+def _lies_beside(name: str, path: Path) -> bool:
+    """Whether a file that a record names is in the record's own folder."""
+    return Path(name).name == name and (path.parent / name).is_file()

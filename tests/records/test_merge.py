@@ -29,9 +29,9 @@ def refusal(folders: list[Path], out: Path) -> str:
 
 def test_records_arrive_with_predictions_curves_and_checkpoints(tmp_path: Path) -> None:
     path = store_record(tmp_path / "a")
-    record = read_record(path).model_copy(
-        update={"checkpoint": "checkpoints/x.safetensors", "curve": [CurvePoint(images=1, contexts=0, accuracy=75.0)]}
-    )
+    path.with_suffix(".usage.safetensors").write_bytes(b"used")
+    named = {"checkpoint": "checkpoints/x.safetensors", "token_usage": path.with_suffix(".usage.safetensors").name}
+    record = read_record(path).model_copy(update={**named, "curve": [CurvePoint(images=1, contexts=0, accuracy=75.0)]})
     RecordStore(tmp_path / "a").write(record)
     (tmp_path / "a" / "checkpoints").mkdir()
     (tmp_path / "a" / "checkpoints" / "x.safetensors").write_bytes(b"learned")
@@ -40,6 +40,7 @@ def test_records_arrive_with_predictions_curves_and_checkpoints(tmp_path: Path) 
     found = {read_record(path).seed: path for path in RecordStore(tmp_path / "out").paths()}
     assert read_record(found[0]) == record
     assert [problems_of(path) for path in found.values()] == [[], []]
+    assert found[0].with_suffix(".usage.safetensors").read_bytes() == b"used"
     assert (tmp_path / "out" / "checkpoints" / "x.safetensors").read_bytes() == b"learned"
 
 

@@ -88,6 +88,11 @@ def test_wilcoxon_of_demsars_example_is_about_its_z() -> None:
     assert wilcoxon_p(np.round(DEMSAR[1] - DEMSAR[0], 3)) == pytest.approx(0.011, abs=1e-3)
 
 
+def test_wilcoxon_ranks_zeros_and_gives_half_of_them_to_each_side() -> None:
+    """Ranks 3 and 4 of 3 to 8 are negative: of the 64 choices of signs, 7 have negative ranks of at most 7, and 7 positive ones."""
+    assert wilcoxon_p(np.array([0.0, 0.0, -1.0, -2.0, 3.0, 4.0, 5.0, 6.0])) == 14 / 64
+
+
 def test_holm_of_a_worked_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
@@ -120,8 +125,8 @@ def test_groups_are_the_largest_sets_within_the_critical_difference() -> None:
 
 def test_the_interquartile_mean_is_the_trimmed_mean_of_all_runs() -> None:
     """Agarwal et al. 2021 (rliable): ``trim_mean(scores, 0.25, axis=None)``, runs of all tasks together."""
-    found = compared({"lora": [[10, 20, 99], [30, 40], [50, 0, 60]], "full": [[1], [2], [3]]})
-    assert found.methods.set_index("method")["iqm"].to_dict() == {"lora": trim_mean([10, 20, 99, 30, 40, 50, 0, 60], 0.25), "full": 2.0}
+    found = compared({"lora": [[10, 20, 99], [39, 40], [50, 0, 60, 70]], "full": [[1], [2], [3]]})
+    assert found.methods.set_index("method")["iqm"].to_dict() == {"lora": trim_mean([10, 20, 99, 39, 40, 50, 0, 60, 70], 0.25), "full": 2.0}
 
 
 def test_wins_ties_and_losses_are_counted_on_the_means_of_tasks() -> None:
@@ -167,6 +172,11 @@ def test_the_interval_is_that_of_the_tasks_when_seeds_agree() -> None:
 def test_the_interval_is_that_of_the_seeds_when_there_is_one_task() -> None:
     line = compared({"lora": [[40, 60]]}).methods.iloc[0]
     assert (line["mean_low"], line["mean"], line["mean_high"]) == (40.0, 50.0, 60.0)
+
+
+def test_as_many_seeds_are_drawn_as_a_task_has() -> None:
+    """With seeds 0 and 100 a task is drawn at 0 a quarter of the time, however many seeds the other task has: 25 is at the 2.5 percentile."""
+    assert compared({"lora": [[0, 100], [50] * 12]}).methods.iloc[0]["mean_low"] == 25.0
 
 
 def test_the_difference_of_two_methods_is_drawn_on_the_same_tasks() -> None:

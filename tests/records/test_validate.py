@@ -112,6 +112,7 @@ def test_an_unreadable_record_is_one_problem(path: Path) -> None:
             lambda data: data["metrics"].update(parts={"a": {"accuracy": 70.0, "own_accuracy": 80.0, "samples": 200}}),
             "metrics.parts give 70.0000 on 200 images, the predictions 75.0000 on 200",
         ),
+        (lambda data: data.update(token_usage="../x.usage.safetensors"), "token usage ../x.usage.safetensors is missing"),
         (lambda data: data.update(class_count=2), "name class 2 of 0 to 1"),
         (
             lambda data: data.update(curve=[{"images": 1, "contexts": 0, "accuracy": 80.0}]),

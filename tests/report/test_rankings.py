@@ -93,8 +93,14 @@ def test_long_names_are_not_cut_off() -> None:
     assert_nothing_is_cut_off(drawn(records))
 
 
-def test_ranks_are_drawn_where_they_can_be_tested(tmp_path: Path) -> None:
-    records = make_grid(("lora", "bar"))
+@pytest.mark.parametrize(
+    ("methods", "kinds"), [(("lora", "bar"), ["pareto"]), (("lora", "bar", "full"), ["pareto", "critical_difference"])]
+)
+def test_ranks_are_drawn_where_they_can_be_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, methods: tuple[str, ...], kinds: list[str]
+) -> None:
+    monkeypatch.setattr(rankings, "save_figure", lambda _figure, folder, name: [folder / name])
+    records = make_grid(methods)
     part, runs = comparable_parts(leaderboard(records, SUITES))[0], runs_frame(records)
     paths = rankings.write_ranking_plots(part, tradeoffs(part, runs), compare(runs, TASKS), SOURCE, tmp_path, "mini")
-    assert [path.name for path in paths] == ["pareto-mini.png", "pareto-mini.svg"]
+    assert [path.name for path in paths] == [f"{kind}-mini" for kind in kinds]
