@@ -78,10 +78,16 @@ class Batches:
         yield from indices.split(self.batch_size)[: len(self)]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = self._generator
-        plans = ((indices, self.transform.draw(len(indices), generator) if generator else None) for indices in self.order())
+        chance = self._chance()
+        plans = ((indices, self.transform.draw(len(indices), chance) if chance else None) for indices in self.order())
         for indices, images in self._prepared(plans):
             yield images, self.labels[indices.to(self.device)]
+
+    def _chance(self) -> torch.Generator | None:
+        """A generator for one pass: batches are drawn ahead, and a pass that ends early must not shift the next."""
+        if self.is_deterministic:
+            return None
+        return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
 
     def _prepared(self, plans: Iterable[Plan]) -> Iterator[tuple[Tensor, Tensor]]:
         """Indices and normalised images of planned batches, in their order."""
