@@ -241,22 +241,19 @@ def _graded(grant: _Grant, images: Tensor, tokens: Tensor | None, texts: ClassTe
             raise AccessError(f"{facts.name} takes no tokens beside an image; a ViT that is read at its class token does")
         _check_beside("tokens", tokens, images, (facts.token_width,))
     pairs = paired(images.split(size), None if tokens is None else tokens.split(size))
-    sent = tensor_bytes(images) if tokens is None else tensor_bytes(images, tokens)
-    grant.meter.charge(Access.GRADIENTS, calls=len(pairs), images=len(images), bytes=sent)
+    grant.meter.charge(Access.GRADIENTS, calls=len(pairs), images=len(images), bytes=tensor_bytes(images, tokens))
     return torch.cat([differentiable(partial(grant.endpoint.graded, texts=texts), *pair) for pair in pairs])
 
 
 def _pixels(grant: _Grant, rung: Access, images: Tensor, patches: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor] | None]:
     """Images and patches in parts of one call each, paid for."""
-    if patches is None:
-        parts, beside, sent = images.detach().split(grant.call_size()), None, tensor_bytes(images)
-    else:
+    if patches is not None:
         _check_patches(grant, patches, images)
-        sent = tensor_bytes(images, patches)
-        size = grant.call_size(sent // max(1, len(images)))
-        parts, beside = images.detach().split(size), patches.detach().split(size)
+    sent = tensor_bytes(images, patches)
+    size = grant.call_size(sent // max(1, len(images)))
+    parts = images.detach().split(size)
     grant.meter.charge(rung, calls=len(parts), images=len(images), bytes=sent)
-    return parts, beside
+    return parts, None if patches is None else patches.detach().split(size)
 
 
 def _check_patches(grant: _Grant, patches: Tensor, images: Tensor) -> None:

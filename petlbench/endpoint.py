@@ -157,6 +157,6 @@ def digest_of(images: Tensor) -> str:
     return digest.hexdigest()
 
 
-def tensor_bytes(*tensors: Tensor) -> int:
+def tensor_bytes(*tensors: Tensor | None) -> int:
     """What tensors weigh when they are sent in float32."""
-    return sum(4 * tensor.numel() for tensor in tensors)
+    return sum(4 * tensor.numel() for tensor in tensors if tensor is not None)

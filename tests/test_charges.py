@@ -49,8 +49,8 @@ class _Noted:
         return self._endpoint.context_scores(images, contexts, *told)
 
     def _note(self, images: Tensor, contexts: Tensor | None = None, beside: Tensor | None = None) -> None:
-        others, more = (torch.empty(0) if given is None else given for given in (contexts, beside))
-        amounts = {"calls": 1, "images": len(images), "contexts": len(others), "bytes": tensor_bytes(images, others, more)}
+        others = torch.empty(0) if contexts is None else contexts
+        amounts = {"calls": 1, "images": len(images), "contexts": len(others), "bytes": tensor_bytes(images, others, beside)}
         self.sent = {name: amount + amounts[name] for name, amount in self.sent.items()}
         self.largest = max(self.largest, len(images))
 
