@@ -97,8 +97,6 @@ def _copy(folder: Path, path: Path, record: Record, results: Path, place: Path) 
     for name in (record.predictions.file if record.predictions else None, record.token_usage):
         if name is not None:
             shutil.copyfile(path.parent / name, target.parent / name)
-    if record.token_usage is not None:
-        shutil.copyfile(path.parent / record.token_usage, target.parent / record.token_usage)
     if record.checkpoint is not None and (checkpoint := folder / record.checkpoint).is_file():
         (results / record.checkpoint).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkpoint, results / record.checkpoint)

@@ -39,6 +39,7 @@ def test_compare_as_json_has_full_floats_and_the_mean_of_each_seed(call: Call, r
     assert [row["method"] for row in document["methods"]] == ["lora", "full"]
     assert [set(row) for row in document["seeds"]] == [{"method", "0", "1", "2"}] * 2
     assert document["pairs"][0]["p_wilcoxon"] > 0 and document["friedman"] is None
+    assert document["left_out"] == []  # bar, which lacks a task, was not asked for
 
 
 @pytest.mark.parametrize(
