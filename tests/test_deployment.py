@@ -70,6 +70,7 @@ def test_an_artifact_says_what_it_needs_and_holds_the_library_as_pixels(saved: C
         tokens = backbone.embed_patches(artifact.patches[None])[0]
     torch.testing.assert_close(tokens, saved.state["prompter.tokens.vectors"], **ALIKE)
     assert artifact.learned.keys() == saved.state.keys()
+    assert all(torch.equal(tensor, saved.state[name]) for name, tensor in artifact.learned.items())
 
 
 def test_pixels_do_what_tokens_do(saved: Checkpoint, result: dict[str, Any]) -> None:
