@@ -47,7 +47,7 @@ def export_artifact(saved: Checkpoint, folder: Path) -> Description:
     config = resolve([*as_words(saved.config), "precision=fp32"])
     with reopened(saved, config, CPU) as (learner, backbone):
         assert isinstance(learner, QueryLearner) and isinstance(backbone, Backbone), "models behind HTTP give no gradients"
-        method, spec = learner.method.eval(), learner.spec  # else the look at its mixture would change the statistics of its norms
+        method, spec = learner.method, learner.spec
         deployed = method.deployable()
         if deployed is None:
             raise CheckpointError(f"method {config.method} asks a model and has no weights of it to export")
