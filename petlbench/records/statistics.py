@@ -223,11 +223,9 @@ def _warnings(methods: Sequence[str], scores: _Floats, friedman: Friedman | None
     found = []
     pairs, least = m * (m - 1) // 2, 2.0 ** (1 - t)
     if m > 1 and pairs * least > ALPHA:
-        reason = f"{least:.2g} is the smallest p that a Wilcoxon test of {_counted(t, 'task')} can reach"
         corrected = f", {min(1.0, pairs * least):.2g} after Holm's correction of {pairs} pairs" if pairs > 1 else ""
-        found.append(
-            f"No pair can differ significantly: {reason}{corrected}. Compare {'fewer methods, or ' if m > 2 else ''}on more tasks."
-        )
+        advice = f"Compare {'fewer methods, or ' if m > 2 else ''}on more tasks."
+        found.append(f"Wilcoxon's test cannot tell any pair apart: p is at least {least:.2g} on {_counted(t, 'task')}{corrected}. {advice}")
     if friedman is not None:
         if friedman.critical_difference > m - 1:
             found.append(

@@ -78,7 +78,7 @@ def critical_difference_diagram(comparison: Comparison, friedman: Friedman, suit
     axes.spines[["left", "right", "bottom"]].set_visible(False)
     axes.xaxis.set_major_locator(FixedLocator(range(1, count + 1, max(1, round(count / 8)))))
     axes.yaxis.set_visible(False)
-    note = f"Orange bars join methods whose mean ranks differ by less (Nemenyi, {1 - ALPHA:.0%}). Friedman p {friedman.p:.2g}."
+    note = f"Orange bars join methods whose mean ranks differ by less (Nemenyi, level {ALPHA}). Friedman p {friedman.p:.2g}."
     left_out = f" Without {', '.join(comparison.left_out)}: no result on some task." if comparison.left_out else ""
     add_footer(figure, source, " ".join([note + left_out, *comparison.warnings]))
     return figure

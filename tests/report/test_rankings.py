@@ -61,7 +61,7 @@ def test_the_diagram_names_who_is_left_out_and_what_there_is_too_little_of() -> 
         .replace("\N{NO-BREAK SPACE}", " ")
         .replace("\n", " ")
     )
-    assert "Without bbt: no result on some task." in footer and "No pair can differ significantly" in footer and SOURCE in footer
+    assert "Without bbt: no result on some task." in footer and "Wilcoxon's test cannot tell any pair apart" in footer and SOURCE in footer
 
 
 def test_the_front_is_named_and_what_is_beaten_is_grey() -> None:
