@@ -288,5 +288,5 @@ class _Run:
         }
         record = schema.Record(**(fields | self.facts | ({"error": error} if error else {})))
         if not record.has_result:
-            record = record.model_copy(update={"metrics": None, "predictions": None, "checkpoint": None})
+            record = record.model_copy(update={"metrics": None, "predictions": None, "token_usage": None, "checkpoint": None})
         return record, RecordStore(Path(config.execution.out)).write(record)

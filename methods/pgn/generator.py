@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from petlbench.errors import ConfigError
 from petlbench.torchvision_ops import define_missing_schemas
 
 define_missing_schemas()
@@ -44,7 +45,12 @@ class Generator(nn.Module):
     def coefficients(self, images: Tensor) -> Tensor:
         """A (B, K, N): over the library they sum to one under softmax, each lies in 0..1 under sigmoid."""
         seen = resized(images, self.resolution).contiguous()  # in channels-last, torch 2.13's smallest convolutions write past their memory
-        logits = self.network(seen).unflatten(1, (self.prompts, -1))
+        try:
+            logits = self.network(seen).unflatten(1, (self.prompts, -1))
+        except ValueError:  # of torch's BatchNorm, when the last group has one position left
+            raise ConfigError(
+                f"a batch of {len(images)} image has no statistics to normalise with; set train.drop_last=true or another train.batch_size"
+            ) from None
         return logits.softmax(dim=-1) if self.mixing == "softmax" else logits.sigmoid()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ class QueryLearner:
             with grant(self.method.access, self._endpoint, *known, self.meter, self.answers) as handle:
                 self._handle = handle
                 self.method.build(handle)
-                self.method.to(self.device)
+                self.method.to(self.device).eval()  # training begins in ``fit``
                 yield
         finally:
             self._handle = None

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from petlbench.errors import ConfigError
 from petlbench.methods.pgn.generator import SPREAD, FixedPrompts, Generator, Library, ResNet10, mix, resized, resnet18_of
 
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -67,6 +68,13 @@ def test_running_statistics_are_gathered_in_training_only() -> None:
     assert torch.equal(network.network.input_net[1].running_mean, before)  # type: ignore[index, union-attr]
     network.train()(IMAGES)
     assert not torch.equal(network.network.input_net[1].running_mean, before)  # type: ignore[index, union-attr]
+
+
+def test_a_single_image_to_train_on_says_what_to_do_where_there_is_one_position_left() -> None:
+    whole = Generator(ResNet10(24), Library(6, 8), 4, "softmax", 32)
+    with pytest.raises(ConfigError, match=r"a batch of 1 image has no statistics .*; set train\.drop_last=true"):
+        whole(IMAGES[:1])
+    whole.eval()(IMAGES[:1])
 
 
 def test_a_factorised_library_is_one_of_its_rank() -> None:

@@ -94,6 +94,15 @@ def test_what_it_learned_can_be_loaded(words: tuple[str, ...]) -> None:
         assert torch.equal(fresh.predict(), run.predict())
 
 
+def test_what_is_loaded_is_deployed_with_the_statistics_of_training() -> None:
+    with asking(*SMALL) as run, asking(*SMALL, "seed=1") as fresh:
+        run.fit()
+        fresh.learner.load_state(run.learner.state())
+        trained, loaded = run.learner.method.deployable(), fresh.learner.method.deployable()
+        assert trained is not None and loaded is not None
+        assert torch.equal(loaded.coefficients(IMAGES), trained.coefficients(IMAGES))
+
+
 def test_fixed_prompts_are_k_vectors() -> None:
     with asking(*SMALL, "method.prompt_mode=iip") as run:
         assert run.learner.parameter_counts() == (3 * WIDTH, 0)
