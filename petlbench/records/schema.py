@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, StringConstra
 
 from petlbench.errors import RecordError
 
-SCHEMA_VERSION = 2  # 2 added what is known of queries: rungs seen, bytes, transport, curves
+SCHEMA_VERSION = 3  # 2 added what is known of queries: rungs seen, bytes, transport, curves; 3 layouts, splits, joined tasks, usage of tokens
 Place = Annotated[str, StringConstraints(pattern=r"^(\d+\.)?[a-z]\w*$")]  # "3.q", "embed": see petlbench.nn.allocation
 Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
 
@@ -126,7 +126,7 @@ class Predictions(_Part):
 class Record(_Part):
     """One run. ``run_id`` is the hash of the resolved configuration; a record without status ``ok`` has an ``error`` and no metrics."""
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     run_id: str = Field(pattern=r"^[0-9a-f]{16}$")
     status: Status
     error: str | None = None
