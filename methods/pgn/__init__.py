@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
-from petlbench.errors import AccessError
+from petlbench.errors import AccessError, ConfigError
 from petlbench.method import Deployable
 from petlbench.optim.loop import train
 
@@ -51,16 +51,13 @@ class PGNConfig:
                 raise ValueError(f"{name} must be an int >= 1{' or null' if name in ('rank', 'resolution') else ''}, got {value}")
         if self.checkpoint is not None and self.rank is not None:
             raise ValueError("rank must be null with a checkpoint: released libraries are not factorised")
-        if self.checkpoint is not None and self.head == "linear":
-            raise ValueError("head must be text or auto with a checkpoint: released files hold no linear head")
 
 
 @register_method("pgn", PGNConfig, cite="arXiv:2210.06466")
 class PGN(QueryMethod):
     """K further tokens for a frozen ViT, each a mixture of a trained library: A(x) L, with A(x) from a small network that sees the image. They stand
     behind the image's tokens and carry no position. Generator, library and, where the model has no text tower, a linear head are trained through
-    the model's inputs. The head on the 1000 ImageNet outputs and DINO's projection head of the released code are left out: models here come
-    without them."""
+    the model's inputs. Left out of the released code: the head on all 1000 ImageNet outputs, and DINO's projection head."""
 
     access = Access.GRADIENTS
     scores_classes = False
@@ -75,6 +72,10 @@ class PGN(QueryMethod):
         is_linear = config.head == "linear" or (config.head == "auto" and not model.has_text)
         self.head = nn.Linear(model.feature_width, len(model.class_names)) if is_linear else None
         if config.checkpoint is not None:
+            if is_linear:
+                raise ConfigError(
+                    "method.checkpoint goes with class texts: released files hold no linear head; choose a vision-language backbone"
+                )
             release_file.load(self.prompter, Path(config.checkpoint))
 
     def _prompter(self, width: int, resolution: int) -> Generator | FixedPrompts:

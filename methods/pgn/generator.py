@@ -46,11 +46,12 @@ class Generator(nn.Module):
         """A (B, K, N): over the library they sum to one under softmax, each lies in 0..1 under sigmoid."""
         seen = resized(images, self.resolution).contiguous()  # in channels-last, torch 2.13's smallest convolutions write past their memory
         try:
-            logits = self.network(seen).unflatten(1, (self.prompts, -1))
-        except ValueError:  # of torch's BatchNorm, when the last group has one position left
+            outputs = self.network(seen)
+        except ValueError:  # of torch's BatchNorm, for one image of which one position is left
             raise ConfigError(
-                f"a batch of {len(images)} image has no statistics to normalise with; set train.drop_last=true or another train.batch_size"
+                "a batch of one image has no statistics to normalise with; set train.drop_last=true or another train.batch_size"
             ) from None
+        logits = outputs.unflatten(1, (self.prompts, -1))
         return logits.softmax(dim=-1) if self.mixing == "softmax" else logits.sigmoid()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

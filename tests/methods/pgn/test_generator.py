@@ -72,7 +72,7 @@ def test_running_statistics_are_gathered_in_training_only() -> None:
 
 def test_a_single_image_to_train_on_says_what_to_do_where_there_is_one_position_left() -> None:
     whole = Generator(ResNet10(24), Library(6, 8), 4, "softmax", 32)
-    with pytest.raises(ConfigError, match=r"a batch of 1 image has no statistics .*; set train\.drop_last=true"):
+    with pytest.raises(ConfigError, match=r"a batch of one image has no statistics .*; set train\.drop_last=true"):
         whole(IMAGES[:1])
     whole.eval()(IMAGES[:1])
 

@@ -185,7 +185,12 @@ def test_a_wrong_setting_is_named(word: str, message: str) -> None:
         resolve(["method=pgn", "task=folder:none", f"method.{word}"])
 
 
-@pytest.mark.parametrize("word", ["rank=2", "head=linear"])
-def test_what_released_files_do_not_hold_is_refused_beside_them(word: str) -> None:
-    with pytest.raises(ConfigError, match="with a checkpoint"):
-        resolve(["method=pgn", "task=folder:none", "method.checkpoint=x.pt", f"method.{word}"])
+def test_a_factorised_library_is_refused_beside_released_weights() -> None:
+    with pytest.raises(ConfigError, match=r"method\.rank must be null with a checkpoint"):
+        resolve(["method=pgn", "task=folder:none", "method.checkpoint=x.pt", "method.rank=2"])
+
+
+@pytest.mark.parametrize(("head", "with_text"), [("linear", True), ("auto", False)])
+def test_released_weights_are_refused_where_a_linear_head_would_be_needed(head: str, with_text: bool) -> None:
+    with pytest.raises(ConfigError, match="released files hold no linear head"), opened(small(checkpoint="x.pt", head=head), with_text):
+        pass
