@@ -19,7 +19,6 @@ from rich.table import Table
 
 from petlbench.cli.console import table_console
 from petlbench.config import load_suite, names, parse_overrides, resolve, suite_name, task_name
-from petlbench.data.archives import require_space
 from petlbench.data.fetch import Report, fetch
 from petlbench.data.prepare import by_hand, needed
 from petlbench.data.presence import VARIABLE, data_folder, presence
@@ -50,11 +49,9 @@ def prepare(words: tuple[str, ...], no_store: bool) -> None:
     tasks, settings = _split(words)
     root = _root_to_write(settings)
     downloads = needed(tasks, root)
-    total = sum(item.megabytes for item in downloads) * 10**6
-    click.echo(f"{len(downloads)} downloads, about {decimal(total)}, into {root}")
+    click.echo(f"{len(downloads)} downloads into {root}")
     for item in downloads:
-        click.echo(f"  {decimal(item.megabytes * 10**6):>9}  {item.url}  as {item.makes}")
-    require_space(root, total, "downloading")
+        click.echo(f"  {item.url}  as {item.makes}")
     for item in downloads:
         try:
             with _progress() as report:

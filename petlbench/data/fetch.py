@@ -26,7 +26,6 @@ class Fetch:
 
     url: str
     makes: str  # a file or folder below the data root; when it exists, nothing is left to do
-    megabytes: int  # of the download, about
     checksum: str | None = None  # md5:… or sha256:…; None where none is published
     take: str | None = None  # the part of an archive that becomes ``makes``; None: a single file, perhaps compressed by gzip
     inner: str | None = None  # the archive inside the archive that ``take`` is in

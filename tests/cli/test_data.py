@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from petlbench.cli import data as commands
 from petlbench.data import download
 from petlbench.data.fetch import Fetch
 from petlbench.data.store import entries
@@ -49,7 +50,7 @@ def cifar(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     shutil.rmtree(tmp_path / "source")
     server.content = buffer.getvalue()
     checksum = f"md5:{hashlib.md5(server.content).hexdigest()}"
-    item = Fetch(f"{server.url}.gz", "cifar-10-batches-py", 1, checksum, take="cifar-10-batches-py")
+    item = Fetch(f"{server.url}.gz", "cifar-10-batches-py", checksum, take="cifar-10-batches-py")
     task = TASKS.get("pgn12/cifar10")
     assert isinstance(task, DiskTask)
     monkeypatch.setitem(TASKS._targets, "pgn12/cifar10", dataclasses.replace(task, downloads=(item,)))
@@ -59,11 +60,11 @@ def cifar(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def test_prepare_downloads_splits_and_decodes_and_a_second_time_does_nothing(call: Call, root: Path, server: Server, cifar: Fetch) -> None:
     code, out, err = call("data", "prepare", "pgn12/cifar10", f"data_root={root}")
     assert (code, err) == (0, "")
-    assert out.splitlines()[0] == f"1 downloads, about 1.0 MB, into {root}"
+    assert out.splitlines()[0] == f"1 downloads into {root}"
     assert "; 50 / 6 / 10 images to train, validate and test; 72 decoded now" in out.splitlines()[-1]
     code, out, _ = call("data", "prepare", "pgn12/cifar10", f"data_root={root}")
     assert code == 0
-    assert out.splitlines()[0] == f"0 downloads, about 0 bytes, into {root}"
+    assert out.splitlines()[0] == f"0 downloads into {root}"
     assert out.splitlines()[-1].endswith("; 0 decoded now")
     assert len(server.ranges) == 1
 
@@ -98,13 +99,25 @@ def test_what_people_have_to_fetch_is_described_and_the_exit_code_says_so(call: 
     assert out.splitlines()[-1].startswith("vtab/diabetic_retinopathy: fetch it from https://www.kaggle.com/")
 
 
-def test_a_suite_is_listed_with_sizes_before_anything_is_fetched(call: Call, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 10))  # type: ignore[attr-defined]
-    code, out, err = call("data", "prepare", "vtab", f"data_root={root}")
-    assert code == 2
+def test_what_two_tasks_need_is_listed_and_fetched_once(call: Call, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(commands, "fetch", lambda item, root, report: fetched.append(item.makes))
+    code, out, _ = call("data", "prepare", "vtab", f"data_root={root}")
+    assert code == 1
     assert "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz  as cifar-100-python" in out
-    assert out.count("CLEVR_v1.0.zip") == 1  # two tasks need it
-    assert "downloading needs" in err and "has 10 bytes left" in err
+    assert out.count("CLEVR_v1.0.zip  as") == fetched.count("clevr/CLEVR_v1.0") == 1
+
+
+def test_a_disk_without_room_is_known_before_anything_arrives(
+    call: Call, root: Path, server: Server, cifar: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 10))  # type: ignore[attr-defined]
+        code, _, err = call("data", "prepare", "pgn12/cifar10", f"data_root={root}", "--no-store")
+    assert code == 1
+    assert f"downloading {cifar.url} needs" in err and "has 10 bytes left; free some or use another data_root" in err
+    assert not (root / "cifar-10-batches-py").exists() and err.count("\n") == 1
+    assert call("data", "prepare", "pgn12/cifar10", f"data_root={root}", "--no-store")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def remains(root: Path) -> list[str]:
 
 
 def item(server: Server, makes: str, suffix: str = ".tar.gz", **options: str) -> Fetch:
-    return Fetch(server.url.replace(".tar", suffix), makes, 1, **options)
+    return Fetch(server.url.replace(".tar", suffix), makes, **options)
 
 
 def test_a_part_of_an_archive_takes_its_place_and_the_archive_goes(server: Server, tmp_path: Path) -> None:
