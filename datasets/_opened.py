@@ -37,7 +37,7 @@ def disk_task(dataset: Dataset, entry: SuiteEntry) -> DiskTask:
         expected=lambda: _expected(dataset, entry),
         downloads=_facts.downloads(dataset.name),
         is_lossless=dataset.lossless,
-        source=_source(dataset),
+        source=_source(dataset, entry),
         locate=lambda root: _located(root, dataset, entry),
         open=lambda root: open_task(root, dataset, entry),
     )
@@ -106,10 +106,12 @@ def _expected(dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
     return tuple(f"{text}{beside}" for text in texts if text is not None)
 
 
-def _source(dataset: Dataset) -> str:
+def _source(dataset: Dataset, entry: SuiteEntry) -> str:
     places = ", ".join(dataset.urls) or "its authors"
     terms = f" ({dataset.terms})" if dataset.terms else ""
-    return places + terms + (f"; copies that nobody has checked: {', '.join(dataset.mirrors)}" if dataset.mirrors else "")
+    copies = f"; copies that nobody has checked: {', '.join(dataset.mirrors)}" if dataset.mirrors else ""
+    beside = f"; and {entry.trained_on} from {', '.join(_facts.datasets()[entry.trained_on].urls)}" if entry.trained_on else ""
+    return places + terms + copies + beside
 
 
 def _name(dataset: Dataset, entry: SuiteEntry) -> str:

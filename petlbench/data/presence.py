@@ -47,7 +47,10 @@ def presence(name: str, root: Path | None) -> Presence:
         return Presence(name, "broken", str(error))
     if location is not None:
         return Presence(name, "present", f"{location.root} ({location.layout})")
-    return Presence(name, "downloadable" if target.downloads else "manual", " or ".join(target.expected()))
+    is_incomplete = any(
+        root is None or not (root / item.makes).exists() for item in target.downloads
+    )  # else the rest is to be fetched by hand
+    return Presence(name, "downloadable" if is_incomplete else "manual", " or ".join(target.expected()))
 
 
 def missing_error(absent: Sequence[Presence], of: int, root: Path | None) -> DataError:

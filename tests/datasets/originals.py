@@ -108,8 +108,9 @@ def sun397(root: Path) -> None:
     image_folders(root / "SUN397", [name[1:] for name in names], 10)
     _rename(root / "SUN397")
     (root / "SUN397/ClassName.txt").write_text("\n".join(names))
+    (root / "SUN397_Partitions").mkdir()
     for part, numbers in (("Training", range(5)), ("Testing", range(5, 10))):
-        (root / f"SUN397/{part}_01.txt").write_text("".join(f"{name}/img_{i:03d}.jpg\n" for name in names for i in numbers))
+        (root / f"SUN397_Partitions/{part}_01.txt").write_text("".join(f"{name}/img_{i:03d}.jpg\n" for name in names for i in numbers))
 
 
 def clevr(root: Path) -> None:
@@ -117,11 +118,11 @@ def clevr(root: Path) -> None:
         scenes = []
         for index in range(20):
             name = f"CLEVR_{part}_{index:06d}.png"
-            save(root / f"CLEVR_v1.0/images/{part}/{name}", picture(index % 3, index))
+            save(root / f"clevr/CLEVR_v1.0/images/{part}/{name}", picture(index % 3, index))
             depths = [8.2 + (index % 3) + step for step in range(3 + index % 8)]
             scenes.append({"image_filename": name, "objects": [{"pixel_coords": [0, 0, depth]} for depth in depths]})
-        (root / "CLEVR_v1.0/scenes").mkdir(exist_ok=True)
-        (root / f"CLEVR_v1.0/scenes/CLEVR_{part}_scenes.json").write_text(json.dumps({"scenes": scenes}))
+        (root / "clevr/CLEVR_v1.0/scenes").mkdir(exist_ok=True)
+        (root / f"clevr/CLEVR_v1.0/scenes/CLEVR_{part}_scenes.json").write_text(json.dumps({"scenes": scenes}))
 
 
 def kitti(root: Path) -> None:

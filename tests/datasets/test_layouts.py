@@ -206,6 +206,14 @@ def test_a_shift_without_imagenet_is_not_there(tmp_path: Path) -> None:
     assert presence("craft15/imagenet_sketch", tmp_path).state == "manual"
 
 
+def test_a_shift_whose_images_are_there_still_needs_imagenet_by_hand(tmp_path: Path) -> None:
+    assert presence("craft15/imagenet_v2", tmp_path).state == "downloadable"
+    image_folders(tmp_path / "imagenetv2/imagenetv2-matched-frequency-format-val", ["0"], per_class=1)
+    assert presence("craft15/imagenet_v2", tmp_path).state == "manual"
+    with pytest.raises(DataError, match=r"by hand: craft15/imagenet_v2 from https.*; and imagenet from https://image-net\.org"):
+        find_task("craft15/imagenet_v2", tmp_path)
+
+
 def test_a_smaller_copy_is_warned_of_once_and_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     vtab_task(tmp_path, "kitti")
     with caplog.at_level(logging.WARNING):

@@ -12,7 +12,7 @@ import pytest
 
 from petlbench.data.listing import Listing
 from petlbench.data.task import TaskSpec
-from petlbench.datasets._facts import datasets
+from petlbench.datasets._facts import datasets, downloads
 from petlbench.datasets._opened import find, open_task
 from petlbench.datasets.layouts import Found
 from petlbench.errors import DataError
@@ -49,6 +49,12 @@ def refusal(root: Path, dataset: str, suite: str) -> str:
 
 def places(listing: Listing) -> set[str]:
     return {listing.place(index) for index in range(len(listing))}
+
+
+@pytest.mark.parametrize("dataset", [dataset for dataset in WRITERS if downloads(dataset)])
+def test_what_is_downloaded_is_what_the_reader_reads(root: Path, dataset: str) -> None:
+    WRITERS[dataset][1](root)
+    assert [item.makes for item in downloads(dataset) if not (root / item.makes).exists()] == []
 
 
 @pytest.mark.parametrize(("dataset", "suite"), CASES)
@@ -214,7 +220,7 @@ def test_a_pickle_that_would_run_code_is_refused(root: Path, capsys: pytest.Capt
         ("oxford_flowers", "flowers-102/imagelabels.mat"),
         ("oxford_pets", "oxford-iiit-pet/annotations/test.txt"),
         ("dtd", "dtd/dtd/labels/val1.txt"),
-        ("clevr_dist", "CLEVR_v1.0/scenes/CLEVR_val_scenes.json"),
+        ("clevr_dist", "clevr/CLEVR_v1.0/scenes/CLEVR_val_scenes.json"),
         ("kitti_dist", "Kitti/raw/mapping/train_rand.txt"),
         ("dsprites_loc", "dsprites/dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"),
         ("smallnorb_azi", "smallnorb/smallnorb-5x01235x9x18x6x2x96x96-testing-info.mat"),
