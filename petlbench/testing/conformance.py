@@ -122,7 +122,7 @@ def print_predictions(path: str) -> None:
 
 
 def _configured(case: MethodConformance) -> RunConfig:
-    recipe = ("train.epochs=3", "train.warmup_epochs=0", "train.batch_size=12", "train.schedule_step=step")
+    recipe = ("train.epochs=3", "train.warmup_epochs=0", "train.batch_size=12")
     return resolve([f"method={case.method}", "task=mini/digits", *recipe, *case.words])
 
 
