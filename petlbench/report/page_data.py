@@ -67,6 +67,7 @@ def _part(part: pd.DataFrame, behind: pd.DataFrame, material: _Material) -> dict
     averages = [flat(list(map(_dataset, ranked_columns(part)))), *(named[column] for column in average_columns(part))]
     comparison = compare(behind, ranked_columns(part))
     intervals = {str(line["method"]): [line["mean_low"], line["mean_high"]] for _, line in comparison.methods.iterrows()}
+    shots = _shots(material.records[behind["run_id"].iloc[0]])
     rows = []
     for (_, line), compared_as in zip(part.iterrows(), row_names(part), strict=True):
         own = behind[(behind["method"] == line["method"]) & (behind["access"] == line["access"])]
@@ -84,7 +85,7 @@ def _part(part: pd.DataFrame, behind: pd.DataFrame, material: _Material) -> dict
         "backbone": backbone,
         "protocol": protocol,
         "selection": sorted(set(behind["selection"])),
-        "shots": _shots(material.records[behind["run_id"].iloc[0]]),
+        "shots": shots,
         "code": sorted(set(behind["code"])),
         "tasks": tasks,
         "labels": task_labels(tasks),
@@ -94,7 +95,7 @@ def _part(part: pd.DataFrame, behind: pd.DataFrame, material: _Material) -> dict
         ],
         "rows": rows,
         "comparison": _comparison(comparison),
-        "published": _published([number for number in material.published if number.suite == suite], backbone, tasks, averages),
+        "published": _published([number for number in material.published if number.suite == suite], backbone, shots, tasks, averages),
     }
 
 
@@ -166,6 +167,11 @@ def _shots(record: Record) -> str:
     return "full" if shots is None else str(shots)
 
 
+def _is_same_shots(printed: str, shots: str) -> bool:
+    """Whether a published row saw as many training images per class: all there are have another name on each suite, and 0 trains nothing."""
+    return printed == "0" or (printed == shots if printed.isdigit() or shots.isdigit() else printed != "")
+
+
 def _unfinished(record: Record) -> dict[str, Any]:
     return {
         "method": record.method.name,
@@ -179,13 +185,16 @@ def _unfinished(record: Record) -> dict[str, Any]:
 
 
 def _published(
-    numbers: Sequence[PublishedNumber], backbone: str, tasks: Sequence[str], averages: Sequence[Average]
+    numbers: Sequence[PublishedNumber], backbone: str, shots: str, tasks: Sequence[str], averages: Sequence[Average]
 ) -> list[dict[str, Any]]:
-    """Rows of papers with an accuracy on one of the tasks, in the order of the files; what was chosen on test images is a row of its own."""
+    """Rows of papers with an accuracy on one of the tasks, in the order of the files; reruns by third parties are left out.
+
+    What was chosen on test images is a row of its own. Averages are recomputed from the cells, as printed ones follow several definitions.
+    """
     datasets = [_dataset(task) for task in tasks]
     printed: dict[tuple[str, ...], list[PublishedNumber]] = defaultdict(list)
     for number in numbers:
-        if number.metric in (ACCURACY, ORACLE) and number.dataset in datasets:
+        if number.metric in (ACCURACY, ORACLE) and number.dataset in datasets and number.source_kind != "third-party":
             printed[number.row].append(number)
     as_printed = {load_table(name).backbones.get(backbone.partition("@")[0]) for name in table_names()} if printed else set()
     rows = []
@@ -198,7 +207,9 @@ def _published(
                 **{key: getattr(first, key) for key in ("method", "paper", "table", "access", "backbone", "shots")},
                 "our_method": name_of(first).ours,
                 "is_oracle": first.metric == ORACLE,
+                "note": name_of(first).note,
                 "is_same_backbone": first.backbone in as_printed,
+                "is_same_shots": _is_same_shots(first.shots, shots),
                 "kinds": list(dict.fromkeys(number.source_kind for number in of_row)),
                 "sources": list(dict.fromkeys(number.source for number in of_row)),
                 "cells": cells,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from petlbench.published.numbers import PublishedNumber
 from petlbench.records.schema import Record
 from petlbench.report.page import page_html
@@ -30,7 +32,14 @@ def records() -> list[Record]:
 
 
 def printed(
-    method: str, task: str, value: str, *, metric: str = "top1_accuracy_percent", backbone: str = VIT_AS_PRINTED
+    method: str,
+    task: str,
+    value: str,
+    *,
+    metric: str = "top1_accuracy_percent",
+    backbone: str = VIT_AS_PRINTED,
+    shots: str = "full",
+    kind: Literal["reprint", "third-party"] = "reprint",
 ) -> PublishedNumber:
     suite, _, dataset = task.partition("/")
     return PublishedNumber(
@@ -41,13 +50,13 @@ def printed(
         method=method,
         backbone=backbone,
         access="white-box",
-        shots="full",
+        shots=shots,
         dataset=dataset,
         dataset_as_printed="",
         metric=metric,
         value=value,  # type: ignore[arg-type]
         std=None,
-        source_kind="reprint",
+        source_kind=kind,
         source="main table <as reprinted>",
     )
 

@@ -112,6 +112,23 @@ def test_published_rows_know_whether_their_backbone_is_ours(data: dict[str, Any]
     assert {row["backbone"]: row["is_same_backbone"] for row in rows} == {VIT_AS_PRINTED: True, "Swin-B (supervised IN-22k)": False}
 
 
+@pytest.mark.parametrize(
+    ("shots", "same"), [(None, {"full", "1000-images", "0"}), (16, {"16", "0"})], ids=["all training images", "16 per class"]
+)
+def test_published_rows_know_whether_they_saw_as_many_images(shots: int | None, same: set[str]) -> None:
+    record = make_record("full", FGVC[0])
+    protocol = record.protocol.model_copy(update={"settings": {**record.protocol.settings, "shots": shots}})
+    numbers = [printed("Full", FGVC[0], "80", shots=one) for one in ("", "0", "1", "16", "full", "1000-images")]
+    rows = part(page_data([record.model_copy(update={"protocol": protocol})], SUITES, numbers), "fgvc")["published"]
+    assert {row["shots"] for row in rows if row["is_same_shots"]} == same
+
+
+def test_reruns_by_third_parties_are_left_out() -> None:
+    rerun = printed("Bias", FGVC[0], "10", kind="third-party")
+    rows = part(page_data(records(), SUITES, [*PUBLISHED, rerun]), "fgvc")["published"]
+    assert len(rows) == len(part(page_data(records(), SUITES, PUBLISHED), "fgvc")["published"])
+
+
 def test_numbers_chosen_on_test_images_are_a_row_of_their_own() -> None:
     oracle = printed("Full", FGVC[0], "99.0", metric="top1_accuracy_percent_best_test_epoch")
     rows = part(page_data(records(), SUITES, [*PUBLISHED, oracle]), "fgvc")["published"]

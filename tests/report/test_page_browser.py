@@ -13,7 +13,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from petlbench.report.page import page_html
 from petlbench.report.page_data import page_data
-from tests.report.pages import FGVC, HOSTILE, VIT, VIT_AS_PRINTED, page
+from tests.record_factory import TASKS, make_record
+from tests.report.pages import FGVC, HOSTILE, VIT, VIT_AS_PRINTED, page, printed
 
 pytestmark = pytest.mark.browser
 
@@ -151,7 +152,7 @@ def test_rungs_and_names_filter(opened: Open) -> None:
 def test_the_switch_shows_ours_beside_published_numbers_or_either(opened: Open) -> None:
     page = opened()
     select(page, "fgvc")
-    assert column(page, "published")[0] == f"88.5{VIT_AS_PRINTED}"
+    assert column(page, "published")[0] == f"88.5{VIT_AS_PRINTED}, shots: full, reprint"
     assert column(page, "points ahead")[0] == "−6.4"
     assert column(page, "nabirds", "tasks")[0] == "81.182.7 −1.6"
     assert column(page, "nabirds", "tasks")[-1].strip() == "90.088.0"  # on another backbone: no difference
@@ -161,8 +162,17 @@ def test_the_switch_shows_ours_beside_published_numbers_or_either(opened: Open) 
     expect(page.locator("section.part h2")).to_have_text(["fgvc as published"])
     assert methods(page) == ["Full", "Full", "Bias", "Linear"]
     assert column(page, "mean") == ["99.0", "88.5", "88.0", "2 of 5 tasks"]
+    assert page.locator("td.best").count() == 0  # papers differ in protocol
     page.get_by_label("WEIGHTS").uncheck()
     expect(page.get_by_text("No method passes the filters.")).to_be_visible()
+
+
+def test_no_difference_is_shown_between_other_numbers_of_shots(opened: Open, tmp_path: Path) -> None:
+    numbers = [printed("Full", FGVC[0], "88", shots="16"), printed("Linear", FGVC[0], "70")]
+    runs = [make_record(method, FGVC[0], accuracy=80, backbone=VIT) for method in ("full", "linear")]
+    (tmp_path / "page.html").write_text(page_html(page_data(runs, {"fgvc": FGVC[:1]}, numbers)))
+    page = opened(tmp_path / "page.html", "#sort=method")
+    assert [cell.strip() for cell in column(page, "cub200_2011", "tasks")] == ["80.088.0", "80.070.0 +10.0"]
 
 
 def test_published_numbers_of_a_suite_stand_once_however_many_backbones_there_are(opened: Open) -> None:
@@ -186,8 +196,6 @@ def test_a_row_opens_its_records_seeds_and_configuration(opened: Open) -> None:
 
 
 def test_settings_that_differ_between_tasks_are_told_apart(opened: Open, tmp_path: Path) -> None:
-    from tests.record_factory import make_record
-
     records = [make_record("lora", task, train={"epochs": epochs}) for task, epochs in zip(FGVC, (20, 20, 20, 20, 50), strict=True)]
     (tmp_path / "page.html").write_text(page_html(page_data(records, {"fgvc": FGVC}, [])))
     page = opened(tmp_path / "page.html")
@@ -278,6 +286,17 @@ def test_the_theme_follows_the_system_until_one_is_chosen(opened: Open) -> None:
     assert ground() == dark
 
 
+def test_a_browser_that_keeps_nothing_for_files_shows_the_page(browser: Browser, file: Path) -> None:
+    context = browser.new_context()
+    context.add_init_script("Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('denied'); } })")
+    page = context.new_page()
+    page.goto(file.as_uri())
+    assert methods(page)
+    page.get_by_role("button", name="Theme: auto").click()
+    expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
+    context.close()
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_only_tables_scroll_sideways(opened: Open, width: int) -> None:
     page = opened(address="#suite=", width=width)
@@ -296,8 +315,6 @@ def test_paper_shows_tables_without_controls_on_white(opened: Open) -> None:
 
 
 def test_a_page_that_is_kept_up_to_date_loads_itself_again_and_can_be_paused(opened: Open, tmp_path: Path) -> None:
-    from tests.record_factory import TASKS, make_record
-
     def write(*seeds: int) -> None:
         data = page_data([make_record(task=TASKS[0], seed=seed) for seed in seeds], {"mini": TASKS[:1]}, [])
         (tmp_path / "page.html").write_text(page_html(data, refresh_seconds=0.3))
@@ -313,6 +330,21 @@ def test_a_page_that_is_kept_up_to_date_loads_itself_again_and_can_be_paused(ope
     expect(page.locator("table.summary td").last).to_have_text("0,1")
     page.get_by_role("button", name="Continue").click()
     expect(page.locator("table.summary td").last).to_have_text("0,1,2")
+
+
+def test_an_open_row_stays_open_when_parts_change_places(opened: Open, tmp_path: Path) -> None:
+    def write(*others: str) -> None:
+        runs = [make_record("lora", TASKS[0], backbone="vit_tiny")]
+        runs += [make_record(method, TASKS[0]) for method in others]
+        (tmp_path / "page.html").write_text(page_html(page_data(runs, {"mini": TASKS[:1]}, [])))
+
+    write()
+    page = opened(tmp_path / "page.html")
+    page.get_by_role("button", name="lora").first.click()
+    write("lora", "full")
+    page.reload()
+    expect(page.locator("section.part h2")).to_have_text(["mini on mini_clip", "mini on vit_tiny"])
+    expect(page.get_by_role("dialog").locator('a[href*="lora-vit_tiny-s0"]')).to_have_count(1)
 
 
 def test_a_page_without_a_finished_run_says_so(opened: Open, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ function showDetails() {
   const dialog = byId("details");
   const parts = shownParts();
   const found = parts
-    .flatMap((part, i) => rowsOf(part).map((row) => ({ part, row, key: rowKey(i, row) })))
-    .find(({ key }) => key === state.open);
+    .flatMap((part) => rowsOf(part).map((row) => ({ part, row })))
+    .find(({ row }) => row.key === state.open);
   if (!found) {
     state.open = "";
     if (dialog.open) dialog.close();
@@ -61,13 +61,14 @@ function publishedDetails(part, row) {
     element(
       "p",
       {},
-      [row.paper, row.table, row.backbone, row.shots ? `shots: ${row.shots}` : "", row.kinds.join(", ")].filter(Boolean).join(" · "),
+      [row.paper, row.table, row.backbone, row.shots && `shots: ${row.shots}`, row.kinds.join(", ")].filter(Boolean).join(" · "),
     ),
     simpleTable(
       "Published accuracy",
       ["task", "%"],
       part.labels.map((label, i) => [label, percent(row.cells[i])]),
     ),
+    row.note ? element("p", { class: "note" }, `Of the method: ${row.note}`) : null,
     ...row.sources.map((source) => element("p", { class: "note" }, `Source: ${source}`)),
   ];
 }
@@ -141,6 +142,6 @@ function flat(settings, prefix = "") {
 function simpleTable(caption, headings, lines) {
   const head = element("tr", {}, ...headings.map((heading) => element("th", { scope: "col", class: "text" }, heading)));
   const body = lines.map((line) => element("tr", {}, ...line.map((cell) => element("td", { class: "text" }, cell))));
-  const content = element("table", {}, element("caption", {}, caption), element("thead", {}, head), element("tbody", {}, ...body));
+  const content = element("table", {}, element("caption", {}, element("span", {}, caption)), element("thead", {}, head), element("tbody", {}, ...body));
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption }, content);
 }

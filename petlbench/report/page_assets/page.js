@@ -123,12 +123,22 @@ function startTheme() {
     document.documentElement.dataset.theme = theme;
     byId("theme").textContent = `Theme: ${theme}`;
   };
-  apply(THEMES.find((theme) => theme === localStorage.getItem("petlbench-theme")) ?? "auto");
+  apply(THEMES.find((theme) => theme === stored()) ?? "auto");
   byId("theme").addEventListener("click", () => {
     const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
-    localStorage.setItem("petlbench-theme", next);
     apply(next);
+    stored(next);
   });
+}
+
+/** The theme that was chosen before; null where a browser keeps nothing for files. */
+function stored(chosen) {
+  try {
+    if (chosen) localStorage.setItem("petlbench-theme", chosen);
+    return localStorage.getItem("petlbench-theme");
+  } catch {
+    return null;
+  }
 }
 
 function startRefresh() {

@@ -9,6 +9,7 @@ const COSTS = {
   peak_memory_mb: "MB of memory",
 };
 
+const SHADES = "; the stronger the shade, the nearer to the best of the column";
 const INTERVAL = {
   key: "interval",
   label: "95 % interval",
@@ -16,10 +17,10 @@ const INTERVAL = {
   show: (row) => (row.interval ? row.interval.map(percent).join(" – ") : MISSING),
 };
 
-/** The published row a method is compared with: on the same backbone if there is one, then with as many shots, on most tasks, from the paper itself. */
+/** The published row a method stands beside: on the same backbone if there is one, then with as many shots, on most tasks, from the paper itself. */
 function reference(part, row) {
   const known = (one) => one.cells.filter((cell) => cell !== null).length;
-  const worth = (one) => [one.is_same_backbone, one.shots === part.shots, known(one), one.kinds.includes("primary")].map(Number);
+  const worth = (one) => [one.is_same_backbone, one.is_same_shots, known(one), one.kinds.includes("primary")].map(Number);
   const compare = (one, other) =>
     worth(one)
       .map((value, i) => worth(other)[i] - value)
@@ -40,7 +41,7 @@ function rowsOf(part) {
   const isNamed = (row) => `${row.method} ${row.paper ?? ""}`.toLowerCase().includes(state.q.toLowerCase());
   const isGranted = (row) => !row.rungs.length || row.rungs.some((rung) => !without.includes(rung));
   const rows = state.show === "published" ? part.published.map(printed) : part.rows.map(ours);
-  return rows.filter((row) => isNamed(row) && isGranted(row));
+  return rows.filter((row) => isNamed(row) && isGranted(row)).map((row) => ({ ...row, key: rowKey(part, row) }));
 }
 
 function presentRungs() {
@@ -49,9 +50,10 @@ function presentRungs() {
 
 // Columns: a heading, the value a row is sorted by, what its cell shows, and whether the lower value is the better one.
 
-/** Points ahead of the published number; null where one is missing or was measured on another backbone. */
+/** Points ahead of the published number; null where one is missing or was measured on another backbone or with other shots. */
 function difference(row, value) {
-  const [ours, theirs] = [value(row), row.reference?.is_same_backbone ? value(row.reference) : null];
+  const isComparable = row.reference?.is_same_backbone && row.reference.is_same_shots;
+  const [ours, theirs] = [value(row), isComparable ? value(row.reference) : null];
   return ours === null || theirs === null ? null : ours - theirs;
 }
 
@@ -68,12 +70,10 @@ function average(part, i, key, label, rowOf = (row) => row) {
   return { key, label, value, show };
 }
 
-function methodColumn(i) {
-  return { key: "method", label: "method", value: (row) => row.method.toLowerCase(), show: (row) => methodCell(i, row), isText: true };
-}
+const METHOD = { key: "method", label: "method", value: (row) => row.method.toLowerCase(), show: methodCell, isText: true };
 
-function methodCell(i, row) {
-  const open = () => openDetails(rowKey(i, row));
+function methodCell(row) {
+  const open = () => openDetails(row.key);
   const name = element("button", { type: "button", class: "row", "aria-haspopup": "dialog", onclick: open }, breakable(row.method));
   const oracle = row.is_oracle
     ? element("span", { class: "flag", title: "the epoch was chosen by its test accuracy" }, "chosen on test")
@@ -82,31 +82,38 @@ function methodCell(i, row) {
     icon(row.box),
     name,
     oracle,
-    row.is_published ? element("small", {}, `${row.paper}, ${row.backbone}${row.shots ? `, shots: ${row.shots}` : ""}`) : null,
+    row.is_published ? element("small", {}, `${row.paper}, ${originOf(row)}`) : null,
   ];
 }
 
-function rowKey(i, row) {
+/** Backbone and shots of a published row, and how its numbers were seen where that was not in the paper itself. */
+function originOf(row) {
+  const copies = row.kinds.filter((kind) => kind !== "primary");
+  return [row.backbone, row.shots && `shots: ${row.shots}`, ...copies].filter(Boolean).join(", ");
+}
+
+/** Names a row also after the page was written again, when parts may stand in another order. */
+function rowKey(part, row) {
   return JSON.stringify([
-    i,
+    part.suite,
     row.method,
-    ...(row.is_published ? [row.paper, row.table, row.backbone, row.shots, row.is_oracle] : [row.access]),
+    ...(row.is_published ? [row.paper, row.table, row.backbone, row.shots, row.is_oracle] : [row.access, part.backbone, part.protocol]),
   ]);
 }
 
-function summaryColumns(part, i, rows) {
+function summaryColumns(part, rows) {
   const label = part.averages.length > 1 ? `mean of ${part.averages[0].tasks.length}` : "mean";
   const [mean, ...others] = part.averages.map(({ name }, k) => (k ? average(part, k, name, name) : average(part, 0, "mean", label)));
-  if (state.show === "published") return [methodColumn(i), mean, ...others];
+  if (state.show === "published") return [METHOD, mean, ...others];
   const compared = state.show === "both" && rows.some((row) => row.reference) ? publishedColumns(part) : [];
-  return [cost("rank", "#", (rank) => rank ?? MISSING), methodColumn(i), mean, INTERVAL, ...others, ...compared, ...costColumns(rows)];
+  return [cost("rank", "#", (rank) => rank ?? MISSING), METHOD, mean, INTERVAL, ...others, ...compared, ...costColumns(rows)];
 }
 
 function publishedColumns(part) {
   const theirs = average(part, 0, "published", "published", (row) => row.reference);
   const ahead = (row) => difference(row, (one) => one.mean);
   return [
-    { ...theirs, show: (row) => [theirs.show(row), row.reference ? element("small", {}, row.reference.backbone) : null] },
+    { ...theirs, show: (row) => [theirs.show(row), row.reference ? element("small", {}, originOf(row.reference)) : null] },
     { key: "difference", label: "points ahead", value: ahead, show: (row) => signed(ahead(row)) },
   ];
 }
@@ -130,16 +137,16 @@ function accessCell(row) {
   return [row.access, row.access_seen && row.access_seen !== row.access ? element("small", {}, `made use of ${row.access_seen}`) : null];
 }
 
-function taskColumns(part, i, rows) {
+function taskColumns(part, rows) {
   const tasks = part.labels.map((label, i) => ({
     key: `task:${part.tasks[i]}`,
     label,
     value: (row) => row.cells[i],
     show: (row) => taskCell(row, i),
-    best: Math.max(...rows.map((row) => row.cells[i] ?? -Infinity)),
   }));
-  const mean = { ...average(part, 0, "mean", "mean"), best: Math.max(...rows.map((row) => row.mean ?? -Infinity)) };
-  return [methodColumn(i), mean, ...tasks];
+  const columns = [average(part, 0, "mean", "mean"), ...tasks];
+  if (state.show === "published") return [METHOD, ...columns]; // papers differ in protocol: the best of them would say nothing
+  return [METHOD, ...columns.map((column) => ({ ...column, best: Math.max(...rows.map((row) => column.value(row) ?? -Infinity)) }))];
 }
 
 function taskCell(row, i) {
@@ -179,13 +186,13 @@ function table(i, kind, caption, columns, rows, sortedBy) {
       if (column.best !== undefined) shade(cell, column.value(row), column.best);
       return cell;
     });
-    const open = (event) => event.target.closest("button") || getSelection().toString() || openDetails(rowKey(i, row));
+    const open = (event) => event.target.closest("button") || getSelection().toString() || openDetails(row.key);
     return element("tr", { onclick: open }, ...cells);
   });
   const content = element(
     "table",
     { class: kind },
-    element("caption", {}, caption),
+    element("caption", {}, element("span", {}, caption)),
     element("thead", {}, element("tr", {}, ...head)),
     element("tbody", {}, ...body),
   );
@@ -201,8 +208,8 @@ function shade(cell, value, best) {
 
 function partSection(part, i, width) {
   const found = rowsOf(part);
-  const summary = summaryColumns(part, i, found);
-  const tasks = taskColumns(part, i, found);
+  const summary = summaryColumns(part, found);
+  const tasks = taskColumns(part, found);
   const by = sortColumn([...summary, ...tasks]);
   const rows = sorted(found, by);
   const isPublished = state.show === "published";
@@ -215,17 +222,17 @@ function partSection(part, i, width) {
       ? element(
           "p",
           { class: "note" },
-          "Differences are shown where the published number was measured on the same backbone; the protocol may still be another.",
+          "Published means are recomputed from the printed cells. Differences are shown where the published number was measured on the same backbone with as many shots; the protocol may still be another.",
         )
       : null,
     isPublished ? null : element("div", { class: "figures" }, costFigure(rows, i, width), rankFigure(part, width)),
-    table(i, "tasks", "Test accuracy per task in percent; the stronger the shade, the nearer to the best of the column", tasks, rows, by),
+    table(i, "tasks", `Test accuracy per task in percent${isPublished ? "" : SHADES}`, tasks, rows, by),
   ];
   return element(
     "section",
     { class: "part", "aria-labelledby": `part-${i}` },
     element("h2", { id: `part-${i}` }, isPublished ? `${part.suite} as published` : `${part.suite} on ${part.backbone}`),
-    element("p", { class: "note" }, isPublished ? "Backbone and protocol are those of each paper." : [facts.join(" · "), kindsOf(part)]),
+    element("p", { class: "note" }, isPublished ? "Backbone and protocol are those of each paper; means are recomputed from the printed cells." : [facts.join(" · "), kindsOf(part)]),
     ...(rows.length ? tables : [element("p", {}, nothing)]),
   );
 }
@@ -247,7 +254,7 @@ function costFigure(rows, i, width) {
     "figure",
     {},
     element("h3", {}, element("label", { for: `cost-${i}` }, "Accuracy against "), choice),
-    drawn.length ? scatter(drawn, cost, COSTS[cost], figureWidth(width), (row) => openDetails(rowKey(i, row))) : null,
+    drawn.length ? scatter(drawn, cost, COSTS[cost], figureWidth(width), (row) => openDetails(row.key)) : null,
     element(
       "figcaption",
       { class: "note" },
