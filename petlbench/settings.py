@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -71,7 +72,7 @@ class Train:
     schedule_step: Literal["epoch", "step"] = "epoch"
     warmup_epochs: float = 10.0  # linear; the first epoch of an epoch-wise schedule runs at warmup_learning_rate, …
     warmup_learning_rate: float = 0.0  # … an absolute rate; 0 in VPT
-    min_learning_rate: float = 0.0  # absolute; where a cosine ends
+    min_learning_rate: float = 0.0  # absolute; where a cosine ends, pgn_cosine not below a hundredth of the highest rate
     label_smoothing: float = 0.0
     accumulate: int = 1  # batches per optimiser step
     clip_norm: float | None = None  # gradient norm limit
@@ -97,7 +98,8 @@ class Train:
             raise ValueError(f"drop_path must lie in [0, 1), got {self.drop_path}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"clip_norm must be > 0 or null, got {self.clip_norm}")
-        if not 0 <= self.warmup_epochs < self.epochs:
+        longest = math.inf if self.schedule == "pgn_cosine" else self.epochs  # PGN's may be a warm-up and no more
+        if not 0 <= self.warmup_epochs < longest:
             raise ValueError(f"warmup_epochs must lie in [0, epochs), got {self.warmup_epochs} of {self.epochs} epochs")
 
     @property

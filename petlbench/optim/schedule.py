@@ -6,6 +6,8 @@ import math
 
 from petlbench.settings import Train
 
+PGN_END = 0.01  # of the highest rate: where PGN's released schedule ends
+
 
 def factor(position: float, warmup: float, total: float, shape: str = "cosine") -> float:
     """How far a position, in epochs, is from the low end of the rates (0) to the highest (1): linear over the warm-up, then half a cosine down.
@@ -29,8 +31,9 @@ def learning_rate(position: float, recipe: Train, step_length: float = 0.0) -> f
 
     NOAH and SPT step timm's scheduler with the number of the epoch that has just ended (arXiv 2206.04673 and 2303.08566, code), so that under
     ``timm_cosine`` an epoch runs at the rate meant for the one before, and epochs 0 and 1 both at ``warmup_learning_rate``. VP's warm-up counts
-    the step that is being made (arXiv 2203.17274, code). Dassl's starts from 0, but for epoch 0. PGN's epoch 0 runs at the rate of epoch 1
-    (arXiv 2210.06466, code).
+    the step that is being made (arXiv 2203.17274, code). Dassl's starts from 0, but for epoch 0. PGN's epoch 0 runs at the rate of epoch 1,
+    and its cosine ends at a hundredth of the highest rate, or at ``min_learning_rate`` where that is higher; a warm-up that is as long as the training
+    is all there is (arXiv 2210.06466, code).
     """
     if recipe.schedule == "timm_cosine":
         position = max(0.0, position - 1)
@@ -40,5 +43,12 @@ def learning_rate(position: float, recipe: Train, step_length: float = 0.0) -> f
         position = max(position, min(1.0, recipe.warmup_epochs))
     if recipe.schedule == "dassl_cosine" and 0 < position < recipe.warmup_epochs:
         return recipe.peak_learning_rate * position / recipe.warmup_epochs
-    low = recipe.warmup_learning_rate if position < recipe.warmup_epochs else recipe.min_learning_rate
+    low = recipe.warmup_learning_rate if position < recipe.warmup_epochs else _end(recipe)
     return low + (recipe.peak_learning_rate - low) * factor(position, recipe.warmup_epochs, recipe.epochs, recipe.schedule)
+
+
+def _end(recipe: Train) -> float:
+    """The rate that a half cosine falls to."""
+    if recipe.schedule == "pgn_cosine":
+        return max(recipe.min_learning_rate, PGN_END * recipe.peak_learning_rate)
+    return recipe.min_learning_rate

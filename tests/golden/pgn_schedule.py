@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from petlbench.optim.schedule import learning_rate
+from petlbench.optim.schedule import PGN_END, learning_rate
 from petlbench.settings import Train
 from tests.golden.case import Case
 
@@ -14,7 +14,7 @@ def check(case: Case) -> None:
         recipe = Train(
             epochs=settings["epochs"],
             learning_rate=settings["lr"],
-            min_learning_rate=settings["lr"] * settings["final_fraction"],
+            min_learning_rate=0.0 if settings["final_fraction"] == PGN_END else settings["lr"] * settings["final_fraction"],
             schedule="pgn_cosine",
             warmup_epochs=settings["warmup_epochs"],
         )

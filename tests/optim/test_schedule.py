@@ -92,6 +92,33 @@ def test_blackvips_white_box_rates_are_those_of_its_released_code() -> None:
     assert rates[4:] == pytest.approx([20 * (1 + math.cos(math.pi * epoch / 10)) for epoch in range(6)])
 
 
+def pgns_rates(epochs: int, warmup: float, **settings: float) -> list[float]:
+    recipe = Train(epochs=epochs, warmup_epochs=warmup, learning_rate=0.4, schedule="pgn_cosine", **settings)  # type: ignore[arg-type]
+    return [learning_rate(epoch, recipe) for epoch in range(epochs)]
+
+
+def test_pgns_rates_are_those_of_its_released_code() -> None:
+    """By epochs: 1 / W of the rate twice, then e / W, then half a cosine down to a hundredth of it, which no epoch runs at."""
+    rates = pgns_rates(6, 2)
+    assert rates[:3] == pytest.approx([0.2, 0.2, 0.4])
+    assert rates[2:] == pytest.approx([0.004 + 0.396 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)])
+
+
+def test_pgns_rate_may_end_higher_than_at_a_hundredth() -> None:
+    assert pgns_rates(5, 0, min_learning_rate=0.1)[-1] > 0.1
+    assert pgns_rates(5, 0, min_learning_rate=0.001) == pgns_rates(5, 0)
+
+
+def test_pgns_rates_without_a_warm_up_begin_at_the_highest_and_may_be_a_warm_up_only() -> None:
+    assert pgns_rates(4, 0)[0] == 0.4
+    assert pgns_rates(3, 4) == pytest.approx([0.1, 0.1, 0.2])
+
+
+def test_a_warm_up_that_no_epoch_of_a_cosine_follows_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"warmup_epochs must lie in \[0, epochs\), got 3 of 3"):
+        Train(epochs=3, warmup_epochs=3)
+
+
 @pytest.mark.parametrize(("schedule", "step"), [("timm_cosine", "step"), ("dassl_cosine", "step"), ("vp_cosine", "epoch")])
 def test_a_schedule_is_stepped_as_its_code_steps_it(schedule: Any, step: Any) -> None:
     with pytest.raises(ValueError, match=f"schedule={schedule} goes by the "):
