@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from petlbench.checks import check_setting, is_possible
-from petlbench.config import RunConfig, load_suite, method_names, names, parse_overrides, resolve, suite_name, task_name
+from petlbench.config import RunConfig, method_names, parse_overrides, resolve
 from petlbench.data.joined import names_joined
 from petlbench.data.load import require
 from petlbench.data.presence import data_folder, missing_error, presence
@@ -19,6 +19,7 @@ from petlbench.method import METHODS
 from petlbench.records.store import RecordStore
 from petlbench.run import record_path
 from petlbench.shared import served_name
+from petlbench.suites import load_suite, names, suite_name, task_name
 
 State = Literal["done", "failed", "missing"]
 

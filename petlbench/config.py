@@ -6,15 +6,12 @@ YAML of a method or recipe has for a suite and for a task comes right behind the
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -23,8 +20,8 @@ from yaml import YAMLError
 
 from petlbench.errors import ConfigError, did_you_mean
 from petlbench.records.store import protocol_id
-from petlbench.registry import plain
 from petlbench.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
+from petlbench.suites import load_recipe, load_suite, load_yaml, names, suite_of, task_name
 
 if TYPE_CHECKING:
     from petlbench.method import Method
@@ -76,109 +73,6 @@ class RunConfig:
     @property
     def protocol_id(self) -> str:
         return protocol_id(self.protocol.described)
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A named list of tasks with a protocol."""
-
-    name: str
-    title: str
-    aliases: tuple[str, ...]
-    tasks: tuple[str, ...]
-    seeds: tuple[int, ...]
-    groups: dict[str, tuple[str, ...]]  # of tasks, each with a mean of its own
-    ranked_by: str | None  # the group whose mean ranks methods; None: the mean of all tasks does, and groups cover them
-    settings: dict[str, Any]  # the sections that it sets
-    task_settings: dict[str, dict[str, Any]]  # and those that it sets for one task
-
-
-def suite_of(task: str) -> str:
-    """The suite or family that a task's name starts with."""
-    return task.partition(":" if ":" in task else "/")[0]
-
-
-def names(folder: str) -> list[str]:
-    """The YAML files of a folder below configs/, without the suffix."""
-    return sorted(path.name[:-5] for path in files(f"petlbench.configs.{folder}").iterdir() if path.name.endswith(".yaml"))
-
-
-def load_yaml(folder: str, name: str) -> dict[str, Any]:
-    """One YAML file below configs/ as plain values, which are the caller's own."""
-    path = files(f"petlbench.configs.{folder}") / f"{name}.yaml"
-    return copy.deepcopy(_parsed(path.read_text(encoding="utf-8"), f"configs/{folder}/{name}.yaml"))
-
-
-@cache
-def _parsed(text: str, origin: str) -> dict[str, Any]:
-    """Parsed once per content: a bench reads the same files for each of its runs."""
-    try:
-        values = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{origin}: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{origin}: expected keys and values at the top level")
-    return values
-
-
-def load_suite(name: str) -> Suite:
-    """A suite by name. ConfigError with the nearest name when there is none, and for groups that are not of its tasks."""
-    known = names("suites")
-    if name not in known:
-        raise ConfigError(f"no suite '{name}'.{did_you_mean(name, known)} (petlbench suites lists all)")
-    values = load_yaml("suites", name)
-    suite = Suite(
-        name=name,
-        title=values.pop("title", name),
-        aliases=tuple(values.pop("aliases", ())),
-        tasks=tuple(values.pop("tasks")),
-        seeds=tuple(values.pop("seeds", (0,))),
-        groups={group: tuple(tasks) for group, tasks in values.pop("groups", {}).items()},
-        ranked_by=values.pop("ranked_by", None),
-        task_settings=values.pop("task_settings", {}),
-        settings=values,
-    )
-    grouped = [task for tasks in suite.groups.values() for task in tasks]
-    strangers = {*grouped, *suite.task_settings} - set(suite.tasks)
-    if strangers or (suite.ranked_by is not None and suite.ranked_by not in suite.groups):
-        wrong = f"'{min(strangers)}' is none of its tasks" if strangers else f"ranked_by: there is no group '{suite.ranked_by}'"
-        raise ConfigError(f"configs/suites/{name}.yaml: {wrong}")
-    if suite.groups and suite.ranked_by is None and sorted(grouped) != sorted(suite.tasks):
-        raise ConfigError(f"configs/suites/{name}.yaml: groups must hold every task once, or ranked_by name the one that counts")
-    return suite
-
-
-def suite_name(text: str) -> str:
-    """The suite that a name or an alias stands for, whatever its case, blanks, hyphens and underscores; the text itself when there is none."""
-    known = names("suites")
-    if text in known:
-        return text
-    return next((name for name in known if plain(text) in map(plain, (name, *load_suite(name).aliases))), text)
-
-
-def task_name(text: str) -> str:
-    """The task that a name or an alias stands for, such as vtab/cifar100 for VTAB-1k/CIFAR-100; the text itself when there is none."""
-    from petlbench.data.task import TASKS
-
-    if "+" in text and ":" not in text:
-        return "+".join(task_name(part) for part in text.split("+"))
-    if ":" in text or text in TASKS:
-        return text
-    if "+" in text:
-        return "+".join(map(task_name, text.split("+")))
-    suite, slash, rest = text.partition("/")
-    if not slash:
-        return text
-    return TASKS.canonical(f"{suite_name(suite)}/{rest}")
-
-
-def load_recipe(name: str) -> tuple[str, dict[str, Any]]:
-    """A recipe's title and its YAML. ConfigError with the nearest name when there is none."""
-    known = names("recipes")
-    if name not in known:
-        raise ConfigError(f"no recipe '{name}'.{did_you_mean(name, known)} (petlbench recipes lists all)")
-    values = load_yaml("recipes", name)
-    return values.pop("title", name), values
 
 
 def method_names() -> list[str]:

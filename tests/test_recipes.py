@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.config import RunConfig, load_recipe, method_names, names, resolve
+from petlbench.config import RunConfig, method_names, resolve
 from petlbench.evaluate import as_words
 from petlbench.settings import Protocol, Train
+from petlbench.suites import load_recipe, names
 
 RECIPES = names("recipes")
 PROTOCOLS = Path(__file__).parents[1] / "docs" / "protocols.md"
