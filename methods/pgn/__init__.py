@@ -71,12 +71,10 @@ class PGN(QueryMethod):
         self.prompter = self._prompter(model.token_width, config.resolution or model.input_size)
         is_linear = config.head == "linear" or (config.head == "auto" and not model.has_text)
         self.head = nn.Linear(model.feature_width, len(model.class_names)) if is_linear else None
-        if config.checkpoint is not None:
-            if is_linear:
-                raise ConfigError(
-                    "method.checkpoint goes with class texts: released files hold no linear head; choose a vision-language backbone"
-                )
-            release_file.load(self.prompter, Path(config.checkpoint))
+        if config.checkpoint is not None and is_linear:
+            raise ConfigError(
+                "method.checkpoint goes with class texts: released files hold no linear head; choose a vision-language backbone"
+            )
 
     def _prompter(self, width: int, resolution: int) -> Generator | FixedPrompts:
         config: PGNConfig = self.config
@@ -91,6 +89,7 @@ class PGN(QueryMethod):
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:
         if self.config.checkpoint is not None:
+            release_file.load(self.prompter, Path(self.config.checkpoint))
             return
         train(
             self,

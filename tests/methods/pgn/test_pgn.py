@@ -132,14 +132,25 @@ def released(tmp_path: Path, changes: dict[str, Tensor | None] | None = None) ->
 def test_released_weights_are_evaluated_as_they_are(tmp_path: Path) -> None:
     path = released(tmp_path)
     with asking(*SMALL, f"method.checkpoint={path}") as run:
-        before = run.learner.state()
         run.fit()
         after = run.learner.state()
     assert run.history == [] and run.meter.counts["train"]["images"] == 0
-    assert all(torch.equal(before[name], after[name]) for name in before)
     stored = torch.load(path, weights_only=True)
     assert torch.equal(after["prompter.tokens.vectors"], stored["tl_vectors"])
     assert torch.equal(after["prompter.network.blocks.1.downsample.bias"], stored["model.blocks.1.downsample.bias"])
+    assert torch.equal(after["prompter.network.input_net.1.running_mean"], stored["model.input_net.1.running_mean"])
+
+
+def test_what_was_saved_of_released_weights_does_without_their_file(tmp_path: Path) -> None:
+    path = released(tmp_path)
+    words = (*SMALL, f"method.checkpoint={path}")
+    with asking(*words) as run:
+        run.fit()
+        state, expected = run.learner.state(), run.predict()
+    path.unlink()
+    with asking(*words) as fresh:
+        fresh.learner.load_state(state)
+        assert torch.equal(fresh.predict(), expected)
 
 
 def test_a_released_file_has_the_names_of_the_release(tmp_path: Path) -> None:
@@ -161,15 +172,15 @@ def test_a_released_file_has_the_names_of_the_release(tmp_path: Path) -> None:
 )
 def test_a_released_file_that_does_not_fit_is_refused_by_name(tmp_path: Path, changes: dict[str, Tensor | None], message: str) -> None:
     path = released(tmp_path, changes)
-    with pytest.raises(CheckpointError, match=message), opened(small(checkpoint=str(path))):
-        pass
+    with asking(*SMALL, f"method.checkpoint={path}") as run, pytest.raises(CheckpointError, match=message):
+        run.fit()
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.pt").write_bytes(b"no")
     for name, message in (("broken.pt", "not a readable weight file"), ("missing.pt", "no such file")):
-        with pytest.raises(CheckpointError, match=message), opened(small(checkpoint=str(tmp_path / name))):
-            pass
+        with asking(*SMALL, f"method.checkpoint={tmp_path / name}") as run, pytest.raises(CheckpointError, match=message):
+            run.fit()
 
 
 @pytest.mark.parametrize(
