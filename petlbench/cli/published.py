@@ -36,6 +36,8 @@ def published(words: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     A word selects by part of a name (suite, dataset and shots: by the whole of it); method= also takes the name that a method has here. Without
     words the printed tables are listed. Kind says how a number was seen; what is not primary is a copy of the number.
     """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
     found = printed.select(printed.published(), _pairs(words, _FILTERS))
     if not found:
         raise TableError(f"no published number with {' '.join(words)} (petlbench published lists the tables)")
@@ -46,7 +48,10 @@ def published(words: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
         writer.writeheader()
         writer.writerows(number.model_dump() for number in found)
     else:
-        _show([_as_row(number) for number in found] if words else _tables(found))
+        rows, shared = _without_shared([_as_row(number) for number in found]) if words else (_tables(found), {})
+        if shared:
+            click.echo("all: " + " · ".join(f"{key} {text}" for key, text in shared.items()))
+        _show(rows)
 
 
 @click.command()
@@ -123,6 +128,8 @@ def _pairs(words: Sequence[str], known: Sequence[str]) -> dict[str, str]:
         key, equals, text = word.partition("=")
         if not equals or key not in known:
             raise ConfigError(f"'{word}' is not of the form key=text with one of {', '.join(known)}.{did_you_mean(key, known)}")
+        if not text or key in pairs:
+            raise ConfigError(f"'{word}': " + (f"{key} stands twice; give it once" if text else f"a text is expected behind {key}="))
         pairs[key] = text
     return pairs
 
@@ -143,9 +150,15 @@ def _as_row(number: printed.PublishedNumber) -> dict[str, str]:
     }
 
 
+def _without_shared(rows: Sequence[dict[str, str]]) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """Rows without the columns that say the same in all of several rows, and what those say."""
+    shared = {key: text for key, text in rows[0].items() if len(rows) > 1 and key != "value" and all(row[key] == text for row in rows)}
+    return [{key: text for key, text in row.items() if key not in shared} for row in rows], {k: text for k, text in shared.items() if text}
+
+
 def _as_json(number: printed.PublishedNumber) -> dict[str, Any]:
-    std = None if number.std is None else float(number.std)
-    return {**number.model_dump(), "value": float(number.value), "std": std, "ours": printed.name_of(number).ours}
+    std, name = None if number.std is None else float(number.std), printed.name_of(number)
+    return {**number.model_dump(), "value": float(number.value), "std": std, "ours": name.ours, "note": name.note}
 
 
 def _tables(numbers: Sequence[printed.PublishedNumber]) -> list[dict[str, str]]:

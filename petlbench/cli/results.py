@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -20,9 +21,16 @@ _WATCH = "While a bench runs: write leaderboard.html again when records change, 
 OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder.")
 
 
+def _number(ctx: click.Context, parameter: click.Parameter, seconds: float | None) -> float | None:
+    """No range keeps out what is not a number."""
+    if seconds is not None and math.isnan(seconds):
+        raise click.BadParameter("nan is no number of seconds")
+    return seconds
+
+
 @click.command()
 @OUT
-@click.option("--watch", type=click.FloatRange(min=1), is_flag=False, flag_value=10.0, metavar="[SECONDS]", help=_WATCH)
+@click.option("--watch", type=click.FloatRange(1, 3600), callback=_number, is_flag=False, flag_value=10.0, metavar="[SECONDS]", help=_WATCH)
 def leaderboard(out: Path, watch: float | None) -> None:
     """Write leaderboard.csv, .md and .html and the plots from all records, and show the table."""
     if watch is not None:

@@ -86,9 +86,7 @@ def published() -> tuple[PublishedNumber, ...]:
     for file in sorted(_folder().iterdir(), key=lambda file: file.name):
         if file.name.endswith(".csv") and file.name != METHODS_FILE:
             numbers += read_numbers(file)
-    for key, count in Counter(number.key for number in numbers).items():
-        if count > 1:
-            raise TableError(f"results/published: {count} numbers for {' / '.join(key)}; a number stands once")
+    _check_unique(numbers, "results/published")
     for number in numbers:
         name_of(number)
     return tuple(numbers)
@@ -133,6 +131,7 @@ def read_numbers(file: Path | Traversable) -> list[PublishedNumber]:
         number = _validated(PublishedNumber, {**values, "std": values["std"] or None}, f"{file.name}:{line}")
         _check_names(number, f"{file.name}:{line}")
         numbers.append(number)
+    _check_unique(numbers, file.name)
     return numbers
 
 
@@ -146,6 +145,12 @@ def _matches(number: PublishedNumber, key: str, text: str) -> bool:
     if key in ("suite", "dataset", "shots"):
         return printed == text
     return text in printed or (key == "method" and text == name_of(number).ours)
+
+
+def _check_unique(numbers: Sequence[PublishedNumber], where: str) -> None:
+    for key, count in Counter(number.key for number in numbers).items():
+        if count > 1:
+            raise TableError(f"{where}: {count} numbers for {' / '.join(filter(None, key))}; a number stands once")
 
 
 def _check_names(number: PublishedNumber, where: str) -> None:

@@ -11,7 +11,7 @@ from petlbench.errors import TableError
 from petlbench.published.averages import column_groups
 from petlbench.published.numbers import ACCURACY, COLUMNS, PublishedNumber, read_csv, read_numbers
 
-_NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?:\s*(?:±|\+-|\\pm)\s*\d+(?:\.\d+)?)?")  # a standard deviation may follow
+_NUMBER = re.compile(r"(-?\d{1,12}(?:\.\d+)?)(?:\s*(?:±|\+-|\\pm)\s*\d+(?:\.\d+)?)?")  # a standard deviation may follow
 _EMPTY = ("", "-", "–", "—", "nan", "n/a")
 _NAMES = ("backbone", "shots", "suite")  # columns of a wide table that tell its rows apart
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -34,12 +34,21 @@ def keep_page(results: Path, suites: Mapping[str, Sequence[str]], seconds: float
     seen: dict[Path, int] | None = None
     with suppress(KeyboardInterrupt):
         while True:
-            found = {path: path.stat().st_mtime_ns for path in store.paths()}
+            found = _times(store.paths())
             if found != seen:
                 path = write_page(results, list(store.read()), suites, seconds)
                 tell(f"{path} (records: {len(found)}); looks again every {seconds:g} s, Ctrl-C ends")
                 seen = found
             time.sleep(seconds)
+
+
+def _times(paths: Iterable[Path]) -> dict[Path, int]:
+    """When each file was written last; one that was deleted meanwhile is left out."""
+    times = {}
+    for path in paths:
+        with suppress(FileNotFoundError):
+            times[path] = path.stat().st_mtime_ns
+    return times
 
 
 def page_html(data: Mapping[str, Any], refresh_seconds: float | None = None) -> str:

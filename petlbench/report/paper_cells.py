@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -82,13 +83,18 @@ class FilledTable:
 
 
 def fill(table: PaperTable, records: Iterable[Record], numbers: Sequence[PublishedNumber], choice: Choice) -> dict[str, FilledTable]:
-    """Every panel of a table. TableError where our runs cannot share a column, or where none is of the protocol that was chosen."""
+    """Every panel of a table. TableError where our runs cannot share a column, or where none is what was chosen."""
     runs = all_runs(records)
     found = {name: runs_of(table, panel, runs, choice) for name, panel in table.panels.items()}
-    if (choice.protocol or choice.backbone) and not any(ours.accuracies for ours in found.values()):
+    if (choice.protocol or choice.backbone or choice.seeds) and not any(ours.accuracies for ours in found.values()):
         tasks = {f"{panel.suite}/{dataset}" for panel in table.panels.values() for dataset in panel.datasets}
-        there = sorted({f"{run['backbone']} under {run['protocol']}" for run in runs if run["task"] in tasks})
-        asked = " and ".join(f"{key} {value}" for key, value in (("backbone", choice.backbone), ("protocol", choice.protocol)) if value)
+        seeds: dict[str, set[int]] = defaultdict(set)
+        for run in runs:
+            if run["task"] in tasks:
+                seeds[f"{run['backbone']} under {run['protocol']}"].add(run["seed"])
+        there = [f"{what} (seeds {','.join(map(str, sorted(of)))})" for what, of in sorted(seeds.items())]
+        words = {"backbone": choice.backbone, "protocol": choice.protocol, "seeds": ",".join(map(str, choice.seeds))}
+        asked = " and ".join(f"{key} {value}" for key, value in words.items() if value)
         raise TableError(f"{table.title}: no run of {asked}; there are {', '.join(there) or 'none at all'}")
     return {name: _Filling(table, panel, found[name], numbers, choice).table() for name, panel in table.panels.items()}
 
@@ -187,6 +193,8 @@ class _Filling:
             else f"No run of ours on {ours.backbone}",
             f"Published: {self.paper.paper} on {self.printed_backbone}" if self.printed else "No published number of these rows is known",
         ]
+        if notes := self._notes():
+            parts.append(f"Of the published rows: {'; '.join(notes)}")
         if letters:
             parts.append("; ".join(f"{KINDS[kind]}: {kind}" for kind in letters))
         if reasons := self._reasons() if ours.accuracies else []:
@@ -198,6 +206,11 @@ class _Filling:
         else:
             parts.append("An average is withheld where a cell is missing")
         return ". ".join(parts) + "."
+
+    def _notes(self) -> list[str]:
+        """What methods.csv says of rows that stand beside runs of ours."""
+        names = [method_name(self.paper.paper, self.panel.suite, row.method) for row in self.panel.rows]
+        return [f"{name.method}: {name.note}" for name in names if name.note and name.ours in self.ours.methods]
 
     def _reasons(self) -> list[str]:
         reasons = sorted({reason for reasons in self.ours.off_protocol.values() for reason in reasons})

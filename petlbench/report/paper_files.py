@@ -88,7 +88,8 @@ def as_latex(table: FilledTable, label: str) -> str:
             body.append("\\addlinespace" if row.is_in_paper == table.rows[i - 1].is_in_paper else "\\midrule")
         for j, (what, cells) in enumerate(_lines(row, table, is_stacked=len(table.columns) > _WIDE)):
             names = [name if j == 0 else "" for name in _names(row, table)]
-            body.append(" & ".join(map(as_latex_text, [*names, what, *cells])) + " \\\\")
+            line = " & ".join(map(as_latex_text, [*names, what, *cells])) + " \\\\"
+            body.append("{}" + line if line.startswith("[") else line)  # a rule would take the bracket for its own argument
     return "\n".join(
         [
             _PACKAGES,
@@ -124,8 +125,8 @@ def _latex_character(character: str) -> str:
 
 
 def _as_markdown(text: str) -> str:
-    """Text that Markdown neither marks up nor takes for HTML or for another column."""
-    return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", " ".join(text.split()))
+    """Text that Markdown neither marks up nor takes for HTML, for a formula or for another column."""
+    return re.sub(r"([\\|*_`<>\[\]$])", r"\\\1", " ".join(text.split()))
 
 
 def _stubs(table: FilledTable) -> list[str]:
@@ -187,7 +188,7 @@ def _published(cell: Cell) -> str:
 
 
 def _signed(difference: float | None, decimals: int) -> str:
-    return MISSING if difference is None else f"{difference:+.{decimals}f}".replace("-", "−")
+    return MISSING if difference is None else f"{round(difference, decimals) + 0.0:+.{decimals}f}".replace("-", "−")  # no "−0.0"
 
 
 def _values(cell: Cell) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Panel(_Shape):
     averages: tuple[str, ...]
     tables: tuple[str, ...]  # of the published numbers; the first that has a cell counts
     shots: Annotated[tuple[str, ...], Field(min_length=1)]
-    rows: tuple[Row, ...]
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
 
     @property
     def datasets(self) -> dict[str, str]:

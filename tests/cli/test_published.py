@@ -47,6 +47,20 @@ def test_published_without_words_lists_the_tables() -> None:
 def test_published_says_what_it_takes() -> None:
     assert "'pape=noah' is not of the form key=text" in refusal("published", "pape=noah")
     assert "no published number with paper=nobody" in refusal("published", "paper=nobody")
+    assert "'paper=': a text is expected behind paper=" in refusal("published", "paper=")
+    assert "'paper=vpt': paper stands twice" in refusal("published", "paper=spt", "paper=vpt")
+    assert "--json and --csv exclude each other" in call("published", "--json", "--csv").output
+
+
+def test_published_says_once_what_all_its_rows_share() -> None:
+    first, heading = call("published", "paper=noah", "suite=vtab", "dataset=svhn").stdout.splitlines()[:2]
+    assert first.startswith("all: paper, table NOAH, Table 1 · suite vtab · ")
+    assert heading.split() == ["method", "here", "value"]
+
+
+def test_published_json_says_how_a_method_differs_from_ours() -> None:
+    (found,) = json.loads(call("published", "paper=convpass", "method=AdaptFormer", "dataset=svhn", "--json").stdout)
+    assert found["note"].startswith("bottleneck 8")
 
 
 def test_audit_names_the_definition_and_fails_where_an_average_follows_from_none(tmp_path: Path) -> None:
@@ -55,6 +69,12 @@ def test_audit_names_the_definition_and_fails_where_an_average_follows_from_none
     assert "mean of 2" in call("audit", str(table)).stdout
     table.write_text("method,svhn,dtd,mean\nA,60.0,70.0,66.0\n")
     assert call("audit", str(table)).exit_code == 1
+
+
+def test_a_number_that_stands_twice_is_not_audited(tmp_path: Path) -> None:
+    text = call("published", "paper=noah", "--csv").stdout
+    (tmp_path / "twice.csv").write_text(text + text.splitlines()[-1] + "\n", encoding="utf-8")
+    assert "twice.csv: 2 numbers for NOAH / Table 1" in refusal("audit", str(tmp_path / "twice.csv"))
 
 
 def test_audit_of_all_published_tables_ends_well() -> None:

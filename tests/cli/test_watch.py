@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from petlbench.records.store import RecordStore
+from petlbench.report.page import keep_page
 from tests.conftest import Call
-from tests.record_factory import make_record
+from tests.record_factory import SUITES, make_record
 
 
 @pytest.fixture
@@ -55,6 +56,24 @@ def test_the_page_is_written_again_when_a_record_is_added_and_only_then(
     assert written[1] != written[2] == written[3]
     assert all('"refresh":3' in text for text in written)
     assert out.count("looks again every 3 s") == 3
+
+
+def test_a_record_that_vanishes_while_it_is_looked_at_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RecordStore(tmp_path)
+    store.write(make_record())
+    monkeypatch.setattr(RecordStore, "paths", lambda _: [tmp_path / "gone.json", *sorted(tmp_path.glob("records/*/*/*.json"))])
+    monkeypatch.setattr(RecordStore, "read", lambda _: iter([make_record()]))
+    sleeping(monkeypatch)
+    told: list[str] = []
+    keep_page(tmp_path, SUITES, 5, told.append)
+    assert "(records: 1)" in told[0]
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0"])
+def test_an_interval_that_is_none_is_refused(call: Call, seconds: str) -> None:
+    code, _, error = call("leaderboard", "--watch", seconds)
+    assert code == 2
+    assert "--watch" in error
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -29,7 +29,8 @@ def width_of(cells: list[str]) -> int:
 
 
 def hostile() -> str:
-    return as_latex(filled("vpt", "fgvc", [*grid("fgvc", "vpt"), run(HOSTILE, "fgvc/nabirds")]), "tab:vpt")
+    others = [run(name, "fgvc/nabirds") for name in (HOSTILE, "[bracket]", "[1cm]")]
+    return as_latex(filled("vpt", "fgvc", [*grid("fgvc", "vpt"), *others]), "tab:vpt")
 
 
 def test_markdown_shows_ours_the_published_number_and_the_difference() -> None:
@@ -76,6 +77,15 @@ def test_escaped_text_holds_no_command_of_its_own(text: str) -> None:
     words = "textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar"
     escaped = re.sub(rf"\\({words})\{{\}}|\$(\\pm|-|\^\{{\\dagger\}})\$", "", as_latex_text(text))
     assert not re.search(r"(?<!\\)[&%$#_{}~^]|\\[^&%$#_{}]|[\n\r]", escaped)
+
+
+def test_a_name_in_brackets_is_no_argument_of_the_rule_above_it() -> None:
+    assert not re.search(r"\\(midrule|addlinespace)\s*\[", hostile())
+    assert "{}[bracket]" in hostile()
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    assert "−0.0" not in as_markdown(filled("vpt", "fgvc", grid("fgvc", "vpt", 88.49, seeds=(0,))))
 
 
 def test_a_hostile_name_reads_nothing_into_a_document() -> None:

@@ -194,6 +194,16 @@ def test_what_is_not_there_is_named_when_it_is_asked_for() -> None:
         fill(load_table("vpt"), grid("fgvc", "vpt"), published(), Choice(backbone="resnet"))
 
 
+def test_seeds_that_nobody_ran_are_named_with_those_that_were() -> None:
+    with pytest.raises(TableError, match=r"no run of seeds 7,8; there are .* \(seeds 0,1,2\)"):
+        fill(load_table("vpt"), grid("fgvc", "vpt"), published(), Choice(seeds=(7, 8)))
+
+
+def test_the_caption_says_what_differs_in_a_published_row_beside_ours() -> None:
+    assert "Of the published rows: SPT-LoRA: budget chosen per task." in filled("spt", "fgvc", grid("fgvc", "spt")).caption
+    assert "budget" not in filled("spt", "fgvc", grid("fgvc", "full")).caption
+
+
 def test_two_weights_of_one_backbone_do_not_share_a_table() -> None:
     other = [r.model_copy(update={"run_id": f"{i:016x}"}) for i, r in enumerate(grid("fgvc", "linear", weights="bad0cafe" * 8))]
     with pytest.raises(TableError, match="other weights of one backbone"):
