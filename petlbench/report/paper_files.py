@@ -30,6 +30,7 @@ _LATEX = {
     "–": "--",
     "†": "$^{\\dagger}$",
 }
+_NOT_IN_T1 = "ĦħĸĿŀŉŦŧſ"  # letters of Latin Extended-A that LaTeX does not define
 _PACKAGES = "% \\usepackage[T1]{fontenc}, \\usepackage{booktabs}, \\usepackage{graphicx}"
 
 
@@ -120,7 +121,7 @@ def as_latex_text(text: str) -> str:
 def _latex_character(character: str) -> str:
     if unicodedata.category(character).startswith(("C", "Z")):
         return " "
-    is_in_t1 = character.isascii() or (character.isalpha() and ord(character) < 0x180)
+    is_in_t1 = character.isascii() or (character.isalpha() and ord(character) < 0x180 and character not in _NOT_IN_T1)
     return character if is_in_t1 else f"[U+{ord(character):04X}]"
 
 

@@ -91,6 +91,7 @@ def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
 def test_a_hostile_name_reads_nothing_into_a_document() -> None:
     assert "\\input" not in hostile()
     assert "[U+4E2D]" in hostile()
+    assert as_latex_text("Łódź ħ") == "Łódź [U+0127]"
 
 
 def test_csv_has_full_floats_and_empty_cells() -> None:
