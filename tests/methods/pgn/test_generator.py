@@ -110,3 +110,11 @@ def test_images_of_the_resolution_are_not_touched() -> None:
 
 def test_the_other_network_gives_as_many_outputs() -> None:
     assert resnet18_of(24)(IMAGES).shape == (5, 24)
+
+
+def test_images_reach_the_network_in_one_memory_layout() -> None:
+    """Torch 2.13's convolutions of four channels corrupt the heap in channels-last."""
+    whole, layouts = generator(), list[bool]()
+    whole.network.register_forward_pre_hook(lambda _, inputs: layouts.append(inputs[0].is_contiguous()))
+    whole(IMAGES.contiguous(memory_format=torch.channels_last))
+    assert layouts == [True]
