@@ -51,7 +51,8 @@ def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec | Non
     splits, how = dict(found.splits), found.split
     names = _class_names(found, dataset, entry)
     scored = None if entry.scored is None else _facts.subset(entry.scored)
-    _check(_name(dataset, entry), found.root, splits, names, entry, scored)
+    _check(_name(dataset, entry), found.root, splits, names, scored)
+    _compare(_name(dataset, entry), found.root, splits, names, dataset, entry)
     val_in_train = None
     if "val" not in splits:
         val_in_train, how = ninety_ten(splits["train"]), GENERATED
@@ -126,10 +127,8 @@ def _class_names(found: Found, dataset: Dataset, entry: SuiteEntry) -> tuple[str
     return tuple(f"class {label}" for label in range(dataset.class_count(entry)))
 
 
-def _check(
-    task: str, root: Path, splits: dict[str, Listing], names: tuple[str, ...], entry: SuiteEntry, scored: tuple[int, ...] | None
-) -> None:
-    """DataError for an empty split and a label that is no class; a warning for other sizes than registered and for classes without images."""
+def _check(task: str, root: Path, splits: dict[str, Listing], names: tuple[str, ...], scored: tuple[int, ...] | None) -> None:
+    """DataError for an empty split and a label that is no class."""
     for split, listing in splits.items():
         if len(listing) == 0:
             raise DataError(f"{task}: the {split} split in {root} is empty")
@@ -140,11 +139,17 @@ def _check(
             raise DataError(
                 f"{task}: {listing.place(first)} has label {listing.labels[first]}, which is none of its {len(allowed)} classes"
             )
+
+
+def _compare(task: str, root: Path, splits: dict[str, Listing], names: tuple[str, ...], dataset: Dataset, entry: SuiteEntry) -> None:
+    """A warning for other sizes than registered and for classes without training images."""
     counts = {split: len(listing) for split, listing in splits.items()}
     counts["trainval"] = counts["train"] + counts.get("val", 0)
     other = [
         f"{count:,} {split} images of {size:,}" for split, count in counts.items() if (size := getattr(entry, split)) not in (None, count)
     ]
+    if entry.scored is None and len(names) != dataset.class_count(entry):
+        other.append(f"{len(names):,} classes of {dataset.class_count(entry):,}")
     if other:
         _say_once(f"{task} in {root} has {', '.join(other)}; petlbench data verify {task} says more")
     untrained = sorted(set(range(len(names))) - set(splits["train"].labels.tolist()))

@@ -10,6 +10,7 @@ import pytest
 
 from petlbench.data.task import TASKS
 from petlbench.data.verify import Verification, verify
+from petlbench.datasets import _facts
 from petlbench.errors import ConfigError
 from tests.datasets import miniature, originals
 
@@ -79,6 +80,12 @@ def test_one_file_in_two_splits_is_an_error(root: Path) -> None:
     assert any(text.startswith("1 images are in two splits") for text in findings(found, "error"))
 
 
+def test_what_the_report_says_is_not_warned_of_as_well(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    miniature.coop(root / "dtd", "images", "split_zhou_DescribableTextures.json")
+    verify("craft15/dtd", root)
+    assert caplog.messages == []
+
+
 def test_counts_that_are_too_low_or_too_high_are_told_apart(root: Path) -> None:
     originals.cifar10(root)
     found = verify("pgn12/cifar10", root)
@@ -109,6 +116,15 @@ def test_jpeg_copies_of_images_published_without_loss_are_warned_of(root: Path) 
 def test_a_list_of_class_names_of_the_wrong_length_is_an_error(root: Path) -> None:
     miniature.coop(root / "dtd", "images", "split_zhou_DescribableTextures.json")
     assert "47 classes expected, 3 class names found" in findings(verify("blackvip16/dtd", root), "error")
+
+
+def test_a_set_that_is_scored_among_some_labels_has_the_names_of_all(root: Path) -> None:
+    ids, own = _facts.wordnet_ids(), _facts.subset("imagenet_a")
+    for part, first in (("train", 0), ("val", 50)):
+        miniature.image_folders(root / "imagenet/images" / part, ids[:2], first=first)
+    miniature.image_folders(root / "imagenet-adversarial/imagenet-a", [ids[own[0]]], first=90)
+    problems = findings(verify("craft15/imagenet_a", root), "error")
+    assert not any("class names" in text for text in problems) and any(text.startswith("199 of 200 classes") for text in problems)
 
 
 def test_a_label_outside_the_range_is_an_error(root: Path) -> None:

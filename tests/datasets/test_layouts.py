@@ -225,6 +225,13 @@ def test_a_smaller_copy_is_warned_of_once_and_runs(tmp_path: Path, caplog: pytes
     )
 
 
+def test_a_split_file_of_fewer_classes_is_warned_of_and_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    coop(tmp_path / "food-101", "images", "split_zhou_Food101.json")
+    with caplog.at_level(logging.WARNING):
+        assert len(find_task("craft15/food101", tmp_path).class_names) == 3
+    assert "3 classes of 101; petlbench data verify craft15/food101 says more" in caplog.text
+
+
 def test_the_revision_changes_with_an_image_and_not_with_the_place(tmp_path: Path) -> None:
     task = vtab_task(tmp_path / "here", "dtd")
     vtab_task(tmp_path / "there", "dtd")
