@@ -6,19 +6,19 @@ The operations are those of torchvision's transforms on Pillow images, with thei
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from petlbench.errors import did_you_mean
 
+_MOST = 1000  # of any parameter; numbers far beyond what makes sense would overflow
 Interpolation = Literal["bicubic", "bilinear", "nearest", "bilinear_aliased"]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A step on training images. Field values are checked by kind: shares lie in [0, 1], the rest are numbers >= 0."""
+    """A step on training images. Field values are checked by kind: shares lie in [0, 1], the rest in [0, 1000]."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -26,8 +26,8 @@ class Operation:
             if field.name == "interpolation":
                 if value not in get_args(Interpolation):
                     raise ValueError(f"interpolation must be one of {', '.join(get_args(Interpolation))}, got {value}")
-            elif isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"{field.name} must be a number >= 0, got {value!r}")
+            elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST:
+                raise ValueError(f"{field.name} must be a number from 0 to {_MOST:,}, got {value!r}")
             elif field.name in ("p", "low", "high") and value > 1:
                 raise ValueError(f"{field.name} must lie in [0, 1], got {value}")
 
@@ -118,10 +118,10 @@ def parse(text: str) -> tuple[Operation, ...]:
     if text == "none":
         return ()
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
-        raise ValueError(f"augment must be none or operations such as random_resized_crop(0.5) + flip, got {text!r}") from None
-    operations = tuple(_operation(term) for term in _terms(tree))
+        terms = list(_terms(ast.parse(text.strip(), mode="eval").body))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ValueError(f"augment must be none or operations such as random_resized_crop(0.5) + flip, got {text[:200]!r}") from None
+    operations = tuple(_operation(term) for term in terms)
     if any(isinstance(operation, WINDOWS) for operation in operations[1:]):
         raise ValueError(f"augment takes one of {', '.join(_NAMES[kind] for kind in WINDOWS)}, as its first operation, got {text!r}")
     return operations
@@ -134,7 +134,9 @@ def written(operations: tuple[Operation, ...]) -> str:
 
 def _written(operation: Operation) -> str:
     values = {field.name: getattr(operation, field.name) for field in fields(operation)}
-    changed = [f"{field.name}={values[field.name]}" for field in fields(operation) if values[field.name] != field.default]
+    changed = [
+        f"{field.name}={values[field.name]}".removesuffix(".0") for field in fields(operation) if values[field.name] != field.default
+    ]
     return _NAMES[type(operation)] + (f"({', '.join(changed)})" if changed else "")
 
 

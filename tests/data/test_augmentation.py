@@ -52,6 +52,11 @@ def test_what_equals_a_default_is_not_written() -> None:
     )
 
 
+@given(st.integers(0, 255), st.integers(0, 1))
+def test_a_number_has_one_spelling(threshold: int, p: int) -> None:
+    assert written(parse(f"solarize({threshold}.0, {p}.00)")) == written(parse(f"solarize({threshold}, {p})"))
+
+
 @pytest.mark.parametrize("augment", ["crop+flip", " crop  + flip(p=0.5)", "crop() + flip(0.5)"])
 def test_texts_of_one_meaning_give_one_protocol(augment: str) -> None:
     words = ["method=lora", "task=mini/digits"]
@@ -66,7 +71,10 @@ def test_texts_of_one_meaning_give_one_protocol(augment: str) -> None:
         ("flip + crop", r"protocol\.augment takes one of crop, random_resized_crop, as its first operation, got 'flip \+ crop'"),
         ("flip(", r"protocol\.augment must be none or operations such as .*, got 'flip\('"),
         ("flip(2)", r"protocol\.augment flip\(2\): p must lie in \[0, 1\], got 2"),
-        ("flip(True)", r"protocol\.augment flip\(True\): p must be a number >= 0, got True"),
+        ("flip(True)", r"protocol\.augment flip\(True\): p must be a number from 0 to 1,000, got True"),
+        ("jitter(1e999)", r"brightness must be a number from 0 to 1,000, got inf"),
+        pytest.param(f"jitter({10**400})", r"brightness must be a number from 0 to 1,000, got 1000", id="huge"),
+        pytest.param("+".join(["flip"] * 20_000), r"protocol\.augment must be none or operations such as .*, got 'flip\+f", id="long"),
         ("flip(q=1)", r"protocol\.augment flip\(q=1\): flip takes p"),
         ("crop(3)", r"protocol\.augment crop\(3\): crop takes no parameters"),
         ("flip(exit())", r"protocol\.augment flip\(exit\(\)\): exit\(\) is neither a number nor a word"),
