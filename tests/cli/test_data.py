@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import io
 import json
 import os
 import shutil
-import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,43 +13,11 @@ import pytest
 from PIL import Image
 
 from petlbench.cli import data as commands
-from petlbench.data import download
 from petlbench.data.fetch import Fetch
 from petlbench.data.store import entries
-from petlbench.data.task import TASKS, DiskTask
 from tests.conftest import Call
-from tests.data.serving import Server, serving
-from tests.datasets import miniature, originals
-
-
-@pytest.fixture
-def root(tmp_path: Path, cache: Path) -> Path:
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def cifar(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetch]:
-    """CIFAR-10 of sixty images, which the test's server sends."""
-    originals.cifar10(tmp_path / "source")
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        archive.add(tmp_path / "source/cifar-10-batches-py", "cifar-10-batches-py")
-    shutil.rmtree(tmp_path / "source")
-    server.content = buffer.getvalue()
-    checksum = f"md5:{hashlib.md5(server.content).hexdigest()}"
-    item = Fetch(f"{server.url}.gz", "cifar-10-batches-py", checksum, take="cifar-10-batches-py")
-    task = TASKS.get("pgn12/cifar10")
-    assert isinstance(task, DiskTask)
-    monkeypatch.setitem(TASKS._targets, "pgn12/cifar10", dataclasses.replace(task, downloads=(item,)))
-    yield item
+from tests.data.serving import Server
+from tests.datasets import miniature
 
 
 def test_prepare_downloads_splits_and_decodes_and_a_second_time_does_nothing(call: Call, root: Path, server: Server, cifar: Fetch) -> None:
