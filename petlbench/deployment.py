@@ -44,6 +44,8 @@ def export_artifact(saved: Checkpoint, folder: Path) -> Description:
 
     CheckpointError when there is no such form.
     """
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"a folder is to be written, and {folder} is a file; name another")
     config = resolve([*as_words(saved.config), "precision=fp32"])
     with reopened(saved, config, CPU) as (learner, backbone):
         assert isinstance(learner, QueryLearner) and isinstance(backbone, Backbone), "models behind HTTP give no gradients"

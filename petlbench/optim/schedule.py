@@ -22,6 +22,8 @@ def factor(position: float, warmup: float, total: float, shape: str = "cosine") 
     if shape == "constant":
         return 1.0
     begin = 0.0 if shape == "timm_cosine" else warmup
+    if position == begin:  # a warm-up may take all epochs, and nothing is left to divide by
+        return 1.0
     length = total if shape == "dassl_cosine" else total - begin
     return 0.5 * (1.0 + math.cos(math.pi * (position - begin) / length))
 

@@ -112,6 +112,7 @@ def test_pgns_rate_may_end_higher_than_at_a_hundredth() -> None:
 def test_pgns_rates_without_a_warm_up_begin_at_the_highest_and_may_be_a_warm_up_only() -> None:
     assert pgns_rates(4, 0)[0] == 0.4
     assert pgns_rates(3, 4) == pytest.approx([0.1, 0.1, 0.2])
+    assert pgns_rates(1, 1) == [0.4]
 
 
 def test_a_warm_up_that_no_epoch_of_a_cosine_follows_is_refused() -> None:
