@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,10 +69,16 @@ def class_folders(folder: Path, label_of: Callable[[str], int | None]) -> Files:
     names: list[str] = []
     labels: list[int] = []
     for label, name in sorted(labelled):
-        found = sorted(file.name for file in os.scandir(folder / name) if Path(file.name).suffix.lower() in SUFFIXES)
+        found = _images_in(folder / name, (folder / name).stat().st_mtime_ns)
         names += [f"{name}/{file}" for file in found]
         labels += [label] * len(found)
     return Files(folder, names, np.asarray(labels, dtype=np.int64))
+
+
+@lru_cache(maxsize=4096)  # ImageNet has 2,000 such folders of 1.3 million files, which several tasks share
+def _images_in(folder: Path, modified_ns: int) -> tuple[str, ...]:
+    """The names of a folder's images, sorted. ``modified_ns`` changes whenever a file is added to or removed from it."""
+    return tuple(sorted(file.name for file in os.scandir(folder) if f".{file.name.rpartition('.')[2].lower()}" in SUFFIXES))
 
 
 def class_names_below(folder: Path, expected: int, leaving_out: Sequence[str] = ()) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from petlbench.data import listing as module
 from petlbench.data.listing import Listing
 from petlbench.data.load import find_task, load_task
 from petlbench.data.presence import presence
@@ -239,6 +241,24 @@ def test_the_revision_changes_with_an_image_and_not_with_the_place(tmp_path: Pat
     with (task / "images/test/000002.jpg").open("ab") as file:
         file.write(b"\0")
     assert before == elsewhere != find_task("vtab/dtd", tmp_path / "here").revision
+
+
+def test_many_files_are_told_apart_by_their_names_and_none_is_asked_for_its_size(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MANY", 2)
+    monkeypatch.setattr(module.Files, "_size", lambda *_: pytest.fail("a size was asked for"))
+    before = find_task("craft15/imagenet", imagenet).revision
+    file = imagenet / "imagenet/images/train" / WNIDS[0] / "img_004.JPEG"
+    file.rename(file.with_name("img_005.JPEG"))
+    assert find_task("craft15/imagenet", imagenet).revision != before
+
+
+def test_class_folders_are_listed_once_for_all_tasks_that_share_them(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Path] = []
+    scan = os.scandir
+    monkeypatch.setattr("petlbench.datasets.layouts._lists.os.scandir", lambda folder: listed.append(folder) or scan(folder))  # type: ignore[func-returns-value]
+    for task in ("craft15/imagenet", "blackvip16/imagenet"):
+        find_task(task, imagenet)
+    assert len(listed) == len(set(listed)) == 6
 
 
 def appended(name: str, line: str) -> Callable[[Path], None]:
