@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,26 +45,29 @@ def compare_methods(methods: tuple[str, ...], suite: str | None, out: Path, as_j
             raise ConfigError(f"no method '{method}' in {out}.{did_you_mean(method, known)} There are: {', '.join(known)}")
     documents = []
     for part in parts:
-        behind, trade = runs_behind(part, runs), tradeoffs(part, runs)
-        of_these = behind[row_names(behind).isin(methods)] if methods else behind
-        comparison = compare(of_these, ranked_columns(part))
-        frame = with_tradeoffs(comparison, trade)
+        behind = runs_behind(part, runs)
+        of_these = part[row_names(part).isin(methods or known)]
+        if of_these.empty:
+            continue
+        comparison = compare(behind[row_names(behind).isin(methods or known)], ranked_columns(part))
+        frame = with_tradeoffs(comparison, tradeoffs(of_these, runs))
         of_suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
         if as_json:
             documents.append({"suite": of_suite, "backbone": backbone, "protocol": protocol, **_as_json(comparison, frame)})
-        elif len(of_these):
+        else:
             table_console().print(terminal_report(f"{of_suite} on {backbone}, protocol {protocol}", comparison, frame, bool(methods)))
     if as_json:
-        click.echo(json.dumps(documents))
+        click.echo(json.dumps(documents, allow_nan=False))
 
 
 def _as_json(comparison: Comparison, methods: pd.DataFrame) -> dict[str, Any]:
-    """Full floats; null where there is no value."""
+    """Full floats; null where there is no value, or an infinite one."""
     seeds = comparison.seeds.rename_axis("method").reset_index()
     frames = {"methods": methods, "pairs": comparison.pairs, "seeds": seeds}
+    friedman = {} if comparison.friedman is None else dataclasses.asdict(comparison.friedman)
     return {
         **{name: json.loads(frame.to_json(orient="records", double_precision=15)) for name, frame in frames.items()},
-        "friedman": comparison.friedman and dataclasses.asdict(comparison.friedman),
+        "friedman": {name: None if value == math.inf else value for name, value in friedman.items()} or None,
         "left_out": comparison.left_out,
         "warnings": comparison.warnings,
     }

@@ -7,14 +7,14 @@ M methods, T tasks, S seeds, R bootstrap draws. Accuracies and differences are p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import chi2, f, friedmanchisquare, rankdata, studentized_range, wilcoxon
+from scipy.stats import chi2, f, friedmanchisquare, rankdata, studentized_range
 
 ALPHA = 0.05
 DRAWS = 2000  # of the bootstrap
@@ -37,6 +37,7 @@ class Friedman:
     iman_davenport_p: float
     critical_difference: float  # of mean ranks, Nemenyi at ALPHA
     groups: tuple[tuple[str, ...], ...]  # of methods, best first, that Nemenyi's test does not tell apart; the largest ones only
+    warnings: tuple[str, ...]  # what there are too few tasks or methods for
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Comparison:
     seeds: pd.DataFrame  # mean over the tasks, one row per method, one column per seed; NaN where the seed lacks a task
     friedman: Friedman | None  # None with fewer than three methods or two tasks
     left_out: tuple[str, ...]  # methods that lack a task
-    warnings: tuple[str, ...]  # what there are too few tasks or seeds for
+    warnings: tuple[str, ...]  # what there are too few tasks, methods or seeds for; those of ``friedman`` among them
 
 
 def compare(runs: pd.DataFrame, tasks: Sequence[str]) -> Comparison:
@@ -110,6 +111,7 @@ def friedman_test(methods: Sequence[str], cells: _Floats) -> Friedman:
         iman_davenport_p=float(f.sf(ratio, m - 1, (m - 1) * (t - 1))),
         critical_difference=difference,
         groups=_groups(methods, mean_ranks(cells), difference),
+        warnings=tuple(_warnings_of_ranks(m, t, difference)),
     )
 
 
@@ -193,11 +195,15 @@ def _pairs(methods: Sequence[str], cells: _Floats, drawn: Sequence[_Floats], ran
 def wilcoxon_p(differences: _Floats) -> float:
     """Two-sided p of Wilcoxon's signed ranks; ranks of zeros count half for each side (Demšar 2006, section 3.1.3).
 
-    Exact without ties, and with ties up to 13 tasks.
+    Exact, ties or not: the distribution of the positive ranks' sum over all signs of the differences that there are. (SciPy's ``wilcoxon`` is
+    exact with ties up to 13 tasks, where it goes through all signs, which takes seconds for a pair, and not beyond.)
     """
-    if not differences.any():
-        return 1.0
-    return float(wilcoxon(differences, zero_method="zsplit").pvalue)
+    twice = np.rint(2 * rankdata(np.abs(differences))).astype(int)  # shared ranks end in a half
+    signed, positive = twice[differences != 0], int(twice[differences > 0].sum())
+    chances = np.ones(1)  # of each sum
+    for rank in signed:
+        chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2
+    return min(1.0, 2 * float(min(chances[: positive + 1].sum(), chances[positive:].sum())))
 
 
 def _rank_error(methods: int, tasks: int) -> float:
@@ -223,21 +229,18 @@ def _warnings(methods: Sequence[str], scores: _Floats, friedman: Friedman | None
     found = []
     pairs, least = m * (m - 1) // 2, 2.0 ** (1 - t)
     if m > 1 and pairs * least > ALPHA:
-        corrected = f", {min(1.0, pairs * least):.2g} after Holm's correction of {pairs} pairs" if pairs > 1 else ""
-        advice = f"Compare {'fewer methods, or ' if m > 2 else ''}on more tasks."
-        found.append(f"Wilcoxon's test cannot tell any pair apart: p is at least {least:.2g} on {_counted(t, 'task')}{corrected}. {advice}")
-    if friedman is not None:
-        if friedman.critical_difference > m - 1:
-            found.append(
-                f"Nemenyi's test of {m} methods cannot tell any two apart on {_counted(t, 'task')}: mean ranks differ by {m - 1} at most."
-            )
-        if t <= 10 or m <= 5:
-            found.append(f"Friedman's p is approximate: {m} methods on {_counted(t, 'task')}, more than 5 on more than 10 are wanted.")
+        of_pairs, corrected = (f" of {pairs} pairs", " after Holm's correction") if pairs > 1 else ("", "")
+        found.append(f"Too few tasks ({t}) for Wilcoxon's test{of_pairs}: no p can be below {min(1.0, pairs * least):.2g}{corrected}.")
+    found += friedman.warnings if friedman else ()
     few = [method for method, of_method in zip(methods, scores, strict=True) if np.isfinite(of_method).sum(axis=1).min() < 3]
     if few:
-        found.append(f"Fewer than 3 seeds on a task: {', '.join(few)}. Their intervals show the tasks' part of the uncertainty at best.")
+        named = "all methods" if len(few) == m > 1 else ", ".join(few)
+        found.append(f"Fewer than 3 seeds on a task: {named}. Their intervals say little about seeds.")
     return found
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _warnings_of_ranks(methods: int, tasks: int, difference: float) -> Iterator[str]:
+    if difference > methods - 1:
+        yield f"Too few tasks ({tasks}) for Nemenyi's test of {methods} methods: it cannot tell any two apart."
+    if tasks <= 10 or methods <= 5:
+        yield f"Friedman's p is approximate with {methods} methods on {tasks} tasks."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,8 @@ from petlbench.report.plots import human_count
 from petlbench.report.rankings import write_ranking_plots
 
 MISSING = "–"
+_HEADINGS = {"mean rank": "mean\nrank", "% per 1000 queries": "% per 1000\nqueries"}  # of the terminal
+_MAY_WRAP = ("method", "methods", "front")
 _LEGEND = (
     "Intervals are 95 %, from a bootstrap that draws tasks and, within each, seeds; they hold what tasks have in common, so two methods are told"
     " apart by the interval of their difference. IQM: mean of the middle half of all runs. PPT: accuracy discounted by trainable parameters. Front:"
@@ -95,9 +98,10 @@ def sentences(comparison: Comparison) -> list[str]:
     found = []
     if (friedman := comparison.friedman) is not None:
         m, t = len(comparison.methods), len(comparison.tasks)
+        ratio = f"{friedman.iman_davenport:.2f}" if math.isfinite(friedman.iman_davenport) else "infinite"
         found.append(
             f"Friedman over {t} tasks: chi-square {friedman.statistic:.2f} with {m - 1} degrees of freedom, p {friedman.p:.2g};"
-            f" Iman and Davenport: F {friedman.iman_davenport:.2f} with {m - 1} and {(m - 1) * (t - 1)}, p {friedman.iman_davenport_p:.2g}."
+            f" Iman and Davenport: F {ratio} with {m - 1} and {(m - 1) * (t - 1)}, p {friedman.iman_davenport_p:.2g}."
             f" Nemenyi's critical difference of mean ranks: {friedman.critical_difference:.2f}."
         )
     if comparison.left_out:
@@ -131,7 +135,8 @@ def _markdown(frame: pd.DataFrame) -> str:
 def _rich(frame: pd.DataFrame) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in frame.columns:
-        table.add_column(Text(str(column)), overflow="fold")
+        heading = _HEADINGS.get(column, column)
+        table.add_column(Text(heading), overflow="fold", no_wrap=column not in _MAY_WRAP)
     for row in frame.itertuples(index=False):
         table.add_row(*(Text(str(cell)) for cell in row))
     return table

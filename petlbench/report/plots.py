@@ -214,7 +214,12 @@ def suite_of(part: pd.DataFrame) -> str:
 
 def wrapped(method: str) -> str:
     """A long name with its settings on two lines."""
-    return textwrap.fill(method, max(28, math.ceil(0.6 * len(method))))
+    return literal(textwrap.fill(method, max(28, math.ceil(0.6 * len(method)))))
+
+
+def literal(text: str) -> str:
+    """A text for a picture in which a dollar is a dollar: Matplotlib would take what stands between two of them for mathematics."""
+    return text.replace("$", r"\$")
 
 
 def name_width(part: pd.DataFrame) -> float:
@@ -236,7 +241,7 @@ def add_footer(figure: Figure, source: str, note: str) -> None:
     width = int(figure.get_figwidth() * 18)  # characters of this size that fit
     unbroken = source.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}", "\N{NO-BREAK SPACE}· ")
     lines = [line for text in (note, unbroken) for line in textwrap.wrap(text, width)]
-    figure.supxlabel("\n".join(lines), x=0.1 / figure.get_figwidth(), ha="left", fontsize=7.5, color="0.3")
+    figure.supxlabel(literal("\n".join(lines)), x=0.1 / figure.get_figwidth(), ha="left", fontsize=7.5, color="0.3")
 
 
 def _method_axis(axes: Axes, part: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from petlbench.records.aggregate import BOXES, ranked_columns
@@ -22,6 +22,7 @@ from petlbench.report.plots import STYLES, add_footer, add_legend, empty_figure,
 
 _LINE = 0.24  # inches from one name of the critical-difference diagram to the next
 _BAR = 0.13  # and from one bar to the next
+_LEAST = 0.1  # of a cost on a logarithmic axis, such as seconds; less is next to nothing
 _LABELS = {
     "parameters": "trainable parameters without the head",
     "memory": "peak memory (MB)",
@@ -78,9 +79,10 @@ def critical_difference_diagram(comparison: Comparison, friedman: Friedman, suit
     axes.spines[["left", "right", "bottom"]].set_visible(False)
     axes.xaxis.set_major_locator(FixedLocator(range(1, count + 1, max(1, round(count / 8)))))
     axes.yaxis.set_visible(False)
-    note = f"Orange bars join methods whose mean ranks differ by less (Nemenyi, level {ALPHA}). Friedman p {friedman.p:.2g}."
+    p = "< 0.001" if friedman.p < 0.001 else f"{friedman.p:.2g}"
+    note = f"Orange bars join methods that Nemenyi's test does not tell apart (level {ALPHA}). Friedman p {p}."
     left_out = f" Without {', '.join(comparison.left_out)}: no result on some task." if comparison.left_out else ""
-    add_footer(figure, source, " ".join([note + left_out, *comparison.warnings]))
+    add_footer(figure, source, " ".join([note + left_out, *friedman.warnings]))
     return figure
 
 
@@ -126,17 +128,18 @@ def _panel(axes: Axes, part: pd.DataFrame, trade: pd.DataFrame, cost: str) -> tu
 
 
 def _cost_axis(axes: Axes, costs: NDArray[np.float64]) -> None:
-    """Logarithmic where costs differ by more than a factor of ten, with a place for 0 where something costs nothing; else from 0 on."""
-    low, high = float(min(costs[costs > 0], default=1.0)), float(max([*costs, 1.0]))
-    if (costs == 0).any():
+    """Logarithmic where costs differ by more than a factor of ten, with a place for what costs next to nothing; else from 0 on."""
+    low, high = float(min(costs[costs >= _LEAST], default=1.0)), float(max([*costs, 1.0]))
+    if (costs < _LEAST).any():
         low = 10.0 ** math.floor(math.log10(low))
         axes.set_xscale("symlog", linthresh=low, linscale=0.4)
         axes.set_xlim(-0.4 * low, 3 * high)
-        axes.xaxis.set_major_locator(FixedLocator([0.0, *(10.0**k for k in range(-3, 13) if low <= 10.0**k <= 3 * high)]))
+        axes.xaxis.set_major_locator(FixedLocator([0.0, *(10.0**k for k in range(-1, 13) if low <= 10.0**k <= 3 * high)]))
     elif high < 10 * low:
         axes.set_xlim(0, 1.15 * high)
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     else:
         axes.set_xscale("log")
         axes.set_xlim(low / 2, 2 * high)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: human_count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 10 else human_count(value)))

@@ -10,7 +10,7 @@ import pytest
 from petlbench.records.store import RecordStore
 from petlbench.suites import load_suite
 from tests.conftest import Call
-from tests.record_factory import make_grid, store_record
+from tests.record_factory import make_grid, make_record, store_record
 
 TASKS = load_suite("mini").tasks
 
@@ -40,6 +40,33 @@ def test_compare_as_json_has_full_floats_and_the_mean_of_each_seed(call: Call, r
     assert [set(row) for row in document["seeds"]] == [{"method", "0", "1", "2"}] * 2
     assert document["pairs"][0]["p_wilcoxon"] > 0 and document["friedman"] is None
     assert document["left_out"] == []  # bar, which lacks a task, was not asked for
+
+
+def test_compare_of_a_perfect_order_is_json_that_every_reader_takes(call: Call, tmp_path: Path) -> None:
+    """Iman and Davenport's F is infinite."""
+    for method, accuracy in (("lora", 90), ("full", 80), ("bar", 70)):
+        for task in TASKS:
+            RecordStore(tmp_path / "results").write(make_record(method, task, accuracy=accuracy))
+    out = call("compare", "--suite", "mini", "--json")[1]
+    (document,) = json.loads(out, parse_constant=pytest.fail)
+    assert document["friedman"]["iman_davenport"] is None and document["friedman"]["iman_davenport_p"] == 0.0
+    assert "Iman and Davenport: F infinite with 2 and 10" in " ".join(call("compare", "--suite", "mini")[1].split())
+
+
+def test_the_front_of_named_methods_is_among_them(call: Call, tmp_path: Path) -> None:
+    for method, accuracy, size in (("lora", 90, 100), ("full", 80, 200), ("adapter", 70, 300)):
+        for task in TASKS:
+            RecordStore(tmp_path / "results").write(make_record(method, task, accuracy=accuracy, trainable=size))
+    (document,) = json.loads(call("compare", "full", "adapter", "--suite", "mini", "--json")[1])
+    assert [row["front_parameters"] for row in document["methods"]] == [True, False]
+
+
+def test_one_of_two_rungs_has_its_costs(call: Call, tmp_path: Path) -> None:
+    for rung in ("SCORES", "GRADIENTS"):
+        for task in TASKS:
+            RecordStore(tmp_path / "results").write(make_record("vp", task, access=rung, settings={"rung": rung}))
+    (document,) = json.loads(call("compare", "vp at SCORES", "--suite", "mini", "--json")[1])
+    assert document["methods"][0]["ppt"] is not None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from scipy.stats import trim_mean
+from scipy.stats import rankdata, trim_mean, wilcoxon
 
 from petlbench.records.aggregate import runs_frame
 from petlbench.records.statistics import Comparison, compare, critical_difference, friedman_test, holm, mean_ranks, wilcoxon_p
@@ -83,14 +83,30 @@ def test_wilcoxon_of_hollander_and_wolfes_patients() -> None:
     assert wilcoxon_p(before - after) == pytest.approx(2 * 0.01953, abs=1e-5)
 
 
-def test_wilcoxon_of_demsars_example_is_about_its_z() -> None:
-    """R+ = 93, R- = 12, z = -2.54 without continuity or tie correction: p is 0.011."""
-    assert wilcoxon_p(np.round(DEMSAR[1] - DEMSAR[0], 3)) == pytest.approx(0.011, abs=1e-3)
+def test_wilcoxon_of_demsars_example_is_exact_where_the_paper_approximates() -> None:
+    """R+ = 93 and R- = 12, zeros split. The paper's z = -2.54 has p 0.011; of the 4096 signs of the 12 differences 16 give as much, on either side."""
+    differences = np.round(DEMSAR[1] - DEMSAR[0], 3)
+    ranks = rankdata(np.abs(differences))
+    assert ranks[differences > 0].sum() + ranks[differences == 0].sum() / 2 == 93
+    assert wilcoxon_p(differences) == 32 / 4096
 
 
 def test_wilcoxon_ranks_zeros_and_gives_half_of_them_to_each_side() -> None:
     """Ranks 3 and 4 of 3 to 8 are negative: of the 64 choices of signs, 7 have negative ranks of at most 7, and 7 positive ones."""
     assert wilcoxon_p(np.array([0.0, 0.0, -1.0, -2.0, 3.0, 4.0, 5.0, 6.0])) == 14 / 64
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=7))
+@settings(deadline=None, max_examples=20)
+def test_wilcoxon_with_ties_is_that_of_all_signs(differences: list[int]) -> None:
+    values = np.array(differences, dtype=float)
+    expected = wilcoxon(values, zero_method="zsplit").pvalue if values.any() else 1.0
+    assert wilcoxon_p(values) == pytest.approx(expected, abs=1e-12)
+
+
+def test_wilcoxon_with_ties_on_many_tasks_goes_through_sums_not_signs() -> None:
+    """Two million signs of 21 ranks: the chance that none of 20 equal differences is negative, and that the largest one is not."""
+    assert wilcoxon_p(np.array([1.0] * 20 + [2.0])) == 2 / 2**21
 
 
 def test_holm_of_a_worked_example() -> None:
@@ -224,18 +240,23 @@ def test_intervals_hold_within_what_was_measured_and_ranks_add_up(values: NDArra
             2,
             5,
             3,
-            "Wilcoxon's test cannot tell any pair apart: p is at least 0.062 on 5 tasks. Compare on more tasks.",
+            "Too few tasks (5) for Wilcoxon's test: no p can be below 0.062.",
         ),
-        (3, 6, 3, "p is at least 0.031 on 6 tasks, 0.094 after Holm's correction of 3 pairs. Compare fewer methods, or on more tasks."),
-        (4, 2, 3, "Nemenyi's test of 4 methods cannot tell any two apart on 2 tasks: mean ranks differ by 3 at most."),
-        (6, 6, 3, "Friedman's p is approximate: 6 methods on 6 tasks"),
-        (2, 6, 2, "Fewer than 3 seeds on a task: bbt, bar."),
+        (3, 6, 3, "Too few tasks (6) for Wilcoxon's test of 3 pairs: no p can be below 0.094 after Holm's correction."),
+        (4, 2, 3, "Too few tasks (2) for Nemenyi's test of 4 methods: it cannot tell any two apart."),
+        (6, 6, 3, "Friedman's p is approximate with 6 methods on 6 tasks."),
+        (2, 6, 2, "Fewer than 3 seeds on a task: all methods. Their intervals say little about seeds."),
     ],
 )
 def test_too_few_tasks_or_seeds_are_said(methods: int, tasks: int, seeds: int, warning: str) -> None:
     names = ("bar", "bbt", "craft", "full", "lora", "vp")[:methods]
     found = compare(runs_frame(make_grid(names, TASKS[:tasks], range(seeds))), TASKS[:tasks])
-    assert any(warning in given_warning for given_warning in found.warnings), found.warnings
+    assert warning in found.warnings
+
+
+def test_methods_with_few_seeds_are_named() -> None:
+    found = compared({"lora": [[80, 81, 82]], "full": [[70, 71]], "bar": [[60]]})
+    assert found.warnings[-1].startswith("Fewer than 3 seeds on a task: full, bar. ")
 
 
 def test_enough_tasks_and_seeds_are_not_warned_about() -> None:
