@@ -14,7 +14,7 @@ from tests.golden.case import Case
 
 def generator_of(sizes: dict[str, Any]) -> Generator:
     """A generator with the sizes of a case, not yet with its weights."""
-    assert (sizes["model_type"], sizes["proj_type"]) == ("resnet10", "linear")
+    assert sizes["model_type"] == "resnet10"
     count, size = sizes["nr_output_vectors"], sizes["mixture_size"]
     shape = {"channels": "initial_channels", "groups": "nr_groups", "blocks_per_group": "blocks_per_group", "max_pool": "init_max_pool"}
     network = ResNet10(count * size, **{ours: sizes[theirs] for ours, theirs in shape.items()})
@@ -32,7 +32,7 @@ def check(case: Case) -> None:
     _forward(case, "eval.prompts", prompts)
     generator.mixing = "sigmoid"
     _forward(case, "eval.prompts_sigmoid", generator(images)[1])
-    generator.mixing = "softmax"
+    generator.mixing = case.config["pgn_act_fn"]
     _check_training(case, generator)
     fixed = FixedPrompts(*case.tensors["iip.pgn_vectors"].shape)
     load_into(release_file.named(fixed), case.below("iip."))

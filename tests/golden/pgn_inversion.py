@@ -19,7 +19,7 @@ def check(case: Case) -> None:
     tensors = case.tensors
     weight, bias, prompts, place = (tensors[name] for name in ("patch_embed.weight", "patch_embed.bias", "prompts", "slot_position"))
     inversion = invert(weight, bias, prompts)
-    assert inversion.is_exact
+    assert inversion.is_exact == (weight[0].numel() >= len(weight))
     _check(case, "patches", inversion.patches)
     _check(case, "reembedded", _embedded(weight, bias, inversion.patches))
     placed = invert(weight, bias, prompts, place)
@@ -47,7 +47,7 @@ def _check_pictures(case: Case, inversion: Inversion) -> None:
 def _check_small_patch(case: Case) -> None:
     weight, bias, prompts = (case.tensors[f"small_patch.{name}"] for name in ("weight", "bias", "prompts"))
     inversion = invert(weight, bias, prompts)
-    assert not inversion.is_exact
+    assert inversion.is_exact == (weight[0].numel() >= len(weight))
     _check(case, "small_patch.patches", inversion.patches)
     _check(case, "small_patch.reembedded", _embedded(weight, bias, inversion.patches))
     _check(case, "small_patch.residual", inversion.residual * torch.linalg.vector_norm(prompts, dim=-1))

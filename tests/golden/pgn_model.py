@@ -32,9 +32,9 @@ class _DINOHead(nn.Module):
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        widths = [weights[f"mlp.{layer}.weight"].shape for layer in (0, 2, 4)]
-        first, second, third = (nn.Linear(inputs, outputs) for outputs, inputs in widths)
-        self.mlp = nn.Sequential(first, nn.GELU(), second, nn.GELU(), third)
+        shapes = [tensor.shape for name, tensor in weights.items() if name.startswith("mlp.") and tensor.ndim == 2]
+        layers = [layer for outputs, inputs in shapes for layer in (nn.Linear(inputs, outputs), nn.GELU())]
+        self.mlp = nn.Sequential(*layers[:-1])
         self.last_layer = nn.Linear(*reversed(weights["last_layer.weight"].shape), bias=False)
         self.load_state_dict(weights)
         self.requires_grad_(False)
