@@ -11,7 +11,7 @@ import click
 from petlbench.errors import RecordError
 from petlbench.records.merge import merge as merge_folders
 from petlbench.records.schema import read_record
-from petlbench.records.store import RecordStore
+from petlbench.records.store import RecordStore, record_files
 from petlbench.records.validate import missing_cells, problems_among, problems_of
 from petlbench.suites import load_suite, names
 
@@ -25,7 +25,7 @@ def validate(records: tuple[Path, ...], complete: bool, as_json: bool) -> None:
 
     RECORDS are record files and results folders, by default results. Exit code 1 when something is wrong.
     """
-    paths = [path for given in records or (Path("results"),) for path in _paths(given)]
+    paths = list(dict.fromkeys(path for given in records or (Path("results"),) for path in _paths(given)))
     problems = {path: problems_of(path) for path in paths}
     for path, found in problems_among(paths).items():
         problems[path] += found
@@ -65,7 +65,7 @@ def _paths(given: Path) -> list[Path]:
     if given.is_file():
         return [given]
     store = RecordStore(given)
-    if not (paths := store.paths() if store.folder.is_dir() else sorted(given.rglob("*.json"))):
+    if not (paths := store.paths() if store.folder.is_dir() else record_files(given)):
         raise RecordError(f"no records below {given}; name a results folder or record files")
     return paths
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from petlbench.errors import RecordError
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore
-from petlbench.records.validate import problems_of
+from petlbench.records.validate import problems_among, problems_of
 
 _LISTED = 5  # of the reasons for a refusal
 
@@ -43,6 +43,9 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
         elif chosen[place][2] != record:
             refused.append(f"{path} and {chosen[place][1]} are one run with different content; delete one, or move it elsewhere")
     refused += _mixtures([(folder, record) for folder, _, record in found])
+    refused += [
+        f"{path}: {problem}" for path, of_path in problems_among(path for _, path, _ in chosen.values()).items() for problem in of_path
+    ]
     if refused:
         more = f"; and {len(refused) - _LISTED} more reasons" if len(refused) > _LISTED else ""
         raise RecordError("nothing merged: " + "; ".join(refused[:_LISTED]) + more)
@@ -85,7 +88,7 @@ def _mixtures(found: Sequence[tuple[Path, Record]]) -> list[str]:
         together = set().union(*by_folder.values())
         if together not in by_folder.values():
             named = ", ".join(f"{' and '.join(sorted(values))} in {folder}" for folder, values in by_folder.items())
-            mixtures.append(f"{task} on {backbone} would mix {what}: {named}")
+            mixtures.append(f"{task} on {backbone} would mix {what}: {named}; merge what belongs together")
     return mixtures
 
 

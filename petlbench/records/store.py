@@ -42,6 +42,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise RecordError(f"cannot write {path}: {error.strerror}; free space or choose another folder with out=DIR") from None
 
 
+def record_files(folder: Path) -> list[Path]:
+    """The record files below a folder, sorted; without those that are being written."""
+    return sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+
+
 class RecordStore:
     """The records below one results folder."""
 
@@ -66,7 +71,7 @@ class RecordStore:
 
     def paths(self) -> list[Path]:
         """All record files, sorted."""
-        return sorted(path for path in self.folder.rglob("*.json") if not path.name.startswith("."))
+        return record_files(self.folder)
 
     def read(self) -> Iterator[Record]:
         """All records. RecordError at the first that cannot be read: a table must not silently leave one out."""

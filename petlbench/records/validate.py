@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
 from petlbench.errors import RecordError
 from petlbench.records.aggregate import BOXES, runs_frame
-from petlbench.records.schema import Record, read_record
+from petlbench.records.schema import Metrics, QueryCount, Record, read_record
 from petlbench.records.store import protocol_id, run_id
 
 TOLERANCE = 1e-4  # percent: accuracies are float32 means
@@ -28,18 +29,26 @@ def problems_of(path: Path) -> list[str]:
         record = read_record(path)
     except RecordError as error:
         return [str(error)]
+    try:
+        identity = run_id(record.config)
+    except ValueError:
+        return ["config holds a number that is not finite"]
     problems = []
-    if run_id(record.config) != record.run_id:
-        problems.append(f"run_id {record.run_id} is not the hash of the configuration, {run_id(record.config)}")
+    if identity != record.run_id:
+        problems.append(f"run_id {record.run_id} is not the hash of the configuration, {identity}")
     if not path.stem.endswith(record.run_id):
         problems.append(f"the file is not named after its run_id {record.run_id}")
     problems += [*_disagreements(record), *_problems_of_queries(record)]
     if record.token_usage is not None and not _lies_beside(record.token_usage, path):
         problems.append(f"token usage {record.token_usage} is missing")
+    if record.checkpoint is not None and not _lies_below(record.checkpoint):
+        problems.append(f"checkpoint {record.checkpoint} is not in the results folder")
     if record.has_result:
-        problems += _problems_of_result(record, path)
-    elif record.error is None:
+        return problems + _problems_of_result(record, path)
+    if record.error is None:
         problems.append(f"status {record.status} without an error")
+    if record.metrics or record.predictions:
+        problems.append(f"status {record.status} with metrics or predictions")
     return problems
 
 
@@ -118,7 +127,9 @@ def _problems_of_queries(record: Record) -> list[str]:
     limits = {name: limit for name, limit in _section(record.config, "budget").items() if limit is not None}
     sent = record.cost.queries.get("train")
     for name, limit in limits.items():
-        if sent is not None and (count := getattr(sent, name)) > limit:
+        if name not in QueryCount.model_fields or not isinstance(limit, int):
+            problems.append(f"budget.{name} is {limit!r}, no limit that there is")
+        elif sent is not None and (count := getattr(sent, name)) > limit:
             problems.append(f"cost.queries.train.{name} is {count:,}, the budget is {limit:,}")
     if record.status == "budget" and not limits:
         problems.append("status budget, the configuration has no budget")
@@ -147,16 +158,12 @@ def _problems_of_result(record: Record, path: Path) -> list[str]:
     ]
     if count != metrics.samples:
         problems.append(f"metrics.samples is {metrics.samples}, there are {count} predictions")
-    highest = int(max(tensors["labels"].max(), tensors["predicted"].max()))
-    if record.class_count and highest >= record.class_count:
-        problems.append(
-            f"predictions {record.predictions and record.predictions.file} name class {highest} of 0 to {record.class_count - 1}"
-        )
-    if parts := list(metrics.parts.values()):
-        samples = sum(part.samples for part in parts)
-        together = sum(part.accuracy * part.samples for part in parts) / max(1, samples)
-        if samples != count or not abs(together - accuracy) <= TOLERANCE:
-            problems.append(f"metrics.parts give {together:.4f} on {samples} images, the predictions {accuracy:.4f} on {count}")
+    named = torch.cat(list(tensors.values()))
+    outside = [extreme for extreme in (int(named.min()), int(named.max())) if not 0 <= extreme < (record.class_count or math.inf)]
+    if outside:
+        known = f"0 to {record.class_count - 1}" if record.class_count else "from 0 on"
+        problems.append(f"the predictions name class {outside[0]}, classes are {known}")
+    problems += _problems_of_parts(metrics, tensors)
     looked = [epoch.val_accuracy for epoch in record.history if epoch.val_accuracy is not None]
     if metrics.val_accuracy is not None and metrics.val_accuracy != max(looked, default=None):
         problems.append(
@@ -167,6 +174,23 @@ def _problems_of_result(record: Record, path: Path) -> list[str]:
     return problems
 
 
+def _problems_of_parts(metrics: Metrics, tensors: dict[str, Tensor]) -> Iterator[str]:
+    """The accuracy of each of the tasks that were joined; their images lie one task after the other."""
+    parts, right = metrics.parts, (tensors["predicted"] == tensors["labels"]).double()
+    sizes = [part.samples for part in parts.values()]
+    if not parts:
+        return
+    if min(sizes) < 1 or sum(sizes) != len(right):
+        yield f"metrics.parts are about {sum(sizes)} images, there are {len(right)} predictions"
+        return
+    for (name, part), of_part in zip(parts.items(), right.split(sizes), strict=True):
+        accuracy = 100.0 * of_part.mean().item()
+        if not abs(part.accuracy - accuracy) <= TOLERANCE:
+            yield f"metrics.parts.{name}.accuracy is {part.accuracy:.4f}, the predictions give {accuracy:.4f}"
+        if not accuracy - TOLERANCE <= part.own_accuracy <= 100.0:  # what is right among all classes is right among the own ones
+            yield f"metrics.parts.{name}.own_accuracy is {part.own_accuracy:.4f}, the predictions give at least {accuracy:.4f}"
+
+
 def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
     """Predicted and true classes (N,) beside a record. RecordError when they are missing, changed or unreadable."""
     if record.metrics is None or record.predictions is None:
@@ -174,7 +198,10 @@ def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
     name = record.predictions.file
     if not _lies_beside(name, path):
         raise RecordError(f"predictions {name} are missing")
-    content = (path.parent / name).read_bytes()
+    try:
+        content = (path.parent / name).read_bytes()
+    except OSError as error:
+        raise RecordError(f"predictions {name} cannot be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != record.predictions.sha256:
         raise RecordError(f"predictions {name} were changed: their SHA-256 is not the recorded one")
     try:
@@ -184,9 +211,19 @@ def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
         raise RecordError(f"predictions {name} cannot be read: {error}") from None
     if predicted.shape != labels.shape or predicted.ndim != 1 or not len(labels):
         raise RecordError(f"predictions {name} cannot be read: {tuple(predicted.shape)} predicted and {tuple(labels.shape)} true classes")
+    if {predicted.dtype, labels.dtype} != {torch.int32}:
+        raise RecordError(f"predictions {name} cannot be read: classes are {predicted.dtype} and {labels.dtype}, not torch.int32")
     return {"predicted": predicted, "labels": labels}
 
 
 def _lies_beside(name: str, path: Path) -> bool:
     """Whether a file that a record names is in the record's own folder."""
-    return Path(name).name == name and (path.parent / name).is_file()
+    try:
+        return Path(name).name == name and (path.parent / name).is_file()
+    except OSError:  # no name that a file can have
+        return False
+
+
+def _lies_below(name: str) -> bool:
+    """Whether a file that is named relative to a folder is in it."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts

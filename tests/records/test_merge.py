@@ -128,11 +128,34 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(copied) == 3
 
 
+def test_test_labels_that_are_not_those_of_the_others_are_refused(tmp_path: Path) -> None:
+    """Two machines with other data of the same revision."""
+    store_record(tmp_path / "a")
+    odd = store_record(tmp_path / "b", seed=1, labels=LABELS.roll(1))
+    assert f"{odd}: its test labels differ from those of 1 other records of mini/digits" in refusal(
+        [tmp_path / "a", tmp_path / "b"], tmp_path / "out"
+    )
+
+
+@pytest.mark.parametrize("name", ["../victim", "{}/victim"])
+def test_no_checkpoint_is_read_or_written_outside_the_folders(tmp_path: Path, name: str) -> None:
+    (tmp_path / "victim").write_bytes(b"mine")
+    record = read_record(store_record(tmp_path / "a"))
+    RecordStore(tmp_path / "a").write(record.model_copy(update={"checkpoint": name.format(tmp_path)}))
+    assert "victim is not in the results folder" in refusal([tmp_path / "a"], tmp_path / "deep" / "out")
+
+
+def test_every_mixture_comes_with_advice(tmp_path: Path) -> None:
+    store_record(tmp_path / "a")
+    store_record(tmp_path / "b", seed=1, protocol="other")
+    assert refusal([tmp_path / "a", tmp_path / "b"], tmp_path / "out").endswith("; merge what belongs together")
+
+
 def test_only_what_has_a_result_can_mix_a_column(tmp_path: Path) -> None:
     store_record(tmp_path / "a")
     failed = make_record(seed=1, revision="r2", status="failed")
     path = store_record(tmp_path / "b", seed=1, revision="r2")
     RecordStore(tmp_path / "b").write(
-        read_record(path).model_copy(update={"status": failed.status, "error": failed.error, "metrics": None})
+        read_record(path).model_copy(update={"status": failed.status, "error": failed.error, "metrics": None, "predictions": None})
     )
     assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out").records == 2

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from petlbench.checkpoint import save_predictions
 from petlbench.records.store import run_id
 from petlbench.records.validate import missing_cells, problems_among, problems_of
-from tests.record_factory import LABELS, PROTOCOL, TASKS, make_record, store_record
+from tests.record_factory import LABELS, PREDICTED, PROTOCOL, TASKS, make_record, store_record
 
 
 @pytest.fixture
@@ -28,6 +31,11 @@ def problem(path: Path, change: Callable[[dict[str, Any]], Any]) -> str:
     path.write_text(json.dumps(data))
     (found,) = problems_of(path)
     return found
+
+
+def joined(**parts: tuple[float, float, int]) -> dict[str, dict[str, float]]:
+    """Metrics of joined tasks."""
+    return {name: dict(zip(("accuracy", "own_accuracy", "samples"), of_part, strict=True)) for name, of_part in parts.items()}
 
 
 def test_a_record_in_good_order_has_no_problems(path: Path) -> None:
@@ -94,7 +102,15 @@ def test_predictions_outside_the_records_folder_are_not_read(path: Path) -> None
 
 
 def test_a_failure_must_say_why(path: Path) -> None:
-    assert problem(path, lambda data: data.update(status="failed")) == "status failed without an error"
+    lost = {"status": "failed", "metrics": None, "predictions": None}
+    assert problem(path, lambda data: data.update(lost)) == "status failed without an error"
+
+
+@pytest.mark.parametrize("field", ["predictions", "metrics"])
+def test_a_failure_has_no_result(path: Path, field: str) -> None:
+    assert problem(path, lambda data: data.update({"status": "failed", "error": "why", field: None})) == (
+        "status failed with metrics or predictions"
+    )
 
 
 def test_an_unreadable_record_is_one_problem(path: Path) -> None:
@@ -109,11 +125,25 @@ def test_an_unreadable_record_is_one_problem(path: Path) -> None:
         (lambda data: data["metrics"].update(standard_error=0.1), "metrics.standard_error is 0.1000, the predictions give 3.0619"),
         (lambda data: data["metrics"].update(val_accuracy=90.0), "metrics.val_accuracy is 90.0000, the best of the history is nan"),
         (
-            lambda data: data["metrics"].update(parts={"a": {"accuracy": 70.0, "own_accuracy": 80.0, "samples": 200}}),
-            "metrics.parts give 70.0000 on 200 images, the predictions 75.0000 on 200",
+            lambda data: data["metrics"].update(parts=joined(a=(70.0, 80.0, 200))),
+            "metrics.parts.a.accuracy is 70.0000, the predictions give 75",
         ),
+        (
+            lambda data: data["metrics"].update(parts=joined(a=(75.0, 70.0, 200))),
+            "metrics.parts.a.own_accuracy is 70.0000, the predictions give",
+        ),
+        (
+            lambda data: data["metrics"].update(parts=joined(a=(75.0, 80.0, 100))),
+            "metrics.parts are about 100 images, there are 200 predictions",
+        ),
+        (lambda data: data["metrics"].update(parts=joined(a=(75.0, 80.0, 201), b=(0.0, 0.0, -1))), "metrics.parts are about 200 images"),
+        (lambda data: data.update(checkpoint="../../x.safetensors"), "checkpoint ../../x.safetensors is not in the results folder"),
+        (lambda data: data.update(checkpoint="/x.safetensors"), "checkpoint /x.safetensors is not in the results folder"),
+        (lambda data: data.update(token_usage="x" * 300), " is missing"),
+        (lambda data: data["predictions"].update(file="x" * 300), " are missing"),
+        (lambda data: data["config"].update(x=float("nan")), "config holds a number that is not finite"),
         (lambda data: data.update(token_usage="../x.usage.safetensors"), "token usage ../x.usage.safetensors is missing"),
-        (lambda data: data.update(class_count=2), "name class 2 of 0 to 1"),
+        (lambda data: data.update(class_count=2), "the predictions name class 2, classes are 0 to 1"),
         (
             lambda data: data.update(curve=[{"images": 1, "contexts": 0, "accuracy": 80.0}]),
             "the curve ends at 80.0000, metrics.accuracy is 75.0000",
@@ -127,17 +157,58 @@ def test_what_does_not_follow_from_the_rest_is_found(path: Path, change: Callabl
     assert found in problem(path, change)
 
 
-def test_more_queries_than_the_budget_allows_are_found(path: Path) -> None:
-    def change(data: dict[str, Any]) -> None:
-        data["config"]["budget"] = {"images": 1000, "calls": None}
-        data["run_id"] = run_id(data["config"])
-        data["cost"]["queries"] = {"train": {"images": 1001}, "test": {"images": 5000}}
-
+@pytest.mark.parametrize(
+    ("budget", "found"),
+    [
+        ({"images": 1000, "calls": None}, ["cost.queries.train.images is 1,001, the budget is 1,000"]),
+        ({"images": 1001}, []),
+        ({"imags": 1}, ["budget.imags is 1, no limit that there is"]),
+        ({"images": "many"}, ["budget.images is 'many', no limit that there is"]),
+    ],
+)
+def test_more_queries_than_the_budget_allows_are_found(path: Path, budget: dict[str, Any], found: list[str]) -> None:
     data = json.loads(path.read_text())
-    change(data)
+    data["config"]["budget"] = budget
+    data["run_id"] = run_id(data["config"])
+    data["cost"]["queries"] = {"train": {"images": 1001}, "test": {"images": 5000}}
     new = path.with_name(f"x-{data['run_id']}.json")
     new.write_text(json.dumps(data))
-    assert problems_of(new) == ["cost.queries.train.images is 1,001, the budget is 1,000"]
+    assert problems_of(new) == found
+
+
+def test_the_accuracy_of_each_joined_task_is_recomputed(path: Path) -> None:
+    """Of 200 images every third of four is wrong; the first two are one task. The mean over both tasks stays what it was."""
+
+    def change(data: dict[str, Any]) -> None:
+        data["metrics"]["parts"] = joined(a=(50.0, 100.0, 2), b=(100 * 149 / 198, 80.0, 198))
+
+    data = json.loads(path.read_text())
+    data["metrics"]["parts"] = joined(a=(100.0, 100.0, 2), b=(100 * 148 / 198, 80.0, 198))
+    path.write_text(json.dumps(data))
+    assert problems_of(path) == []
+    change(data)
+    path.write_text(json.dumps(data))
+    assert [found.partition(" is ")[0] for found in problems_of(path)] == ["metrics.parts.a.accuracy", "metrics.parts.b.accuracy"]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.bool, torch.int64])
+def test_classes_are_whole_numbers_as_they_are_stored(path: Path, kind: torch.dtype) -> None:
+    assert "classes are " in problem(
+        path, lambda data: data["predictions"].update(sha256=stored(path, PREDICTED.to(kind), LABELS.to(kind)))
+    )
+
+
+def test_no_class_is_below_zero(path: Path) -> None:
+    odd = torch.where(PREDICTED == LABELS, PREDICTED, -1).int()
+    found = problem(path, lambda data: data["predictions"].update(sha256=stored(path, odd, LABELS.int())))
+    assert found == "the predictions name class -1, classes are from 0 on"
+
+
+def stored(path: Path, predicted: torch.Tensor, labels: torch.Tensor) -> str:
+    """The hash of predictions that were put beside a record."""
+    content = save({"predicted": predicted, "labels": labels})
+    path.with_suffix(".predictions.safetensors").write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def test_one_run_with_two_results_is_found(tmp_path: Path) -> None:
