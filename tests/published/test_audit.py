@@ -102,6 +102,12 @@ def test_sources_that_differ_by_more_than_rounding_contradict_each_other() -> No
     assert [(one.row, one.dataset, len(one.values)) for one in contradictions(same)] == [(name_of(same[0]).row, "dtd", 2)]
 
 
+def test_counts_of_one_method_on_other_suites_contradict_nobody() -> None:
+    fields = {"metric": "trainable_params_million", "paper": "V-PETL Bench"}
+    counts = [number("all", "85.8", suite=suite, method="Full fine-tuning", **fields) for suite in ("vtab", "fgvc")]
+    assert not contradictions([counts[0], counts[1].model_copy(update={"value": Decimal("86.0")})])
+
+
 def test_a_rerun_contradicts_nobody() -> None:
     assert not contradictions([number("dtd", "70.0"), number("dtd", "75.0", paper="Convpass", source_kind="third-party")])
 

@@ -101,7 +101,7 @@ def test_the_mean_is_over_the_tasks_that_a_suite_is_ranked_by() -> None:
 
 def test_published_rows_know_which_method_of_ours_they_are(data: dict[str, Any]) -> None:
     full, linear = [row for row in part(data, "fgvc")["published"] if row["is_same_backbone"]]
-    assert (full["method"], full["our_method"]) == ("Full", "full")
+    assert (full["method"], full["our_method"], full["note"]) == ("Full", "full", "")
     assert full["mean"] == pytest.approx(88.54)
     assert (linear["cells"][2], linear["mean"]) == (None, None)
     assert part(data, "mini")["published"] == []
@@ -121,6 +121,12 @@ def test_published_rows_know_whether_they_saw_as_many_images(shots: int | None, 
     numbers = [printed("Full", FGVC[0], "80", shots=one) for one in ("", "0", "1", "16", "full", "1000-images")]
     rows = part(page_data([record.model_copy(update={"protocol": protocol})], SUITES, numbers), "fgvc")["published"]
     assert {row["shots"] for row in rows if row["is_same_shots"]} == same
+
+
+def test_a_published_row_says_how_its_method_differs_from_ours() -> None:
+    numbers = [printed("SPT-LoRA", FGVC[0], "88")]
+    (row,) = part(page_data(records(), SUITES, numbers), "fgvc")["published"]
+    assert (row["our_method"], row["note"]) == ("spt", "budget chosen per task")
 
 
 def test_reruns_by_third_parties_are_left_out() -> None:

@@ -175,6 +175,13 @@ def test_no_difference_is_shown_between_other_numbers_of_shots(opened: Open, tmp
     assert [cell.strip() for cell in column(page, "cub200_2011", "tasks")] == ["80.088.0", "80.070.0 +10.0"]
 
 
+def test_a_row_of_as_many_shots_stands_beside_ours_before_a_fuller_one(opened: Open, tmp_path: Path) -> None:
+    numbers = [*(printed("Full", task, "88", shots="16") for task in FGVC[:2]), printed("Full", FGVC[0], "70")]
+    runs = [make_record("full", task, accuracy=80, backbone=VIT) for task in FGVC[:2]]
+    (tmp_path / "page.html").write_text(page_html(page_data(runs, {"fgvc": FGVC[:2]}, numbers)))
+    assert column(opened(tmp_path / "page.html"), "cub200_2011", "tasks") == ["80.070.0 +10.0"]
+
+
 def test_published_numbers_of_a_suite_stand_once_however_many_backbones_there_are(opened: Open) -> None:
     page = opened(address="#suite=mini&show=published")
     expect(page.locator("section.part h2")).to_have_text(["mini as published"])
@@ -246,6 +253,17 @@ def test_the_scatter_shows_the_cost_that_is_chosen(opened: Open) -> None:
     expect(page.locator(".point")).to_have_count(2)  # nobody asks at WEIGHTS
     expect(page.locator(".point").first).to_have_attribute("aria-label", re.compile(r"images sent per run$"))
     expect(page.get_by_text("Not drawn, because a result or the count is missing: lora")).to_be_visible()
+
+
+def test_what_costs_nothing_stands_left_of_what_costs_least(opened: Open, tmp_path: Path) -> None:
+    runs = [make_record(method, TASKS[0], trainable=count) for method, count in (("zero_shot", 0), ("bar", 10), ("lora", 10_000))]
+    (tmp_path / "page.html").write_text(page_html(page_data(runs, {"mini": TASKS[:1]}, [])))
+    page = opened(tmp_path / "page.html")
+    centres = {
+        str(point.get_attribute("aria-label")).partition(":")[0]: float(str(point.locator(".target").get_attribute("cx")))
+        for point in page.locator(".point").all()
+    }
+    assert sorted(centres, key=lambda name: centres[name]) == ["zero_shot", "bar", "lora"]
 
 
 def test_mean_ranks_are_drawn_with_their_critical_difference(opened: Open) -> None:

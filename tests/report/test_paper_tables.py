@@ -126,6 +126,24 @@ def test_runs_of_two_protocols_do_not_share_a_column() -> None:
         filled("vpt", "fgvc", both)
 
 
+def test_protocols_of_two_names_do_not_share_a_table_even_in_other_columns() -> None:
+    records = [run("vpt", "fgvc/nabirds"), run("vpt", "fgvc/stanford_cars", name="noah")]
+    with pytest.raises(TableError, match=r"several protocols .*1 runs of fgvc-.*, 1 runs of noah-"):
+        filled("vpt", "fgvc", records)
+
+
+def test_revisions_of_a_dataset_do_not_share_a_column() -> None:
+    older = run("linear", "fgvc/nabirds").model_copy(update={"task_revision": "r0", "created": "2025-01-01T00:00:00Z"})
+    with pytest.raises(TableError, match=r"several protocols .*\(data r0\)"):
+        filled("vpt", "fgvc", [run("vpt", "fgvc/nabirds"), older])
+
+
+def test_the_papers_protocol_is_the_suites_with_what_its_dataset_and_the_papers_recipe_change() -> None:
+    assert [load_table(name).protocol("vtab", "dtd")["interpolation"] for name in ("spt", "vpt")] == ["bicubic", "bilinear_aliased"]
+    augment = [load_table("blackvip").protocol("blackvip16", dataset)["augment"] for dataset in ("dtd", "loc_mnist_1_1")]
+    assert augment == ["random_resized_crop + flip", "none"]
+
+
 def test_a_protocol_can_be_chosen_by_name() -> None:
     noah = [record.model_copy(update={"run_id": f"{i:016x}"}) for i, record in enumerate(_renamed(grid("fgvc", "vpt", 50.0), "noah"))]
     ours = cell(filled("vpt", "fgvc", [*grid("fgvc", "vpt", 89.0), *noah], protocol="noah"), "VPT-Deep", "nabirds").ours
