@@ -1,7 +1,7 @@
 """Every image is decoded and resized once, into uint8 memory maps that all later runs share.
 
 Layout: ``CACHE/store/TASK/KEY/{pixels.bin,shapes.npy,labels.npy,meta.json}``, one folder for each split; KEY is the hash of the task's revision, the
-split and the form of its images. N: images.
+split and the form of its images. Suites that have a dataset in common have its files in common, as hard links. N: images.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
@@ -32,7 +33,9 @@ from petlbench.errors import DataError
 _FORMAT = 2  # of the files in a store folder
 _SAMPLE = 16  # images that a store's size is estimated from
 _ANNOUNCED_MB = 64  # smaller stores are built without a word
-_AHEAD = 64  # images that are decoded and not yet written, at most
+_AHEAD = 4  # images per thread that are decoded and not yet written, at most: photographs at native size are tens of MB each
+_FILES = ("pixels.bin", "shapes.npy", "labels.npy")  # of a store; written last, meta.json says that it is complete
+_BUILDING = ".building-"  # the beginning of the name of a store that is not there yet
 _log = logging.getLogger("petlbench.data")
 
 
@@ -90,9 +93,25 @@ class TaskStore:
         folder = self._folder(split, form, part)
         if not _is_there(folder):
             with _locked(folder, f"{self.spec.name}, {split}"):
-                if not _is_there(folder) and not self._build(folder, split, form, sample, part):
+                if not (_is_there(folder) or self._linked(folder, form) or self._build(folder, split, form, sample, part)):
                     return None
         return _read(folder, form)
+
+    def _linked(self, folder: Path, form: Form) -> bool:
+        """Share what a task of another suite stored of the same images. False when nobody did, or the disk knows no links.
+
+        Of a dataset on a disk, and only of such, the revision is a hash of what lies there.
+        """
+        dataset = self.spec.name.partition("/")[2]
+        stores = _root().glob(f"*-{dataset}/{folder.name}/meta.json") if self.spec.layout else ()
+        for meta in stores:
+            with suppress(DataError), _writing(folder) as work:
+                _read(meta.parent, form)  # a damaged one is not passed on
+                for name in _FILES:
+                    (work / name).hardlink_to(meta.with_name(name))
+                (work / "meta.json").write_text(json.dumps(json.loads(meta.read_text()) | {"task": self.spec.name}))
+                break
+        return _is_there(folder)
 
     def _build(self, folder: Path, split: str, form: Form, sample: dict[int, Pixels], part: NDArray[np.int64] | None) -> bool:
         """Decode beside the final place and move there in one step, so that no reader ever meets half a store. False when it would be too large."""
@@ -114,7 +133,7 @@ class TaskStore:
                 "%s: storing %s %s images once, about %s MB, in %s", self.spec.name, f"{len(indices):,}", split, expected >> 20, folder
             )
         with _writing(folder, expected) as work:
-            images = in_order(prepared, indices.tolist(), _AHEAD)
+            images = in_order(prepared, indices.tolist(), _AHEAD * torch.get_num_threads())
             facts = _write(work, images, source.labels[indices])
             facts |= {"task": self.spec.name, "split": split, "revision": self.spec.revision, "form": form.words}
             (work / "meta.json").write_text(json.dumps(facts))
@@ -145,7 +164,8 @@ def entries() -> list[Stored]:
     for folder in sorted(_root().glob("*/*")) if _root().is_dir() else ():
         if not folder.is_dir():
             continue
-        size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        files = [path.stat() for path in folder.iterdir() if path.is_file()]
+        size = sum(file.st_size // file.st_nlink for file in files)  # each suite its part of what they share
         try:
             meta, used = json.loads((folder / "meta.json").read_text()), (folder / "meta.json").stat().st_mtime
             entry = Stored(folder, meta["task"], meta["split"], meta["form"], meta["images"], size, used)
@@ -157,9 +177,11 @@ def entries() -> list[Stored]:
 
 def evict(entry: Stored) -> None:
     """Delete a store. Runs that have it open keep their images. DataError when it cannot be deleted."""
+    store = entry.folder.with_name(entry.folder.name.removeprefix(_BUILDING))
     try:
-        with _locked(entry.folder, f"{entry.task}, {entry.split}"):
-            shutil.rmtree(entry.folder)
+        with _locked(store, f"{entry.task}, {entry.split}"):
+            if entry.folder.exists():  # what was being built is there now, and what somebody else deleted is gone
+                shutil.rmtree(entry.folder)
     except OSError as error:
         raise DataError(f"cannot delete {entry.folder}: {error.strerror}; delete it by hand") from None
 
@@ -182,7 +204,7 @@ def _read(folder: Path, form: Form) -> Split:
             raise ValueError(f"{len(pixels):,} pixels for images of {shapes.prod(1).sum():,}")
         images: Images = pixels.reshape(len(shapes), *shapes[0], 3) if is_uniform else Ragged(pixels, shapes)
         digest = meta["digest"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"the image cache {folder} is damaged ({error}); delete that folder and run again") from None
     with suppress(OSError):  # a cache that may only be read
         os.utime(folder / "meta.json")
@@ -207,12 +229,13 @@ def _locked(folder: Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(folder: Path, size: int) -> Iterator[Path]:
+def _writing(folder: Path, size: int = 0) -> Iterator[Path]:
     """A folder to write into that becomes ``folder`` at the end, or nothing. Errors of the disk become one DataError."""
-    work = folder.with_name(f".building-{folder.name}")
+    work = folder.with_name(_BUILDING + folder.name)
     with _explained(folder, size):
         try:
-            shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+            for left in (work, folder):  # by a process that was killed while it built or deleted
+                shutil.rmtree(left, ignore_errors=True)
             work.mkdir()
             if shutil.disk_usage(work).free < size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

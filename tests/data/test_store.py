@@ -1,60 +1,22 @@
-"""Every image is decoded once, a store is there whole or not at all, and what is too large for one is decoded as it is read."""
+"""Every image is decoded once, and what is too large for a store is decoded as it is read."""
 
 from __future__ import annotations
 
-import errno
-import multiprocessing
-import threading
-from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from petlbench.data.split import Split, joined
-from petlbench.data.store import TaskStore, entries, evict
-from petlbench.data.task import RenderedSource, TaskSpec
+from petlbench.data.split import joined
+from petlbench.data.store import TaskStore, entries
+from petlbench.data.task import RenderedSource
 from petlbench.data.transforms import Form
 from petlbench.errors import DataError
 
-SIZES = {"train": 6, "val": 3, "test": 4}
-
-
-SQUARE = Form("squash", 8)
-NATIVE = Form("native")
-
-
-class Renderer:
-    """Images of several sizes that count how often they were asked for, and that fail at one if told to."""
-
-    def __init__(self, fails_at: int | None = None) -> None:
-        self.calls: Counter[tuple[str, int]] = Counter()
-        self.fails_at = fails_at
-
-    def source(self, split: str) -> RenderedSource:
-        def render(index: int) -> NDArray[np.uint8]:
-            self.calls[split, index] += 1
-            if split == "val" and index == self.fails_at:
-                raise RuntimeError("killed")
-            return np.random.default_rng([len(split), index]).integers(0, 256, (11 + index % 2, 17, 3), dtype=np.uint8)
-
-        return RenderedSource(np.arange(SIZES[split]) % 3, render)
-
-    def spec(self, **changes: Any) -> TaskSpec:
-        facts = {"name": "mock/noise", "class_names": ("a", "b", "c"), "templates": ("{}",), "revision": "1", "source": self.source}
-        return TaskSpec(**(facts | changes))
-
-
-def opened(spec: TaskSpec, form: Form = SQUARE, limit_mb: int = 1) -> tuple[dict[str, Split], int]:
-    """All splits, and how many images were decoded for them."""
-    store = TaskStore(spec, limit_mb)
-    splits = {split: store.open(split, form) for split in SIZES}
-    return splits, store.tally.count
+from .rendered import NATIVE, SIZES, SQUARE, Renderer, opened
 
 
 @pytest.mark.usefixtures("cache")
@@ -104,85 +66,27 @@ def test_the_digest_sees_a_change_of_one_label() -> None:
     assert all(first[split].digest != second[split].digest for split in SIZES)
 
 
-def test_a_crash_in_the_middle_leaves_nothing_that_counts_as_a_store(cache: Path) -> None:
-    with pytest.raises(RuntimeError):
-        TaskStore(Renderer(fails_at=1).spec(), 1).open("val", SQUARE)
-    assert not [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
-    assert opened(Renderer().spec())[1] == 13
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(("form", "shapes"), [(SQUARE, [(8, 8), (8, 8)]), (NATIVE, [(2, 8), (4, 4)])])
+def test_the_digest_sees_a_change_of_one_pixel_and_of_two_sizes(form: Form, shapes: list[tuple[int, int]]) -> None:
+    def flat(revision: str, shapes: list[tuple[int, int]], value: int) -> str:
+        images = [np.zeros((*shape, 3), np.uint8) for shape in shapes]
+        images[-1][-1, -1, -1] = value
+        spec = Renderer().spec(revision=revision, source=lambda split: RenderedSource([0] * 2, images.__getitem__))
+        return TaskStore(spec, 1).open("train", form).digest
 
-
-def test_what_a_killed_process_left_behind_is_not_read_and_goes_away(cache: Path) -> None:
-    opened(Renderer().spec())
-    for meta in list(cache.rglob("meta.json")):
-        meta.parent.rename(meta.parent.with_name(f".building-{meta.parent.name}"))
-    assert opened(Renderer().spec())[1] == 13
-    assert not list(cache.rglob(".building-*"))
-
-
-def test_a_damaged_store_is_named(cache: Path) -> None:
-    opened(Renderer().spec())
-    images = next(cache.rglob("pixels.bin"))
-    images.write_bytes(images.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"image cache .* is damaged .*; delete that folder and run again"):
-        opened(Renderer().spec())
-
-
-def test_a_full_disk_is_one_clear_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(DataError, match=r"cannot write the image cache .*: No space left on device; set PETLBENCH_CACHE.*or make room"):
-        opened(Renderer().spec())
-    monkeypatch.undo()
-    assert not entries() and not list(cache.rglob(".building-*"))
-
-
-def test_a_disk_without_room_is_known_before_anything_is_decoded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    renderer = Renderer()
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
-    with pytest.raises(DataError, match=r"No space left on device; .* with room for 0 MB, or make room with petlbench data clean"):
-        opened(renderer.spec())
-    assert not renderer.calls and not list(cache.rglob(".building-*"))
-
-
-def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("PETLBENCH_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"cannot write the image cache .*set PETLBENCH_CACHE to a writable folder"):
-        opened(Renderer().spec())
-
-
-def test_threads_that_want_the_same_store_build_it_once(cache: Path) -> None:
-    renderer, results = Renderer(), []
-    threads = [threading.Thread(target=lambda: results.append(opened(renderer.spec()))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 4 and len({splits["test"].digest for splits, _ in results}) == 1
-    assert set(renderer.calls.values()) == {1} and sum(decoded for _, decoded in results) == 13
-    assert len(list(cache.rglob("meta.json"))) == len(SIZES)
-
-
-def _open_in_process(start: Any, answers: Any) -> None:
-    start.wait()
-    splits, decoded = opened(Renderer().spec())
-    answers.put((splits["test"].digest, decoded))
+    digests = [flat("1", shapes, 0), flat("2", shapes, 1), flat("3", shapes[::-1], 0), flat("4", shapes, 0)]
+    assert len(set(digests[:3])) == (2 if form is SQUARE else 3) and digests[3] == digests[0]
 
 
 @pytest.mark.usefixtures("cache")
-def test_processes_that_want_the_same_store_build_it_once() -> None:
-    context = multiprocessing.get_context("fork")
-    start, answers = context.Barrier(3), context.Queue()
-    workers = [context.Process(target=_open_in_process, args=(start, answers)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    digests, decoded = zip(*[answers.get(timeout=30) for _ in workers], strict=True)
-    for worker in workers:
-        worker.join(30)
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert len(set(digests)) == 1 and sum(decoded) == 13
+def test_the_digest_of_a_stream_says_revision_split_form_and_labels() -> None:
+    def digest(split: str = "train", form: Form = SQUARE, **changes: Any) -> str:
+        return TaskStore(Renderer().spec(**changes), 0).open(split, form).digest
+
+    relabelled = {"source": lambda split: RenderedSource([2] * 6, Renderer().source(split).decode)}
+    digests = [digest(), digest("val"), digest(form=Form("squash", 9)), digest(revision="2"), digest(**relabelled)]
+    assert len(set(digests)) == 5 and digest() == digests[0]
 
 
 @pytest.mark.usefixtures("cache")
@@ -279,31 +183,6 @@ def test_joined_splits_have_the_images_of_both_in_order(form: Form, limit_mb: in
     for index in range(9):
         part, place = ("train", index) if index < 6 else ("val", index - 6)
         assert np.array_equal(both.images[index], splits[part].images[place])
-
-
-@pytest.mark.usefixtures("cache")
-def test_stores_are_listed_and_can_be_evicted_one_by_one() -> None:
-    opened(Renderer().spec())
-    opened(Renderer().spec(), NATIVE)
-    listed = entries()
-    assert [(entry.task, entry.split, entry.form, entry.images) for entry in listed] == [
-        ("mock/noise", split, form, SIZES[split]) for split in ("test", "train", "val") for form in ("native", "squash 8 bicubic")
-    ]
-    assert all(entry.bytes > SIZES[entry.split] * 8 * 8 * 3 and entry.used > 0 for entry in listed)
-    images = opened(Renderer().spec())[0]["test"].images
-    before = np.array(images)
-    evict(listed[1])
-    assert len(entries()) == 5 and np.array_equal(images, before)
-    assert opened(Renderer().spec())[1] == SIZES["test"]
-
-
-def test_what_is_no_store_is_listed_too(cache: Path) -> None:
-    (cache / "store" / "mock-noise" / "0123").mkdir(parents=True)
-    (cache / "store" / "mock-noise" / "0123" / "train.npy").write_bytes(b"old")
-    [entry] = entries()
-    assert (entry.task, entry.split, entry.form, entry.bytes) == ("mock-noise", "?", "unfinished or damaged", 3)
-    evict(entry)
-    assert not entries()
 
 
 @pytest.mark.usefixtures("cache")

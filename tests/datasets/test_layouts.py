@@ -329,3 +329,9 @@ def test_half_an_archive_is_one_error(tmp_path: Path) -> None:
     assert presence("vtab/dtd", tmp_path).state == "broken"
     with pytest.raises(DataError, match=r"dtd\.zip: not a complete archive"):
         find_task("vtab/dtd", tmp_path)
+
+
+def test_a_dataset_of_two_suites_is_decoded_for_the_first_of_them(tmp_path: Path) -> None:
+    coop(tmp_path / "dtd", "images", "split_zhou_DescribableTextures.json")
+    tasks = [load_task(find_task(f"{suite}/dtd", tmp_path), Protocol(), 8, *PLAIN) for suite in ("blackvip16", "craft15")]
+    assert [task.images_decoded for task in tasks] == [3 * (4 + 2 + 2), 0]
