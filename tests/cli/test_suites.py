@@ -82,6 +82,12 @@ def test_available_runs_what_is_there(call: Call, tmp_path: Path) -> None:
     assert code == 2 and "18 of 19 tasks are not there" in err and "--available" in err
 
 
+def test_a_joined_task_is_available_when_all_of_it_is(call: Call, tmp_path: Path) -> None:
+    vtab_task(tmp_path / "data", "svhn")
+    _, out, _ = call("plan", "method=linear", "task=vtab/svhn+vtab/dtd,vtab/svhn", "data_root=data", "--available", "--json")
+    assert [run["task"] for run in json.loads(out)["runs"]] == ["vtab/svhn"]
+
+
 def test_available_of_nothing_is_the_message_about_all(call: Call, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, _, err = call("bench", "method=linear", "task=fgvc", "data_root=empty", "--available")
@@ -92,6 +98,12 @@ def test_the_environment_names_the_data_root(call: Call, tmp_path: Path, monkeyp
     vtab_task(tmp_path / "data", "svhn")
     monkeypatch.setenv("PETLBENCH_DATA", str(tmp_path / "data"))
     assert call("plan", "method=linear", "task=vtab/svhn")[0] == 0
+
+
+def test_a_data_root_may_begin_with_the_home_folder(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vtab_task(tmp_path / "data", "svhn")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert call("plan", "method=linear", "task=vtab/svhn", "data_root=~/data")[0] == 0
 
 
 def test_a_data_root_that_is_no_folder_is_refused(call: Call) -> None:

@@ -149,6 +149,14 @@ def test_without_a_validation_file_a_tenth_of_each_class_validates(tmp_path: Pat
         spec.prompts()
 
 
+def test_what_validates_does_not_depend_on_the_order_of_the_list(tmp_path: Path) -> None:
+    folder = vpt_fgvc(tmp_path / "nabirds", "images", splits=("train", "test"))
+    chosen = set(listing(find_task("fgvc/nabirds", tmp_path), "val").names)
+    rows = json.loads((folder / "train.json").read_text())
+    (folder / "train.json").write_text(json.dumps(dict(reversed(rows.items()))))
+    assert set(listing(find_task("fgvc/nabirds", tmp_path), "val").names) == chosen
+
+
 def test_clevr_arrays_are_labelled_by_the_suites_order_of_counts(tmp_path: Path) -> None:
     folder = tmp_path / "clevr/clevr_count"
     folder.mkdir(parents=True)
@@ -193,6 +201,12 @@ def test_classnames_of_coop_replace_the_built_in_ones(imagenet: Path) -> None:
 def test_folders_of_imagenet_v2_are_labels_and_not_texts(imagenet: Path) -> None:
     image_folders(imagenet / "imagenetv2/imagenetv2-matched-frequency-format-val", ["10", "2", "0"], per_class=1)
     assert labels(find_task("craft15/imagenet_v2", imagenet))["test"] == [0, 2, 10]
+
+
+def test_a_number_that_is_no_label_is_no_class_of_imagenet_v2(imagenet: Path) -> None:
+    image_folders(imagenet / "imagenetv2/imagenetv2-matched-frequency-format-val", ["999", "1000"], per_class=1)
+    with pytest.raises(DataError, match=r"1000: this folder's name is no class"):
+        find_task("craft15/imagenet_v2", imagenet)
 
 
 def test_a_shift_trains_on_imagenet_and_is_scored_among_its_own_labels(imagenet: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from petlbench.data.listing import Listing
 from petlbench.data.task import TaskSpec
 from petlbench.datasets._facts import datasets, downloads
 from petlbench.datasets._opened import find, open_task
-from petlbench.datasets.layouts import Found
+from petlbench.datasets.layouts import Found, smallnorb
 from petlbench.errors import DataError
 
 from . import originals
@@ -165,6 +166,37 @@ def test_birds_are_numbered_by_the_ids_that_have_images(root: Path) -> None:
         "beta": 1,
         "gamma": 2,
     }
+
+
+def test_birds_train_where_their_list_says_1(root: Path) -> None:
+    originals.birds(root)
+    splits = found(root, "cub200_2011", "fgvc").splits
+    assert {int(name.rpartition(" ")[2][:-4]) for name in splits["train"].names} == set(range(1, 15))
+
+
+def test_toys_are_seen_by_the_first_camera(root: Path) -> None:
+    originals.smallnorb(root)
+    images = smallnorb.binary(root / "smallnorb" / f"{smallnorb.STEMS['train']}-dat.mat")
+    train = found(root, "smallnorb_ele", "vtab").splits["train"]
+    assert np.array_equal(train.decode(4)[..., 0], images[int(train.names[4]), 0])
+
+
+def test_four_fifths_of_what_vtab_draws_train(root: Path) -> None:
+    originals.cifar(root)
+    splits = found(root, "cifar100", "vtab").splits
+    assert len(splits["train"]) == 4 * len(splits["val"]) > 0
+
+
+def test_scene_files_that_change_are_read_again(root: Path) -> None:
+    originals.clevr(root)
+    before = found(root, "clevr_count", "vtab").splits["test"].labels
+    file = root / "clevr/CLEVR_v1.0/scenes/CLEVR_val_scenes.json"
+    scenes = json.loads(file.read_text())
+    first, second = scenes["scenes"][:2]
+    first["objects"], second["objects"] = second["objects"], first["objects"]
+    file.write_text(json.dumps(scenes))  # of the same size
+    os.utime(file, ns=(1, 1))
+    assert found(root, "clevr_count", "vtab").splits["test"].labels[:2].tolist() == before[1::-1].tolist()
 
 
 def test_sprites_are_white_on_black(root: Path) -> None:

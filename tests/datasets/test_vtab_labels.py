@@ -54,6 +54,11 @@ def test_no_video_is_in_two_splits_and_no_image_is_lost(n_videos: int, more: int
     assert len(seen["test"]) == len(seen["val"]) == max(1, n_videos // 10)
 
 
+def test_videos_are_drawn_by_numpys_legacy_generator_from_seed_123_first_to_test_then_to_validate() -> None:
+    splits = kitti_videos({image: f"drive_{image:02d}" for image in range(20)})
+    assert (splits["test"], splits["val"]) == ([5, 14], [7, 11])
+
+
 def test_positions_and_orientations_of_sprites() -> None:
     assert dsprites_location(np.arange(32)).tolist() == np.repeat(np.arange(16), 2).tolist()
     assert dsprites_orientation([0, 1, 2, 3, 4, 5, 6, 7, 39]).tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 15]
