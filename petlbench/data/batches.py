@@ -19,7 +19,7 @@ from torch import Tensor
 from petlbench.data.augmentation import RandomResizedCrop
 from petlbench.data.split import Ragged, Split
 from petlbench.data.streaming import in_order
-from petlbench.data.transforms import Draws, Form, Pixels, Transform
+from petlbench.data.transforms import Draws, Form, Pixels, Transform, moved
 from petlbench.data.windows import Windows
 from petlbench.memo import Memo
 from petlbench.records.schema import Epoch
@@ -69,7 +69,7 @@ class Batches:
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once, in their order, not augmented."""
         for indices, images in self._prepared((indices, None) for indices in torch.arange(self.image_count).split(self.batch_size)):
-            yield images, self.labels[indices.to(self.device)]
+            yield images, self.labels[moved(indices, self.device)]
 
     def order(self) -> Iterator[Tensor]:
         """The indices (B,) of the batches of a new pass."""
@@ -81,7 +81,7 @@ class Batches:
         chance = self._chance()
         plans = ((indices, self.transform.draw(len(indices), chance) if chance else None) for indices in self.order())
         for indices, images in self._prepared(plans):
-            yield images, self.labels[indices.to(self.device)]
+            yield images, self.labels[moved(indices, self.device)]
 
     def _chance(self) -> torch.Generator | None:
         """A generator for one pass: batches are drawn ahead, and a pass that ends early must not shift the next."""
@@ -91,8 +91,8 @@ class Batches:
 
     def _prepared(self, plans: Iterable[Plan]) -> Iterator[tuple[Tensor, Tensor]]:
         """Indices and normalised images of planned batches, in their order."""
-        are_resized = self._form != Form("native") and not isinstance(self.transform.window, RandomResizedCrop)
-        at_once = are_resized and isinstance(self._images, (np.ndarray, Ragged))
+        are_resized = self._generator is not None and isinstance(self.transform.window, RandomResizedCrop)
+        at_once = not are_resized and self._form != Form("native") and isinstance(self._images, (np.ndarray, Ragged))
         for (indices, draws), views in self._cut(plans) if at_once else self._made_one_by_one(plans):
             yield indices, self.transform.finish(views, draws)
 
@@ -113,7 +113,7 @@ class Batches:
         views = in_order(self._view, jobs, ahead=self.batch_size)
         for plan in used:
             made = np.stack(list(itertools.islice(views, len(plan[0]))))
-            yield plan, torch.from_numpy(made).to(self.device)
+            yield plan, moved(torch.from_numpy(made), self.device)
 
     def _view(self, job: tuple[int, Tensor | None]) -> Pixels:
         index, drawn = job

@@ -12,10 +12,15 @@ from torch import Tensor
 _LUMINANCE = (19595, 38470, 7471)  # of red, green and blue, in 1 / 65536
 
 
+def divided(values: Tensor, divisor: float) -> Tensor:
+    """The quotient with the same bits on every device, in place: to divide by a plain number, a GPU multiplies by its rounded reciprocal."""
+    return values.div_(torch.full((), divisor, dtype=values.dtype, device=values.device))
+
+
 def greyscale(images: Tensor) -> Tensor:
     """Luminance (B, H, W, 1), uint8, as ``convert("L")``."""
-    weights = torch.tensor(_LUMINANCE, dtype=torch.int32, device=images.device)
-    return ((images.int() * weights).sum(-1, keepdim=True, dtype=torch.int32) + 32768 >> 16).to(torch.uint8)
+    red, green, blue = (weight * channel for weight, channel in zip(_LUMINANCE, images.int().unbind(-1), strict=True))
+    return (red + green + blue + 32768 >> 16).to(torch.uint8).unsqueeze(-1)
 
 
 def brightness(images: Tensor, factors: Tensor) -> Tensor:
@@ -26,7 +31,7 @@ def brightness(images: Tensor, factors: Tensor) -> Tensor:
 def contrast(images: Tensor, factors: Tensor) -> Tensor:
     """``ImageEnhance.Contrast``: blended with the mean luminance, rounded."""
     grey = greyscale(images)
-    mean = (grey.sum((1, 2, 3), dtype=torch.int64).double() / grey[0].numel() + 0.5).to(torch.uint8)
+    mean = (divided(grey.sum((1, 2, 3), dtype=torch.int64).double(), grey[0].numel()) + 0.5).to(torch.uint8)
     return _blended(mean.view(-1, 1, 1, 1).expand_as(images), images, factors)
 
 
@@ -64,7 +69,7 @@ def _to_hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         to_blue - to_green,
         torch.where(green == high, (2.0 + to_red.double() - to_blue).float(), (4.0 + to_green.double() - to_red).float()),
     )
-    angle = torch.remainder(turned.double() / 6.0 + 1.0, 1.0).float()
+    angle = torch.remainder(divided(turned.double(), 6.0) + 1.0, 1.0).float()
     is_grey = high == low
     hue_byte = (angle.double() * 255.0).int().masked_fill(is_grey, 0)
     strength = ((spread / high.clamp(min=1).float()).double() * 255.0).int().masked_fill(is_grey, 0)
@@ -73,10 +78,10 @@ def _to_hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _from_hsv(angle: Tensor, strength: Tensor, value: Tensor) -> Tensor:
     """(B, H, W, 3) uint8."""
-    position = (angle.float().double() * 6.0 / 255.0).float()
+    position = divided(angle.double() * 6.0, 255.0).float()
     sector = position.floor()
     rest = (position - sector).float()
-    part = strength.float() / 255.0
+    part = divided(strength.float(), 255.0)
     low = _rounded(value.float() * (1.0 - part))
     falling = _rounded(value.float() * (1.0 - part * rest))
     rising = _rounded(value.float() * (1.0 - part * (1.0 - rest)))

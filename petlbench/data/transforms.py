@@ -135,10 +135,15 @@ class Transform:
         """(B, S, S, 3) uint8, which are overwritten, to (B, 3, S, S) float32: the operations after the window, then normalised."""
         for operation, drawn in zip(self._others, draws.others, strict=True) if draws else ():
             views = _applied(operation, views, drawn)
-        mean, std = (torch.tensor(values, device=views.device).repeat(self.size) for values in (self.mean, self.std))
-        rows = views.flatten(2).float()  # (B, S, 3 S): long rows are faster
-        rows = rows.div_(255).sub_(mean).div_(std)  # the order of torchvision's ToTensor and Normalize, so that results are equal
+        mean, std = (moved(torch.tensor(values).repeat(self.size), views.device) for values in (self.mean, self.std))
+        rows = colour.divided(views.flatten(2).float(), 255)  # (B, S, 3 S): long rows are faster
+        rows = rows.sub_(mean).div_(std)  # the order of torchvision's ToTensor and Normalize, so that results are equal
         return rows.view(views.shape).permute(0, 3, 1, 2)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a GPU without waiting for what it is doing; from pinned memory, because from other memory the copy itself would wait."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and not tensor.is_cuda else tensor.to(device)
 
 
 def crop_offsets(drawn: Tensor, shapes: Tensor, size: int) -> Tensor:
@@ -188,7 +193,7 @@ def _drawn(operation: Operation, count: int, generator: torch.Generator) -> Tens
 def _applied(operation: Operation, views: Tensor, drawn: Tensor) -> Tensor:
     if isinstance(operation, Jitter):
         return _jittered(operation, views, drawn)
-    chosen = drawn.nonzero()[:, 0].to(views.device)
+    chosen = moved(drawn.nonzero()[:, 0], views.device)
     images = views.index_select(0, chosen)
     match operation:
         case Flip():
@@ -210,6 +215,6 @@ def _jittered(jitter: Jitter, views: Tensor, drawn: Tensor) -> Tensor:
         for number, (step, strength) in enumerate(zip(steps, strengths, strict=True)):
             rows = (happens & (order[:, place] == number)).nonzero()[:, 0]
             if strength and len(rows):
-                chosen = rows.to(views.device)
-                views.index_copy_(0, chosen, step(views.index_select(0, chosen), factors[rows, number].to(views.device)))
+                chosen, amounts = (moved(some, views.device) for some in (rows, factors[rows, number]))
+                views.index_copy_(0, chosen, step(views.index_select(0, chosen), amounts))
     return views

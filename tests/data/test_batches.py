@@ -277,6 +277,17 @@ def test_a_stream_holds_two_batches_at_most() -> None:
     assert most <= 2 * 4 and not held
 
 
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("augment", ["none", "crop", "random_resized_crop"])
+def test_stored_images_that_need_no_resizing_are_cut_as_whole_batches(augment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = loaded(augment)
+    monkeypatch.setattr("petlbench.data.batches.in_order", lambda *_, **__: pytest.fail("one by one"))
+    splits = [(task.val, None), (task.test, None)] + ([] if augment == "random_resized_crop" else [(task.train, seeded())])
+    for part, generator in splits:
+        batches = Batches(part, task.transform, 3, CPU, generator)
+        assert sum(len(images) for images, _ in batches) == len(part)
+
+
 def test_an_array_of_images_stays_in_order_under_a_random_window() -> None:
     part = Split(np.stack([np.full((6, 7, 3), index, np.uint8) for index in range(8)]), np.arange(8), "digest")
     for images, labels in Batches(part, transform(4, augment="crop"), 3, CPU, seeded()):
