@@ -31,7 +31,7 @@ _LEGEND = (
 def write_comparison(part: pd.DataFrame, runs: pd.DataFrame, source: str, results: Path, name: str) -> tuple[str, list[Path]]:
     """Write statistics/NAME-methods.csv, NAME-pairs.csv, NAME-budgets.csv and plots/ for a comparable part. The Markdown about it, and the files.
 
-    Nothing of either where fewer than two methods have a result on every task.
+    Nothing of either where fewer than two methods have a result on every task; budgets where methods learn by asking.
     """
     comparison = compare(runs_behind(part, runs), ranked_columns(part))
     if len(comparison.methods) < 2:
@@ -40,6 +40,8 @@ def write_comparison(part: pd.DataFrame, runs: pd.DataFrame, source: str, result
     frames = {"methods": with_tradeoffs(comparison, trade), "pairs": comparison.pairs, "budgets": budgets}
     paths = []
     for kind, frame in frames.items():
+        if frame.empty:
+            continue
         paths.append(results / "statistics" / f"{name}-{kind}.csv")
         write_atomically(paths[-1], frame.to_csv(index=False, lineterminator="\n").encode())
     plots = write_ranking_plots(part, trade, comparison, source, results / "plots", name)

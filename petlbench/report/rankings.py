@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -105,7 +104,7 @@ def pareto_fronts(part: pd.DataFrame, trade: pd.DataFrame, source: str) -> Figur
     for axes, (places, names) in zip(panels, points, strict=False):
         place_labels(axes, places, names)
         for text in axes.texts:
-            text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # where the line runs below it
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})  # where the line runs below it
     return figure
 
 

@@ -29,7 +29,7 @@ def written(results: Path, records: list[Record]) -> tuple[str, list[Path]]:
 
 def test_files_hold_every_method_and_pair_in_full_floats(tmp_path: Path) -> None:
     records = make_grid(("lora", "full", "bar"))
-    _, (methods, pairs, _) = written(tmp_path, records)
+    _, (methods, pairs) = written(tmp_path, records)
     expected = compare(runs_frame(records), TASKS)
     assert list(pd.read_csv(methods).columns) == [*METHOD_COLUMNS, *TRADEOFF_COLUMNS[3:]]
     assert list(pd.read_csv(pairs).columns) == PAIR_COLUMNS
