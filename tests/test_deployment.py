@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from petlbench.artifact import Artifact, read_artifact
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoint import Checkpoint
-from petlbench.config import resolve
+from petlbench.config import RunConfig, resolve
+from petlbench.data.load import Task
 from petlbench.deployment import evaluate_artifact, export_artifact
 from petlbench.errors import CheckpointError
 from petlbench.evaluate import evaluate_checkpoint
 from petlbench.nn.inversion import invert
 from petlbench.serve.settings import ServeConfig
-from petlbench.shared import shared_backbone
+from petlbench.shared import open_task, shared_backbone
 from tests.deployed import CPU, SIZES, learned
 from tests.serve.processes import serving
 
@@ -128,6 +131,27 @@ def test_a_tower_that_takes_no_patches_is_refused(saved: Checkpoint, tmp_path: P
 def test_a_method_that_puts_nothing_beside_images_has_nothing_to_deploy(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="method zero_shot asks a model and has no weights of it to export"):
         export_artifact(learned(method="zero_shot"), tmp_path / "artifact")
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_and_stays(saved: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_text("kept")
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors is a file; name another"):
+        export_artifact(saved, path)
+    assert path.read_text() == "kept"
+
+
+def test_classes_that_a_task_does_not_score_cannot_win(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels: list[np.ndarray] = []
+
+    def scored(config: RunConfig, backbone: Backbone) -> Task:
+        task = open_task(config, backbone)
+        labels.append(np.asarray(task.test.labels))
+        return replace(task, spec=replace(task.spec, scored=(3,)))
+
+    monkeypatch.setattr("petlbench.deployment.open_task", scored)
+    accuracy = evaluate_artifact(read_artifact(folder), ["threads=1"])["accuracy"]
+    assert list(accuracy.values()) == pytest.approx([100 * (labels[0] == 3).mean()] * 4)  # all is taken for a 3
 
 
 def test_other_weights_and_other_classes_are_refused(folder: Path, url: str) -> None:

@@ -29,10 +29,11 @@ class Asking:
     meter: Meter
     history: list[Epoch] = field(default_factory=list)
 
-    def fit(self, look: Callable[[], None] = lambda: None) -> None:
+    def fit(self, look: Callable[[], None] = lambda: None, part_of_class: tuple[int, ...] = ()) -> None:
         train = Batches(TASK.train, TASK.transform, 12, CPU, torch.Generator().manual_seed(self.config.seed))
         val = Batches(TASK.val, TASK.transform, 12, CPU)
-        self.learner.fit(TrainingData(train, val, self.config.train, TASK.spec.class_names, self.history.append, look))
+        told = (self.config.train, TASK.spec.class_names, self.history.append, look)
+        self.learner.fit(TrainingData(train, val, *told, part_of_class=part_of_class))
 
     def predict(self) -> Tensor:
         return self.learner.predict(Batches(TASK.test, TASK.transform, 10, CPU))

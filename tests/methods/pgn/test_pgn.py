@@ -15,6 +15,7 @@ from petlbench.config import resolve
 from petlbench.endpoint import ClassTexts
 from petlbench.errors import AccessError, CheckpointError, ConfigError
 from petlbench.methods.pgn import PGN, PGNConfig, own_classes, release_file
+from petlbench.methods.pgn.generator import Generator, ResNet10
 from petlbench.settings import Answers
 from petlbench.testing.mocks import CLASSES, SIZE, WIDTH, tiny_backbone
 from tests.methods.asking import TASK, asking
@@ -81,6 +82,24 @@ def test_a_step_asks_once_about_every_image() -> None:
 def test_in_their_own_label_space_only_classes_of_the_image_s_task_compete() -> None:
     scores = own_classes((0, 0, 1))(torch.zeros(2, 3), torch.tensor([1, 2]))
     assert scores.tolist() == [[0, 0, -torch.inf], [-torch.inf, -torch.inf, 0]]
+
+
+@pytest.mark.parametrize(("space", "is_zero"), [("own", True), ("union", False)])
+def test_the_loss_is_of_the_classes_that_the_label_space_names(space: str, is_zero: bool) -> None:
+    with asking(*SMALL, f"method.label_space={space}") as run:
+        run.fit(part_of_class=tuple(range(CLASSES)))  # every class a task of its own: nothing competes with it
+    assert (run.history[0].loss == 0) is is_zero
+
+
+def test_the_settings_of_the_generator_are_those_of_the_method() -> None:
+    with opened(small(mixing="sigmoid", resolution=8, blocks_per_group=2, max_pool=False)) as (method, _):
+        generator = method.prompter
+        assert isinstance(generator, Generator) and isinstance(generator.network, ResNet10)
+        assert (generator.mixing, generator.resolution) == ("sigmoid", 8)
+        assert (len(generator.network.blocks), len(generator.network.input_net)) == (4, 3)
+    with opened(small(network="resnet18")) as (method, _):
+        assert isinstance(method.prompter, Generator)
+        assert (method.prompter.resolution, type(method.prompter.network).__name__) == (SIZE, "ResNet")
 
 
 @pytest.mark.parametrize(
