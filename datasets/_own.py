@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +15,15 @@ Pairs = list[tuple[str, int]]  # path relative to the root, label
 EVERY = 5  # of the images of a class, one is held out
 
 
-def hold_out(pairs: Pairs, classes: int) -> tuple[Pairs, Pairs]:
+def hold_out(pairs: Pairs) -> tuple[Pairs, Pairs]:
     """What remains, and every fifth image of each class."""
-    held_out = {pair for label in range(classes) for pair in [pair for pair in pairs if pair[1] == label][EVERY - 1 :: EVERY]}
-    return [pair for pair in pairs if pair not in held_out], [pair for pair in pairs if pair in held_out]
+    seen: Counter[int] = Counter()
+    remaining: Pairs = []
+    held_out: Pairs = []
+    for pair in pairs:
+        seen[pair[1]] += 1
+        (remaining if seen[pair[1]] % EVERY else held_out).append(pair)
+    return remaining, held_out
 
 
 def own_task(name: str, root: Path, classes: Sequence[str], files: dict[str, Pairs]) -> TaskSpec:
@@ -28,7 +34,7 @@ def own_task(name: str, root: Path, classes: Sequence[str], files: dict[str, Pai
     if len(classes) < 2:
         raise DataError(f"{root} has {len(classes)} class, at least 2 are needed")
     if "val" not in files:
-        files = dict(zip(("train", "val"), hold_out(files["train"], len(classes)), strict=True)) | {"test": files["test"]}
+        files = dict(zip(("train", "val"), hold_out(files["train"]), strict=True)) | {"test": files["test"]}
         if not files["val"]:
             raise DataError(f"{root} has no val split, and no class has the {EVERY} training images of which one could validate")
     return TaskSpec(

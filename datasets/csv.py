@@ -27,7 +27,7 @@ def csv_task(location: str, name: str | None = None) -> TaskSpec:
     for row in rows:
         pairs.setdefault(row.get("split", ""), []).append((row["file"], label_of[row["label"]]))
     if "split" not in rows[0]:
-        rest, test = hold_out(pairs[""], len(classes))
+        rest, test = hold_out(pairs[""])
         pairs = {"train": rest, "test": test}
     for split in ("train", "test"):
         if not pairs.get(split):

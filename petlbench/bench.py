@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from petlbench.shared import served_name
 from petlbench.suites import load_suite, names, suite_name, task_name
 
 State = Literal["done", "failed", "missing"]
+_log = logging.getLogger("petlbench.data")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,9 @@ def _present(tasks: Sequence[str], root: Path | None, available: bool) -> list[s
     absent = [found for part in parts if ":" not in part and (found := presence(part, root)).state != "present"]
     if absent and (not available or len(absent) == len(parts)):
         raise missing_error(absent, len(parts), root)
+    for one in absent:
+        if one.state == "broken":
+            _log.warning("%s is left out: %s", one.task, one.where)
     for task in tasks:
         if ":" in task:
             require(task, root)  # a folder that is not a task is refused here, not in the middle of a bench

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from petlbench.data.images import decode_bytes, read_bytes
 from petlbench.errors import DataError
 
-MANY = 100_000  # files: asking for the sizes of so many takes longer than a run should need to begin. Of the registered datasets only ImageNet has them
+MANY = 100_000  # files: asking for the sizes of so many takes longer than a run should need to begin.
 
 
 class Listing(ABC):

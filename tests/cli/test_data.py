@@ -48,6 +48,14 @@ def test_prepare_after_a_broken_download_continues(call: Call, root: Path, serve
     assert server.ranges[-1] == "bytes=999-"
 
 
+def test_images_of_the_users_own_are_stored_as_well(call: Call, root: Path) -> None:
+    for split, first in (("train", 0), ("test", 50)):
+        miniature.image_folders(root / "own" / split, ["cat", "dog"], per_class=6, first=first)
+    code, out, _ = call("data", "prepare", f"folder:{root / 'own'}", f"data_root={root}")
+    assert code == 0
+    assert out.splitlines()[-1] == f"folder:{root / 'own'}: {root / 'own'}; 10 / 2 / 12 images to train, validate and test; 24 decoded now"
+
+
 def test_a_download_that_fails_does_not_keep_the_others_from_being_prepared(call: Call, root: Path, server: Server, cifar: Fetch) -> None:
     server.statuses = [404]
     code, out, err = call("data", "prepare", "pgn12/cifar10", "mini/textures", f"data_root={root}")

@@ -82,6 +82,15 @@ def test_available_runs_what_is_there(call: Call, tmp_path: Path) -> None:
     assert code == 2 and "18 of 19 tasks are not there" in err and "--available" in err
 
 
+def test_available_says_which_task_is_left_out_because_it_is_broken(call: Call, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    vtab_task(tmp_path / "data", "svhn")
+    (vtab_task(tmp_path / "data", "dtd") / "test.txt").unlink()
+    code, out, _ = call("plan", "method=linear", "task=vtab", "data_root=data", "--available", "--json")
+    assert code == 0 and [run["task"] for run in json.loads(out)["runs"]] == ["vtab/svhn"]
+    (message,) = caplog.messages
+    assert message.startswith("vtab/dtd is left out: data/vtab-1k/dtd/test.txt: cannot be read")
+
+
 def test_a_joined_task_is_available_when_all_of_it_is(call: Call, tmp_path: Path) -> None:
     vtab_task(tmp_path / "data", "svhn")
     _, out, _ = call("plan", "method=linear", "task=vtab/svhn+vtab/dtd,vtab/svhn", "data_root=data", "--available", "--json")
@@ -168,3 +177,19 @@ def test_a_shift_of_imagenet_is_scored_among_its_own_labels(call: Call, tmp_path
     assert record.class_count == 1000 and record.metrics is not None and record.metrics.samples == 6
     (path,) = (tmp_path / "results").rglob("*.predictions.safetensors")
     assert set(load_file(path)["predicted"].tolist()) <= set(own)
+
+
+def test_what_was_learned_on_imagenet_is_evaluated_on_its_shifts_as_a_run_on_them_is(call: Call, tmp_path: Path) -> None:
+    ids, own = _facts.wordnet_ids(), _facts.subset("imagenet_a")[:2]
+    for part, first in (("train", 0), ("val", 50)):
+        image_folders(tmp_path / "data/imagenet/images" / part, [ids[label] for label in own], per_class=4, first=first)
+    image_folders(tmp_path / "data/imagenet-adversarial/imagenet-a", [ids[label] for label in own], per_class=5, first=80)
+    words = ("data_root=data", "protocol.shots=2", "save=true", *FAST[:3])
+    assert call("run", "method=linear", "task=craft15/imagenet", *words)[0] == 0
+    (checkpoint,) = (tmp_path / "results/checkpoints").iterdir()
+    code, out, err = call("evaluate", str(checkpoint), "task=craft15/imagenet_a", "data_root=data", "--json")
+    assert code == 0, err
+    call("run", "method=linear", "task=craft15/imagenet_a", *words)
+    (metrics,) = [record.metrics for record in records(tmp_path / "results") if record.task == "craft15/imagenet_a"]
+    assert metrics is not None and json.loads(out)["samples"] == metrics.samples == 10
+    assert json.loads(out)["accuracy"] == metrics.accuracy
