@@ -38,10 +38,10 @@ def data_folder(configured: str | None) -> Path | None:
 
 def presence(name: str, root: Path | None) -> Presence:
     """Where the task of that name stands. What needs no images from elsewhere is always present."""
-    family, _, location = name.partition(":")
+    family, _, own = name.partition(":")
     target = TASKS.get(family)
     if not isinstance(target, DiskTask):
-        return Presence(name, "present", location or "made here")
+        return Presence(name, "present", own or "made here")
     try:
         location = None if root is None else target.locate(root)
     except DataError as error:
