@@ -62,10 +62,10 @@ def test_a_full_disk_is_one_clear_error(cache: Path, monkeypatch: pytest.MonkeyP
     def full(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(DataError, match=r"cannot write the image cache .*: No space left on device; set PETLBENCH_CACHE.*or make room"):
-        opened(Renderer().spec())
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:  # undoing all would undo the test's own cache as well
+        patch.setattr(Path, "open", full)
+        with pytest.raises(DataError, match=r"cannot write the image cache .*: No space left on device; set PETLBENCH_CACHE.*or make room"):
+            opened(Renderer().spec())
     assert not entries() and not list(cache.rglob(".building-*"))
 
 
