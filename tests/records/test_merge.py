@@ -145,6 +145,14 @@ def test_no_checkpoint_is_read_or_written_outside_the_folders(tmp_path: Path, na
     assert "victim is not in the results folder" in refusal([tmp_path / "a"], tmp_path / "deep" / "out")
 
 
+def test_of_many_reasons_the_first_are_listed_and_the_others_counted(tmp_path: Path) -> None:
+    for seed in range(7):
+        store_record(tmp_path / "a", seed=seed)
+        store_record(tmp_path / "b", seed=seed, predicted=LABELS)
+    reason = refusal([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert reason.count("are one run with different content") == 5 and reason.endswith("; and 2 more reasons")
+
+
 def test_every_mixture_comes_with_advice(tmp_path: Path) -> None:
     store_record(tmp_path / "a")
     store_record(tmp_path / "b", seed=1, protocol="other")

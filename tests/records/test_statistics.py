@@ -127,6 +127,15 @@ def test_methods_that_never_differ_are_not_told_apart() -> None:
     assert wilcoxon_p(np.zeros(20)) == 1.0
 
 
+def test_what_differs_in_the_last_bit_only_is_a_tie() -> None:
+    assert list(mean_ranks(np.array([[0.1 + 0.2], [0.3]]))) == [1.5, 1.5]
+    assert compared({"lora": [[0.1 + 0.2]], "full": [[0.3]]}).pairs.iloc[0]["ties"] == 1
+
+
+def test_ranks_on_one_task_are_not_tested() -> None:
+    assert compared({"lora": [[80]], "full": [[70]], "bar": [[60]]}).friedman is None
+
+
 def test_a_perfect_order_of_methods_has_an_infinite_f() -> None:
     found = friedman_test(("a", "b", "c"), np.array([[90.0] * 9, [80.0] * 9, [70.0] * 9]))
     assert (found.statistic, found.iman_davenport, found.iman_davenport_p) == (pytest.approx(18.0), math.inf, 0.0)

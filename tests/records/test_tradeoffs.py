@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from petlbench.config import load_suite
 from petlbench.records.aggregate import comparable_parts, leaderboard, runs_frame
 from petlbench.records.schema import Record
-from petlbench.records.tradeoffs import TRADEOFF_COLUMNS, accuracy_at_budgets, pareto_front, ppt, tradeoffs
+from petlbench.records.tradeoffs import TRADEOFF_COLUMNS, accuracy_at_budgets, curves, pareto_front, ppt, tradeoffs
 from tests.record_factory import TASKS, make_record
 
 ONE = {"mini": TASKS[:1]}
@@ -80,3 +81,25 @@ def test_accuracy_at_a_budget_is_the_last_look_before_it_was_spent() -> None:
 
 def test_without_curves_there_are_no_budgets() -> None:
     assert accuracy_at_budgets(*part_and_runs(make_record())).empty
+
+
+def test_curves_are_of_looks_that_all_runs_of_a_method_have_when_something_was_sent() -> None:
+    records = [
+        make_record("bar", accuracy=50, curve=[(0, 0, 5.0), (200, 0, 10.0), (400, 0, 50.0)]),
+        make_record("bar", seed=1, accuracy=50, curve=[(0, 0, 5.0), (200, 0, 30.0), (300, 0, 70.0)]),
+    ]
+    assert curves(*part_and_runs(*records)) == {"images": {"bar": [(200.0, 20.0)]}, "contexts": {}}
+
+
+def test_a_method_that_lacks_a_task_has_no_curve() -> None:
+    records = [make_record("bar", curve=[(200, 0, 10.0)]), make_record("lora", TASKS[1])]
+    part = comparable_parts(leaderboard(records, {"mini": TASKS[:2]}))[0]
+    assert curves(part, runs_frame(records)) == {"images": {}, "contexts": {}}
+
+
+def test_tasks_that_do_not_rank_are_not_in_a_curve() -> None:
+    suite = load_suite("craft15")
+    ranked = suite.groups[suite.ranked_by or ""]
+    records = [make_record("bar", task, curve=[(200, 0, 10.0 if task in ranked else 90.0)]) for task in suite.tasks]
+    part = comparable_parts(leaderboard(records, {"craft15": suite.tasks}))[0]
+    assert curves(part, runs_frame(records))["images"] == {"bar": [(200.0, pytest.approx(10.0))]}
