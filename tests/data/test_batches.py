@@ -159,6 +159,15 @@ def test_shots_and_training_on_validation_images_shape_the_training_split() -> N
 
 
 @pytest.mark.usefixtures("cache")
+def test_few_shot_draws_follow_a_seed_of_their_own_or_the_runs() -> None:
+    def drawn(split_seed: int | None, seed: int) -> str:
+        return load_task(spec(), Protocol(shots=2, split_seed=split_seed), 8, *PLAIN, seed=seed).train.digest
+
+    assert drawn(1, 0) == drawn(1, 5) != drawn(2, 0)
+    assert drawn(None, 1) == drawn(1, 0) and drawn(None, 2) == drawn(2, 0)
+
+
+@pytest.mark.usefixtures("cache")
 def test_a_resize_below_the_backbones_input_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"protocol\.resize=7 is smaller than the backbone's input of 8 pixels"):
         load_task(spec(), Protocol(resize=7), 8, *PLAIN)
@@ -185,7 +194,7 @@ def of_many_sizes() -> TaskSpec:
 
 
 def loaded(augment: str, store_mb: int = 1, **settings: Any) -> Task:
-    protocol = Protocol(resize=9, resize_mode="short", augment=augment, **settings)
+    protocol = Protocol(**({"resize": 9, "resize_mode": "short", "augment": augment} | settings))
     return load_task(of_many_sizes(), protocol, 6, *PLAIN, store_mb)
 
 
@@ -219,13 +228,15 @@ def test_training_images_are_evaluated_like_test_images_whatever_they_are_stored
 
 
 @pytest.mark.usefixtures("cache")
-def test_crops_of_images_that_are_not_square_reach_their_ends() -> None:
-    """The shorter side is 9; what is left of the longer one beyond the centre square must be seen too."""
-    task = loaded("crop")
+@pytest.mark.parametrize("side", [9, 6])
+def test_crops_of_images_that_are_not_square_reach_their_ends(side: int) -> None:
+    """What is left of the longer side beyond the centre square must be seen too, also where the shorter one is that of the window."""
+    task = loaded("crop", resize=side)
     batches = Batches(task.train, task.transform, 7, CPU, seeded())
     image = torch.from_numpy(np.array(task.train.images[0])).permute(2, 0, 1) / 255
-    assert image.shape == (3, 9, 12)
-    windows = {(top, left): image[:, top : top + 6, left : left + 6] for top in range(4) for left in range(7)}
+    assert image.shape == (3, side, side * 4 // 3)
+    places = [(top, left) for top in range(side - 5) for left in range(side * 4 // 3 - 5)]
+    windows = {(top, left): image[:, top : top + 6, left : left + 6] for top, left in places}
     views = torch.cat([images[labels == 0] for _ in range(200) for images, labels in batches])
     assert {place for place, window in windows.items() if (views == window).flatten(1).all(1).any()} == set(windows)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.data.split import joined
+from petlbench.data.split import Split, joined
 from petlbench.data.store import TaskStore, entries
 from petlbench.data.task import RenderedSource
 from petlbench.data.transforms import Form
@@ -183,6 +183,13 @@ def test_joined_splits_have_the_images_of_both_in_order(form: Form, limit_mb: in
     for index in range(9):
         part, place = ("train", index) if index < 6 else ("val", index - 6)
         assert np.array_equal(both.images[index], splits[part].images[place])
+
+
+def test_joined_splits_of_two_sizes_have_the_images_of_both_and_a_digest_of_both() -> None:
+    parts = [Split(np.full((2, side, 4, 3), side, np.uint8), np.zeros(2, np.int64), str(side)) for side in (4, 5)]
+    both = joined(*parts)
+    assert [both.images[index].shape for index in range(4)] == [(4, 4, 3)] * 2 + [(5, 4, 3)] * 2
+    assert len({both.digest, *(part.digest for part in parts), joined(*parts[::-1]).digest}) == 4
 
 
 @pytest.mark.usefixtures("cache")
