@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -45,6 +45,12 @@ class Description(BaseModel):
     largest_residual: float  # over the library: |token of the patch - token| / |token|
     raw_values_outside: float  # share of the library's raw pixel values outside [0, 1]
     tensors_sha256: str
+
+    @model_validator(mode="after")
+    def _check_captions(self) -> Self:
+        if self.reads == "scores" and (len(self.captions) != len(self.class_names) or not all(self.captions)):
+            raise ValueError("captions must hold some for every one of class_names where scores are read")
+        return self
 
 
 @dataclass(frozen=True)
@@ -86,4 +92,6 @@ def read_artifact(folder: Path) -> Artifact:
         patches = tensors.pop(_PATCHES)
     except (SafetensorError, KeyError) as error:
         raise CheckpointError(f"{folder / TENSORS}: not a whole artifact ({error}); export again") from None
+    if patches.shape != (wanted := (about.library_size, 3, about.patch_size, about.patch_size)):
+        raise CheckpointError(f"{folder / TENSORS}: patches have shape {tuple(patches.shape)}, {DESCRIPTION} says {wanted}; export again")
     return Artifact(about, {name.removeprefix(_LEARNED): tensor for name, tensor in tensors.items()}, patches)

@@ -67,7 +67,7 @@ def test_an_artifact_says_what_it_needs_and_holds_the_library_as_pixels(saved: C
     assert (about.backbone, about.backbone_sha256, about.reads, about.is_exact) == ("mini_clip", backbone.checksum(), "scores", True)
     assert (about.class_names[3], about.captions[3]) == ("3", ("a photo of the number 3.",))
     assert (about.mean, about.std) == (backbone.card.mean, backbone.card.std)
-    assert about.largest_residual < 1e-10
+    assert about.largest_residual < 1e-6
     assert 0 < about.raw_values_outside < 1
     with torch.no_grad():
         tokens = backbone.embed_patches(artifact.patches[None])[0]
@@ -194,6 +194,8 @@ def _change(**values: object) -> Callable[[Path], None]:
         (_cut, "not the file that artifact.json describes; export again"),
         (_drop_patches, "not a whole artifact .*patches.*; export again"),
         (_change(format="petlbench-pixels-9"), r"artifact.json: format: Input should be 'petlbench-pixels-1'"),
+        (_change(captions=[]), r"artifact.json: the file: .*captions must hold some for every one of class_names"),
+        (_change(library_size=6), r"patches have shape \(5, 3, 8, 8\), artifact.json says \(6, 3, 8, 8\); export again"),
         (_change(colour="red"), r"artifact.json: colour: Extra inputs are not permitted"),
         (lambda folder: (folder / "artifact.json").write_text("{"), "artifact.json: the file: Invalid JSON"),
         (lambda folder: (folder / "tensors.safetensors").unlink(), "no artifact .*tensors.safetensors.*petlbench export CHECKPOINT"),

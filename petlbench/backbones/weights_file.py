@@ -25,6 +25,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # foreign bytes make torch's reader raise errors of many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if reason.startswith("Weights only load failed"):  # and advice to load it all the same
+            reason = "it holds other things than tensors, which are not unpickled"
         raise CheckpointError(f"{path}: not a readable weight file ({reason})") from None
     for key in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):

@@ -30,16 +30,21 @@ class JoinedTask(TaskSpec):
 
 
 def names_joined(name: str) -> list[str]:
-    """The tasks that a name stands for: those between its plus signs, if all of them are known, else itself."""
+    """The tasks that a name stands for: those between its plus signs, if all of them are known, else itself.
+
+    ConfigError for a task that is given twice.
+    """
     parts = name.split("+")
-    return parts if all(part.partition(":")[0] in TASKS for part in parts) else [name]
+    if not all(part.partition(":")[0] in TASKS for part in parts):
+        return [name]
+    if len(set(parts)) < len(parts):
+        raise ConfigError(f"task={name} names a task twice")
+    return parts
 
 
 def join(parts: Sequence[TaskSpec]) -> JoinedTask:
-    """ConfigError for a task that is given twice, or when only some of them chose their validation images among the training images."""
+    """ConfigError when only some of them chose their validation images among the training images."""
     names = [part.name for part in parts]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"task={'+'.join(names)} names a task twice")
     return JoinedTask(
         name="+".join(names),
         class_names=tuple(f"{part.name} {name}" for part in parts for name in part.class_names),

@@ -37,11 +37,11 @@ def invert(weight: Tensor, bias: Tensor | None, tokens: Tensor, position: Tensor
     for part in (bias, position):
         offset = offset if part is None else offset + part.detach().double()
     wanted = tokens.detach().double() - offset
-    pixels = wanted @ torch.linalg.pinv(matrix).T
-    missed = torch.linalg.vector_norm(pixels @ matrix.T - wanted, dim=-1)
+    patches = (wanted @ torch.linalg.pinv(matrix).T).to(tokens.dtype)
+    missed = torch.linalg.vector_norm(patches.double() @ matrix.T - wanted, dim=-1)  # what rounding costs large pixels is part of it
     size = torch.linalg.vector_norm(tokens.detach().double(), dim=-1).clamp_min(torch.finfo(torch.float64).tiny)
     return Inversion(
-        patches=pixels.unflatten(-1, weight.shape[1:]).to(tokens.dtype),
+        patches=patches.unflatten(-1, weight.shape[1:]),
         residual=(missed / size).to(tokens.dtype),
         is_exact=int(torch.linalg.matrix_rank(matrix)) == len(matrix),
     )

@@ -189,5 +189,5 @@ def test_a_malicious_file_is_refused_and_not_executed(tmp_path: Path, protocol: 
         path.write_bytes(pickle.dumps({"cls_token": payload}))
     else:
         path = write_npz(vit(), tmp_path / "a", lambda arrays: arrays.update({"embedding/kernel": np.array([payload], dtype=object)}))
-    refusal(path)
+    assert "trust" not in refusal(path)  # torch's advice to load it all the same
     assert not payload.touched.exists()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from petlbench.bench import selected_tasks
 from petlbench.config import resolve
 from petlbench.data.joined import accuracies_of_parts, join, names_joined, part_of_class
-from petlbench.data.load import find_task
+from petlbench.data.load import find_task, require
 from petlbench.data.task import RenderedSource, TaskSpec
 from petlbench.errors import ConfigError
 from petlbench.run import execute
@@ -69,8 +69,8 @@ def test_validation_images_are_found_again_among_the_training_images() -> None:
 
 
 def test_a_task_twice_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"task=a\+a names a task twice"):
-        join([A, A])
+    with pytest.raises(ConfigError, match=r"task=mini/digits\+mini/digits names a task twice"):
+        require("mini/digits+mini/digits", None)
 
 
 def test_accuracy_is_told_among_all_classes_and_among_those_of_the_own_task() -> None:

@@ -91,6 +91,15 @@ def test_an_embedding_that_loses_a_direction_is_not_exact_however_large_its_patc
     assert float(inversion.residual.min()) > 0.01
 
 
+def test_the_residual_has_what_rounding_costs_the_large_pixels_of_an_ill_conditioned_embedding() -> None:
+    weight, tokens, other = drawn(0, (12, 3, 2, 2), (4, 12), (3, 2, 2))
+    weight[11] = weight[10] + 1e-5 * other
+    inversion = invert(weight, None, tokens)
+    assert inversion.is_exact and float(inversion.patches.abs().max()) > 1e4
+    assert float(inversion.residual.max()) > 1e-5
+    torch.testing.assert_close(inversion.residual.double(), relative(embedded(weight, None, inversion.patches), tokens.double()))
+
+
 @pytest.mark.parametrize("shape", [(), (5,), (2, 5)])
 def test_patches_and_residuals_are_arranged_like_their_tokens(shape: tuple[int, ...]) -> None:
     weight, tokens = drawn(0, (8, 3, 2, 2), (*shape, 8))
