@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import logging
+import math
 import random
 import zlib
 from collections.abc import Callable, Mapping
@@ -48,8 +49,8 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     start = 4 + 4 * dimensions
     if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < start:
         raise DataError(f"{path} is no idx file of {dimensions} dimensions; download it again")
-    shape = np.frombuffer(data[4:start], ">i4")
-    if len(data) - start != shape.prod(dtype=np.int64):
+    shape = np.frombuffer(data[4:start], ">u4").tolist()
+    if len(data) - start != math.prod(shape):
         raise DataError(f"{path} says it holds {' x '.join(map(str, shape))} bytes, and it holds {len(data) - start:,}; download it again")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
+import itertools
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from petlbench.config import resolve
 from petlbench.data.load import find_task, load_task
 from petlbench.data.task import TaskSpec
+from petlbench.datasets import _digits
 from petlbench.datasets._digits import COLOURS
 from petlbench.datasets.mnist import read_idx
 from petlbench.errors import DataError
@@ -118,7 +123,45 @@ def test_another_file_is_another_revision_and_the_same_files_are_the_same(root: 
     assert opened("biased_mnist_easy", root).revision == before != opened("biased_mnist_hard", root).revision
     labels = digits("t10k")[1]
     (root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(idx(labels[::-1].copy()))
-    assert opened("biased_mnist_easy", root).revision != before
+    changed = opened("biased_mnist_easy", root).revision
+    images = digits("train")[0]
+    images[7, 3, 5] ^= 1
+    (root / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images), 1))
+    assert len({before, changed, opened("biased_mnist_easy", root).revision}) == 3
+
+
+def test_a_part_of_mnist_is_warned_of(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    opened("loc_mnist_1_4", root)
+    assert f"blackvip16/loc_mnist_1_4: {root / 'MNIST' / 'raw'} has 200 train images of 60,000" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "scale"), [("loc_mnist_1_1", 1), ("loc_mnist_1_4", 4)])
+def test_composites_are_those_of_the_generators_seed_as_jpeg_files_of_opencv(name: str, scale: int, root: Path) -> None:
+    images, labels = digits("t10k")
+    placements = _digits.original_placements(labels, np.random.RandomState(1).randint)
+    test = opened(name, root).source("test")
+    for place, (own, placement) in enumerate(itertools.islice(placements, 12)):
+        sizes = {"canvas": 224, "digit_size": 28, "distractor_size": 28 * scale}
+        file = io.BytesIO()
+        Image.fromarray(_digits.compose(images[own], images[placement.distractor], placement, **sizes)).save(file, "JPEG", quality=95)
+        assert test.labels[place] == labels[own] and np.array_equal(test.decode(place)[..., 0], np.asarray(Image.open(file)))
+
+
+def test_colours_are_those_of_seed_1(root: Path) -> None:
+    images, labels = digits("t10k")
+    order, colours = _digits.biased_colours(labels, 0.2, np.random.RandomState(1).shuffle)
+    test = opened("biased_mnist_easy", root).source("test")
+    assert test.labels.tolist() == labels[order].tolist()
+    assert all(np.array_equal(test.decode(i), _digits.colour_background(images[order[i]], colours[i])) for i in range(100))
+
+
+def test_what_validates_is_shuffled_by_class(root: Path) -> None:
+    spec = opened("biased_mnist_easy", root)
+    labels, chosen = spec.source("train").labels, spec.val_in_train
+    assert chosen is not None
+    members = np.flatnonzero(labels == 3).tolist()
+    random.Random(0).shuffle(members)
+    assert sorted(members[:2]) == [place for place in chosen.tolist() if labels[place] == 3]
 
 
 def test_without_the_files_the_message_names_them(tmp_path: Path) -> None:
@@ -130,6 +173,8 @@ def test_without_the_files_the_message_names_them(tmp_path: Path) -> None:
     ("change", "expected"),
     [
         (lambda data: data[:-1], r"labels-idx1-ubyte says it holds 100 bytes, and it holds 99; download it again"),
+        (lambda data: data + b"\0", r"labels-idx1-ubyte says it holds 100 bytes, and it holds 101; download it again"),
+        (lambda data: idx(digits("train")[1]), r"are not 28 x 28 images and their labels 0 to 9"),
         (lambda data: b"<html>", r"labels-idx1-ubyte is no idx file of 1 dimensions; download it again"),
         (lambda data: b"", r"labels-idx1-ubyte is no idx file of 1 dimensions"),
         (lambda data: data.replace(b"\x07", b"\x0a"), r"are not 28 x 28 images and their labels 0 to 9"),
