@@ -33,8 +33,8 @@ _LABELS = {
 def write_ranking_plots(
     part: pd.DataFrame, trade: pd.DataFrame, comparison: Comparison, source: str, folder: Path, name: str
 ) -> list[Path]:
-    """Draw FOLDER/critical_difference-NAME.png and .svg, where ranks can be tested, and pareto-NAME, where there is a mean."""
-    figures = {"pareto": pareto_fronts(part, trade, source)} if part["mean"].notna().any() else {}
+    """Draw FOLDER/pareto-NAME.png and .svg and, where ranks can be tested, critical_difference-NAME."""
+    figures = {"pareto": pareto_fronts(part, trade, source)}
     if comparison.friedman is not None:
         figures["critical_difference"] = critical_difference_diagram(comparison, comparison.friedman, suite_of(part), source)
     return [path for kind, figure in figures.items() for path in save_figure(figure, folder, f"{kind}-{name}")]

@@ -104,7 +104,7 @@ def test_validate_names_the_record_and_what_is_wrong(call: Call, tmp_path: Path)
 def test_validate_counts_missing_runs_and_fails_on_them_when_asked_to(call: Call, tmp_path: Path) -> None:
     for task in TASKS[1:]:
         store_record(tmp_path / "results", task=task)
-    code, out, _ = call("validate")
+    code, out, _ = call("validate", "results", "results")  # what is named twice is read once
     assert (code, out) == (0, "5 records, 0 with problems, 1 runs missing of tasks or seeds that others have (--complete lists them)\n")
     code, out, _ = call("validate", "--complete")
     assert code == 1 and out.splitlines()[0].endswith(f"lora lacks {TASKS[0]} seed 0")

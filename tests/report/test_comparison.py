@@ -62,6 +62,11 @@ def test_budgets_are_a_table_per_unit(tmp_path: Path) -> None:
     assert len(pd.read_csv(budgets)) == 3
 
 
+def test_a_bar_in_a_name_does_not_end_a_cell(tmp_path: Path) -> None:
+    text, _ = written(tmp_path, [make_record(method, task) for method in ("a|b", "full") for task in TASKS])
+    assert "| a\\|b  " in text
+
+
 def test_one_method_is_no_comparison(tmp_path: Path) -> None:
     assert written(tmp_path, make_grid(("lora",))) == ("", [])
     assert not list(tmp_path.iterdir())

@@ -82,6 +82,17 @@ def test_the_front_is_named_and_what_is_beaten_is_grey() -> None:
     assert colours == ["#0072B2", "0.75", "#0072B2"]
 
 
+def test_the_front_steps_up_where_the_next_method_stands() -> None:
+    """Between two methods the accuracy to be had is that of the cheaper one."""
+    records = [
+        make_record(method, task, accuracy=accuracy, trainable=size)
+        for task in TASKS
+        for method, accuracy, size in (("lora", 90, 200), ("adapter", 70, 100))
+    ]
+    (line,) = [line for line in drawn(records, "fronts").axes[0].lines if line.get_marker() == "None"]
+    assert line.get_drawstyle() == "steps-post" and line.get_xydata().tolist() == [[100.0, 70.0], [200.0, 90.0]]
+
+
 def test_a_cost_that_nobody_has_is_not_drawn() -> None:
     figure = drawn(make_grid(("lora", "full", "adapter")), "fronts")
     assert "queries (images sent per run)" not in [axes.get_xlabel() for axes in figure.axes if axes.get_visible()]
