@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, StringConstra
 
 from petlbench.errors import RecordError
 
-SCHEMA_VERSION = 3  # 2 added what is known of queries: rungs seen, bytes, transport, curves; 3 layouts, splits, joined tasks, usage of tokens
+# 2 added what is known of queries (rungs seen, bytes, transport, curves), 3 layouts, splits, joined tasks and usage of tokens.
+SCHEMA_VERSION = 3
 Place = Annotated[str, StringConstraints(pattern=r"^(\d+\.)?[a-z]\w*$")]  # "3.q", "embed": see petlbench.nn.allocation
 Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
 
