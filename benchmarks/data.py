@@ -90,6 +90,8 @@ class Settings:
 @click.option("--json", "target", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where to write all samples.")
 def main(target: Path | None, **settings: Any) -> None:
     """Measure the image store against a DataLoader."""
+    if target is not None and not target.absolute().parent.is_dir():
+        raise click.UsageError(f"cannot write {target}: there is no folder {target.parent}; create it or choose another with --json PATH")
     try:
         result = measured(Settings(**settings))
     except PetlbenchError as error:

@@ -39,6 +39,11 @@ def test_without_chance_all_three_give_the_same_bits(tmp_path: Path) -> None:
     assert document["bit_identical"] is True and "results bit-identical" in result.stdout
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    result = CliRunner().invoke(data.main, [*WORDS.split(), "--json", str(tmp_path / "no" / "data.json")])
+    assert result.exit_code == 2 and "there is no folder" in result.stderr
+
+
 @pytest.mark.usefixtures("cache")
 def test_all_images_are_prepared_once_and_their_store_is_measured(tmp_path: Path) -> None:
     _, document = finished("none", tmp_path)
