@@ -218,7 +218,7 @@ def test_few_images_are_in_memory_while_a_store_is_built() -> None:
         alive -= 1
 
     TaskStore(TaskSpec("mock/counted", ("a",), ("{}",), "1", lambda part: Counted()), 1).open("train", SQUARE)
-    assert most <= 4 * torch.get_num_threads() + 2 and alive == 0  # and one that is being decoded, one that is being written
+    assert most <= 5 * torch.get_num_threads() + 2 and alive == 0  # four and what a thread lets go of, one between, one that is written
 
 
 @pytest.mark.usefixtures("cache")
