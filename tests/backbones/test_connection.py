@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -97,7 +98,15 @@ def test_the_first_failure_ends_the_other_questions_of_a_step() -> None:
     assert len(asked) == 1
 
 
-def test_an_interrupted_step_does_not_wait_for_replies() -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, even if the tests were started in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_step_does_not_wait_for_replies(interruptible: None) -> None:
     begun, go = threading.Barrier(5), threading.Event()
     asked: list[bytes] = []
 

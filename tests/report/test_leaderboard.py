@@ -143,7 +143,7 @@ def test_pictures_are_written_and_linked_for_every_part(tmp_path: Path, monkeypa
 def test_every_comparable_part_with_two_complete_methods_has_statistics(tmp_path: Path) -> None:
     records = [*make_grid(("lora", "bar"), (A, B), (0,)), make_record(protocol="p/2")]
     paths = write_leaderboard(stored(tmp_path, records), PAIR)
-    assert [path.name for path in paths[3:]] == ["mini-methods.csv", "mini-pairs.csv", "mini-budgets.csv"]
+    assert [path.name for path in paths[3:]] == ["mini-methods.csv", "mini-pairs.csv"]
     assert (tmp_path / "leaderboard.md").read_text().count("### Statistics") == 1
 
 
