@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.data.listing import Listing
-from petlbench.data.task import SPLITS, DiskTask, Location, TaskSpec
+from petlbench.data.task import NINETY_TEN, SPLITS, DiskTask, Location, TaskSpec
 from petlbench.errors import DataError
 
 from . import _facts
@@ -22,7 +22,6 @@ from .layouts import Found, layout
 
 _log = logging.getLogger("petlbench.data")
 _FORMAT = 1  # of what a revision is the hash of
-GENERATED = "generated-90-10"
 ABSENCE_IS_USUAL = "vtab"  # a thousand images need not show every class
 
 
@@ -55,7 +54,7 @@ def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec | Non
     _compare(_name(dataset, entry), found.root, splits, names, dataset, entry)
     val_in_train = None
     if "val" not in splits:
-        val_in_train, how = ninety_ten(splits["train"]), GENERATED
+        val_in_train, how = ninety_ten(splits["train"]), NINETY_TEN
         splits["val"] = splits["train"].take(val_in_train)
     return TaskSpec(
         name=_name(dataset, entry),

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from petlbench.data.task import DiskTask, ImageSource, Location, RenderedSource, TaskSpec, register_task
+from petlbench.data.task import GENERATED, DiskTask, ImageSource, Location, RenderedSource, TaskSpec, register_task
 from petlbench.errors import DataError
 
 from . import _digits, _facts
@@ -140,7 +140,7 @@ def _open(name: str, facts: str, make: Maker, val_share: float, val_is_apart: bo
         source=source,
         description=dataset.about,
         layout="mnist",
-        split="generated",
+        split=GENERATED,
         val_in_train=None if val_is_apart else chosen(),
     )
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from petlbench.data.listing import Files, Listing
+from petlbench.data.task import GENERATED, RESAMPLED
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry
@@ -24,7 +25,7 @@ from . import Found
 from ._lists import read_json
 
 SEED = 1
-GENERATED, RESAMPLED, LISTED = "generated", "resampled", "vpt-list"
+LISTED = "vpt-list"
 VTAB_DRAW = (800, 200)
 VTAB_LISTS = ("vtab_trainval_splits.json", "vtab-1k/vtab_trainval_splits.json")  # VPT's: the file names of the drawn images of some tasks
 _KEYS = {  # of the tasks there whose test images are known as well

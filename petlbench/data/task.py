@@ -28,6 +28,10 @@ class ImageSource(Protocol):
         ...
 
 
+GENERATED, NINETY_TEN, RESAMPLED = "generated", "generated-90-10", "resampled"
+MADE_HERE = (GENERATED, NINETY_TEN, RESAMPLED)  # splits that no published list gives
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """One dataset as registered: everything about it that does not need its pixels."""
@@ -40,7 +44,7 @@ class TaskSpec:
     sizes: dict[str, int] = field(default_factory=dict)  # split -> expected number of images
     description: str = ""
     layout: str = ""  # how the images lie on the disk; empty: they are made here, or it makes no difference
-    split: str = ""  # how the splits came about: published, generated-90-10, …
+    split: str = ""  # how the splits came about: one of MADE_HERE, else what their list is called
     val_in_train: NDArray[np.int64] | None = (
         None  # places in train of the val images, where a data set has none of its own and they were chosen here
     )

@@ -17,7 +17,7 @@ from petlbench.data.listing import Files, Listing, ZipMembers
 from petlbench.data.load import find_task
 from petlbench.data.presence import presence
 from petlbench.data.streaming import in_order
-from petlbench.data.task import SPLITS, TASKS, DiskTask, ImageSource, TaskSpec
+from petlbench.data.task import MADE_HERE, SPLITS, TASKS, DiskTask, ImageSource, TaskSpec
 from petlbench.errors import DataError
 
 Progress = Callable[[int, int], None]  # images looked at, images in all
@@ -79,7 +79,7 @@ def verify(name: str, root: Path | None, progress: Progress = lambda done, total
         *_classes(spec, sources),
         *_images(spec, sources, isinstance(target, DiskTask) and target.is_lossless, progress),
     ]
-    if spec.split not in ("", "published", "vpt-list"):
+    if spec.split in MADE_HERE:
         action = "results say so as well; compare them with results on the same split only"
         findings.append(
             Finding("note", f"its splits were made here ({spec.split}), since no published list lies beside the images", action)
@@ -178,7 +178,7 @@ def _images(spec: TaskSpec, sources: dict[str, ImageSource], is_lossless: bool, 
         action = "a known property of some datasets; where it is not, remove the copies"
         yield Finding("warning", f"{len(copied):,} images have the content of one in another split: {_named(copied)}", action)
     if is_lossless and jpegs:
-        action = "compare only with results on such copies: on CIFAR-100 they move accuracy by points"
+        action = "compare only with results on such copies: on small images they move accuracy by points"
         yield Finding("warning", f"{jpegs:,} images are JPEG copies of images that were published without loss", action)
 
 
