@@ -14,15 +14,12 @@ round by round; the first round of each is a warm-up and does not count. Figures
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +31,19 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench import provenance
+from benchmarks.options import JSON, place_of, write_results
 from petlbench.access import Access, Meter, QueryModel, grant
 from petlbench.backbones import text
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.open_clip import convert
 from petlbench.cli.console import table_console
 from petlbench.endpoint import ClassTexts
-from petlbench.errors import PetlbenchError
 from petlbench.methods.blackvip import BlackVIP, BlackVIPConfig
 from petlbench.methods.blackvip.coordinator import compose
 from petlbench.methods.blackvip.encoder import ClassToken, Encoder
 from petlbench.optim.precision import choose
 from petlbench.optim.spsa import SPSA, SPSAConfig
 from petlbench.settings import Answers
-from petlbench.shared import pick_device
 
 CLIP, VIT = "ViT-B-32", {"patch_size": 32, "embed_dim": 768, "depth": 12, "num_heads": 12, "num_classes": 0}
 Way = Callable[[], object]
@@ -78,32 +73,21 @@ class Settings:
 @click.option("--contexts", type=click.IntRange(1), default=40, help="Candidates of a population.")
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Counted rounds.")
 @click.option("--threads", type=click.IntRange(1), default=None, help="Of torch on a CPU.  [default: all cores]")
-@click.option("--json", "target", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where to write all samples.")
+@JSON
 def main(parts: str, precision: str, device: str, threads: int | None, target: Path | None, **sizes: Any) -> None:
     """Measure a step of BlackVIP and a population of CraFT, as released and as in petlbench."""
     known: dict[str, Callable[[Backbone, Settings], dict[str, Any]]] = {"blackvip": measure_blackvip, "craft": measure_craft}
     if unknown := [part for part in parts.split(",") if part not in known]:
         raise click.UsageError(f"--parts takes {', '.join(known)}, got {unknown[0]}")
-    if target is not None and not target.absolute().parent.is_dir():
-        raise click.UsageError(f"cannot write {target}: there is no folder {target.parent}; create it or choose another with --json PATH")
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        place = pick_device(device)
-    except PetlbenchError as error:
-        click.echo(f"petlbench: {error}", err=True)
-        sys.exit(2)
+    place = place_of(device, threads)
     backbone = build_backbone().to(place)
     released_precision = "bf16" if place.type == "cuda" else "fp32"
     settings = Settings(place, choose(precision, place, backbone.parameter_count), released_precision, **sizes)
     results = {part: known[part](backbone, settings) for part in parts.split(",")}
     for part, result in results.items():
         table_console().print(table(part, result, settings))
-    if target is not None:
-        facts = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "code": provenance.code().model_dump()}
-        facts["environment"] = provenance.environment(place, settings.precision).model_dump()
-        sizes |= {"precision": settings.precision, "released_precision": released_precision}
-        target.write_text(json.dumps({**facts, "settings": sizes, "results": results}, indent=1) + "\n", encoding="utf-8")
+    sizes |= {"precision": settings.precision, "released_precision": released_precision}
+    write_results(target, {"settings": sizes, "results": results}, place, settings.precision)
 
 
 def build_backbone() -> Backbone:

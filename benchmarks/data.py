@@ -13,7 +13,6 @@ The first epoch of each is a warm-up; speeds are medians over the others. Withou
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import statistics
 import sys
@@ -21,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from petlbench import measure, provenance
+from benchmarks.options import JSON, write_results
+from petlbench import measure
 from petlbench.cli.console import table_console
 from petlbench.data.batches import Batches
 from petlbench.data.listing import Files
@@ -87,20 +86,16 @@ class Settings:
 )
 @click.option("--device", default="auto", help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(1), default=None, help="Of the store.  [default: all cores]")
-@click.option("--json", "target", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where to write all samples.")
+@JSON
 def main(target: Path | None, **settings: Any) -> None:
     """Measure the image store against a DataLoader."""
-    if target is not None and not target.absolute().parent.is_dir():
-        raise click.UsageError(f"cannot write {target}: there is no folder {target.parent}; create it or choose another with --json PATH")
     try:
         result = measured(Settings(**settings))
     except PetlbenchError as error:
         click.echo(f"petlbench: {error}", err=True)
         sys.exit(2)
     show(result)
-    if target is not None:
-        facts = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "code": provenance.code().model_dump()}
-        target.write_text(json.dumps(facts | result, indent=1) + "\n", encoding="utf-8")
+    write_results(target, result)
 
 
 def measured(settings: Settings) -> dict[str, Any]:

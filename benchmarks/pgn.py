@@ -13,13 +13,10 @@ warm-up and does not count. Figures are medians of the others, ratios quotients 
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,17 +28,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.blackbox import Way, build_backbone, timed
-from petlbench import QueryMethod, QueryModel, provenance
+from benchmarks.options import JSON, place_of, write_results
+from petlbench import QueryMethod, QueryModel
 from petlbench.access import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone, load_backbone
 from petlbench.cli.console import table_console
 from petlbench.endpoint import ClassTexts
-from petlbench.errors import PetlbenchError
 from petlbench.methods.pgn import PGN, PGNConfig
 from petlbench.methods.vp import VP, VPConfig
 from petlbench.optim.precision import choose
 from petlbench.settings import Answers
-from petlbench.shared import pick_device
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {"vit_b32": build_backbone, "mini_clip": partial(load_backbone, "mini_clip")}
 ALONE = "backbone alone"
@@ -69,28 +65,17 @@ class Settings:
 @click.option("--classes", type=click.IntRange(2), default=10)
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Counted rounds.")
 @click.option("--threads", type=click.IntRange(1), default=None, help="Of torch on a CPU.  [default: all cores]")
-@click.option("--json", "target", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where to write all samples.")
+@JSON
 def main(backbone: str, precision: str, device: str, threads: int | None, target: Path | None, **sizes: int) -> None:
     """Measure a training step and inference with generated prompts against the model alone."""
-    if target is not None and not target.absolute().parent.is_dir():
-        raise click.UsageError(f"cannot write {target}: there is no folder {target.parent}; create it or choose another with --json PATH")
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        place = pick_device(device)
-    except PetlbenchError as error:
-        click.echo(f"petlbench: {error}", err=True)
-        sys.exit(2)
+    place = place_of(device, threads)
     model = BACKBONES[backbone]().to(place)
     settings = Settings(backbone, place, choose(precision, place, model.parameter_count), **sizes)
     results = measure(model, settings)
     for part, rows in results.items():
         table_console().print(table(part, rows, settings))
-    if target is not None:
-        facts = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "code": provenance.code().model_dump()}
-        facts["environment"] = provenance.environment(place, settings.precision).model_dump()
-        shown = dataclasses.asdict(settings) | {"device": str(place)}
-        target.write_text(json.dumps({**facts, "settings": shown, "results": results}, indent=1) + "\n", encoding="utf-8")
+    shown = dataclasses.asdict(settings) | {"device": str(place)}
+    write_results(target, {"settings": shown, "results": results}, place, settings.precision)
 
 
 def measure(backbone: Backbone, settings: Settings) -> dict[str, dict[str, Any]]:
