@@ -37,13 +37,13 @@ from petlbench.backbones import text
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.open_clip import convert
 from petlbench.cli.console import table_console
+from petlbench.config.settings import Answers
 from petlbench.endpoint import ClassTexts
 from petlbench.methods.blackvip import BlackVIP, BlackVIPConfig
 from petlbench.methods.blackvip.coordinator import compose
 from petlbench.methods.blackvip.encoder import ClassToken, Encoder
 from petlbench.optim.precision import choose
 from petlbench.optim.spsa import SPSA, SPSAConfig
-from petlbench.settings import Answers
 
 CLIP, VIT = "ViT-B-32", {"patch_size": 32, "embed_dim": 768, "depth": 12, "num_heads": 12, "num_classes": 0}
 Way = Callable[[], object]

@@ -33,11 +33,11 @@ from petlbench import QueryMethod, QueryModel
 from petlbench.access import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone, load_backbone
 from petlbench.cli.console import table_console
+from petlbench.config.settings import Answers
 from petlbench.endpoint import ClassTexts
 from petlbench.methods.pgn import PGN, PGNConfig
 from petlbench.methods.vp import VP, VPConfig
 from petlbench.optim.precision import choose
-from petlbench.settings import Answers
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {"vit_b32": build_backbone, "mini_clip": partial(load_backbone, "mini_clip")}
 ALONE = "backbone alone"

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from benchmarks.floor import GradientWatch, forward_products, training_flops
 from petlbench.backbones.backbone import Backbone, Card, load_backbone
-from petlbench.config import RunConfig, load_method, resolve
+from petlbench.config.resolve import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.split import Split
 from petlbench.data.task import RenderedSource, TaskSpec

@@ -32,7 +32,7 @@ from benchmarks.workers import measure
 from petlbench import provenance
 from petlbench.access import Access
 from petlbench.cli.console import table_console
-from petlbench.config import load_method
+from petlbench.config.resolve import load_method
 from petlbench.errors import ConfigError, PetlbenchError
 from petlbench.method import METHODS, GradientMethod, Method
 from petlbench.shared import pick_device

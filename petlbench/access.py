@@ -16,10 +16,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from petlbench.config.settings import Answers, Budget
 from petlbench.differentiable import differentiable
 from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, paired, restrict, tensor_bytes
 from petlbench.errors import AccessError, BudgetExceeded, ConfigError
-from petlbench.settings import Answers, Budget
 
 PHASES = ("train", "val", "test", "curve")
 COUNTED = ("calls", "images", "contexts", "texts", "cached", "bytes")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from petlbench.checks import check_setting, is_possible
-from petlbench.config import RunConfig, method_names, parse_overrides, resolve
+from petlbench.config.files import load_suite, names, suite_name, task_name
+from petlbench.config.resolve import RunConfig, method_names, parse_overrides, resolve
 from petlbench.data.joined import names_joined
 from petlbench.data.load import require
 from petlbench.data.presence import data_folder, missing_error, presence
@@ -20,7 +21,6 @@ from petlbench.method import METHODS
 from petlbench.records.store import RecordStore
 from petlbench.run import record_path
 from petlbench.shared import served_name
-from petlbench.suites import load_suite, names, suite_name, task_name
 
 State = Literal["done", "failed", "missing"]
 _log = logging.getLogger("petlbench.data")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from petlbench.access import Access, check_output
 from petlbench.backbones.backbone import BACKBONES
-from petlbench.config import RunConfig, load_method
+from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.load import require
 from petlbench.data.presence import data_folder
 from petlbench.endpoint import Output

@@ -18,7 +18,7 @@ from petlbench.artifact import Artifact, Description, tensors_document, write_ar
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoint import Checkpoint
-from petlbench.config import RunConfig, load_method, resolve
+from petlbench.config.resolve import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import normalisation
 from petlbench.endpoint import ClassTexts

@@ -15,7 +15,7 @@ from petlbench.access import Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoint import Checkpoint
-from petlbench.config import RunConfig, load_method, resolve
+from petlbench.config.resolve import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
 from petlbench.data.presence import data_folder

@@ -22,7 +22,8 @@ from petlbench.access import Meter
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoint import save_checkpoint, save_predictions
 from petlbench.checks import check
-from petlbench.config import RunConfig, load_method
+from petlbench.config.files import suite_of
+from petlbench.config.resolve import RunConfig, load_method
 from petlbench.curve import Curve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.joined import accuracies_of_parts, part_of_class
@@ -35,7 +36,6 @@ from petlbench.optim.precision import choose
 from petlbench.records import schema
 from petlbench.records.store import RecordStore, run_id
 from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, pick_device, pinned, shared_backbone
-from petlbench.suites import suite_of
 from petlbench.usage import save_usage, token_usage
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from petlbench.backbones.backbone import Backbone, load_backbone
 from petlbench.backbones.remote import RemoteBackbone
-from petlbench.config import RunConfig
+from petlbench.config.resolve import RunConfig
 from petlbench.data.load import Task, find_task, load_task
 from petlbench.data.presence import data_folder
 from petlbench.errors import ConfigError

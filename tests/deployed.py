@@ -6,7 +6,7 @@ import torch
 
 from petlbench.access import Meter
 from petlbench.checkpoint import Checkpoint
-from petlbench.config import load_method, resolve
+from petlbench.config.resolve import load_method, resolve
 from petlbench.data.load import find_task
 from petlbench.learners import open_learner
 from petlbench.shared import shared_backbone

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from petlbench.access import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
+from petlbench.config.settings import Answers, Budget
 from petlbench.endpoint import ClassTexts
 from petlbench.errors import AccessError, BudgetExceeded
-from petlbench.settings import Answers, Budget
 from petlbench.testing.mocks import tiny_backbone
 from tests.object_graph import reachable
 

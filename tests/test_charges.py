@@ -11,9 +11,9 @@ from torch import Tensor
 
 from petlbench import access
 from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.config.settings import Answers, Budget
 from petlbench.endpoint import ClassTexts, Endpoint, paired, tensor_bytes
 from petlbench.errors import BudgetExceeded
-from petlbench.settings import Answers, Budget
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import CPU, NAMES, PROMPTS, contexts, granted, images
 

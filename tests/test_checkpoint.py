@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from petlbench.checkpoint import Checkpoint, read_checkpoint, save_checkpoint, save_predictions
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.errors import CheckpointError
 from petlbench.evaluate import evaluate_checkpoint
 

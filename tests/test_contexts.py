@@ -8,12 +8,12 @@ from torch import Tensor
 
 from petlbench import access
 from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.config.settings import Answers
 from petlbench.data.batches import TrainingData
 from petlbench.endpoint import ClassTexts, Output, as_scores, restrict
 from petlbench.errors import ConfigError
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
-from petlbench.settings import Answers
 from petlbench.testing import mocks
 from petlbench.testing.mocks import mock_task, tiny_backbone
 from tests.asking import CPU, NAMES, PROMPTS, contexts, granted, images

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petlbench.access import Meter
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.curve import Curve
 from petlbench.records.schema import Record
 from petlbench.run import execute

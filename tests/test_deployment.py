@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from petlbench.artifact import Artifact, read_artifact
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoint import Checkpoint
-from petlbench.config import RunConfig, resolve
+from petlbench.config.resolve import RunConfig, resolve
 from petlbench.data.load import Task
 from petlbench.deployment import evaluate_artifact, export_artifact
 from petlbench.errors import CheckpointError

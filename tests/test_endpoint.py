@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from petlbench.access import Access, Meter, QueryModel, grant
-from petlbench.config import load_method, resolve
+from petlbench.config.resolve import load_method, resolve
+from petlbench.config.settings import Answers
 from petlbench.data.batches import TrainingData
 from petlbench.endpoint import ClassTexts, Output, as_scores, restrict
 from petlbench.errors import ConfigError
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
 from petlbench.run import execute
-from petlbench.settings import Answers
 from petlbench.testing.mocks import mock_task, tiny_backbone
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 0.0], [0.0, 3.0, -2.0, 1.0]])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
 from petlbench.checkpoint import read_checkpoint
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.data.batches import Batches
 from petlbench.errors import CheckpointError
 from petlbench.evaluate import evaluate_checkpoint, export_merged

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from petlbench import differentiable
 from petlbench.access import Access, Meter
 from petlbench.backbones.backbone import Backbone
+from petlbench.config.settings import Answers
 from petlbench.endpoint import Output
 from petlbench.errors import AccessError
-from petlbench.settings import Answers
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import PROMPTS, granted, images
 from tests.object_graph import of_the_graph, reachable

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
 from petlbench.access import Meter
+from petlbench.config.settings import Train
 from petlbench.data.batches import Batches
 from petlbench.errors import AccessError, CheckpointError
 from petlbench.learners import GradientLearner, QueryLearner, load_into, open_learner
 from petlbench.method import Method, NoConfig
-from petlbench.settings import Train
 from petlbench.testing.mocks import mock_task, tiny_backbone
 
 CPU = torch.device("cpu")

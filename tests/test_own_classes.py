@@ -11,7 +11,7 @@ from torch import nn
 
 from petlbench.access import Meter
 from petlbench.backbones.backbone import Backbone
-from petlbench.config import load_method, resolve
+from petlbench.config.resolve import load_method, resolve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.errors import AccessError, ConfigError
 from petlbench.learners import QueryLearner, open_learner

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoint import read_checkpoint
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
 from petlbench.data.split import Split

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from petlbench.access import Access, Meter, QueryModel
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.backbones.open_clip import convert_tower
+from petlbench.config.settings import Answers, Budget
 from petlbench.data.batches import TrainingData
 from petlbench.errors import AccessError, BudgetExceeded
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
-from petlbench.settings import Answers, Budget
 from petlbench.testing.mocks import mock_task, tiny_backbone
 from tests.asking import CPU, granted, images
 from tests.object_graph import of_the_graph, reachable

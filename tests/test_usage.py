@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.data.batches import Batches
 from petlbench.errors import RecordError
 from petlbench.method import Deployable, QueryMethod

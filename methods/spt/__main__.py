@@ -8,7 +8,7 @@ import click
 
 from petlbench.backbones.backbone import load_backbone
 from petlbench.checkpoint import read_checkpoint
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.errors import CheckpointError, PetlbenchError
 from petlbench.evaluate import as_words
 

@@ -11,7 +11,7 @@ import click
 from petlbench.access import Access
 from petlbench.checkpoint import Checkpoint, read_checkpoint
 from petlbench.cli.runs import AS_JSON, WORDS
-from petlbench.config import load_method, parse_overrides, resolve
+from petlbench.config.resolve import load_method, parse_overrides, resolve
 from petlbench.errors import CheckpointError, ConfigError
 
 

@@ -18,7 +18,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from petlbench.cli.console import table_console
-from petlbench.config import parse_overrides, resolve
+from petlbench.config.files import load_suite, names, suite_name, task_name
+from petlbench.config.resolve import parse_overrides, resolve
 from petlbench.data.fetch import Report, fetch
 from petlbench.data.prepare import by_hand, needed
 from petlbench.data.presence import VARIABLE, data_folder, presence
@@ -26,7 +27,6 @@ from petlbench.data.store import Stored, entries, evict
 from petlbench.data.verify import Verification
 from petlbench.data.verify import verify as verify_task
 from petlbench.errors import ConfigError, DataError
-from petlbench.suites import load_suite, names, suite_name, task_name
 
 WORDS = click.argument("words", nargs=-1, required=True, metavar="SUITE|TASK... [data_root=DIR]")
 DAY = 86_400  # seconds

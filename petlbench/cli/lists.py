@@ -10,11 +10,11 @@ import click
 from rich.table import Table
 
 from petlbench.cli.console import table_console
-from petlbench.config import load_method, method_names, parse_overrides
+from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_name
+from petlbench.config.resolve import load_method, method_names, parse_overrides
 from petlbench.data.presence import Presence, State, data_folder, presence
 from petlbench.data.task import TASKS, DiskTask, TaskSpec
 from petlbench.errors import ConfigError
-from petlbench.suites import load_recipe, load_suite, load_yaml, names, suite_name
 
 _NO_FACTS = {"input": "", "parameters": "", "sha256": ""}
 _REMOTE = {"backbone": "remote", "summary": "What `petlbench serve` serves elsewhere: backbone=remote url=http://HOST:PORT", **_NO_FACTS}

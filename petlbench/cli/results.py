@@ -9,13 +9,13 @@ import click
 from rich.console import Console
 
 from petlbench.cli.console import table_console
+from petlbench.config.files import load_suite, names
 from petlbench.errors import RecordError
 from petlbench.records.aggregate import leaderboard as leaderboard_frame
 from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore
 from petlbench.report.leaderboard import leaderboard_table, write_leaderboard
 from petlbench.report.page import keep_page
-from petlbench.suites import load_suite, names
 
 _WATCH = "While a bench runs: write leaderboard.html again when records change, by default every 10 s; Ctrl-C ends with all tables."
 OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder.")

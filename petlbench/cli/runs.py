@@ -15,7 +15,7 @@ from rich.table import Table
 
 from petlbench import bench as grid
 from petlbench.cli.console import table_console
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.executors.local import carry_out, default_jobs
 from petlbench.records.schema import Record
 from petlbench.run import execute

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from petlbench.config import resolve_settings
+from petlbench.config.resolve import resolve_settings
 from petlbench.errors import ConfigError
 from petlbench.serve.settings import ServeConfig
 from petlbench.shared import pick_device

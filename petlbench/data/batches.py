@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petlbench.data.augmentation import RandomResizedCrop
+from petlbench.config.augment import RandomResizedCrop
+from petlbench.config.settings import Train
 from petlbench.data.split import Ragged, Split
 from petlbench.data.streaming import in_order
 from petlbench.data.transforms import Draws, Form, Pixels, Transform, moved
 from petlbench.data.windows import Windows
 from petlbench.memo import Memo
 from petlbench.records.schema import Epoch
-from petlbench.settings import Train
 
 Plan = tuple[Tensor, Draws | None]  # the indices (B,) of a batch, and the chance in its views; None: as they are evaluated
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from petlbench.config.augment import Crop, RandomResizedCrop
+from petlbench.config.settings import Protocol
 from petlbench.data import fewshot
-from petlbench.data.augmentation import Crop, RandomResizedCrop
 from petlbench.data.joined import join, names_joined
 from petlbench.data.presence import missing_error, presence
 from petlbench.data.split import Split, joined
@@ -17,7 +18,6 @@ from petlbench.data.streaming import Tally
 from petlbench.data.task import TASKS, DiskTask, TaskFamily, TaskSpec
 from petlbench.data.transforms import Form, Transform
 from petlbench.errors import ConfigError
-from petlbench.settings import Protocol
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

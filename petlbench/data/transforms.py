@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from petlbench.data import colour
-from petlbench.data.augmentation import (
+from petlbench.config.augment import (
     WINDOWS,
     Flip,
     Greyscale,
@@ -31,6 +30,7 @@ from petlbench.data.augmentation import (
     VerticalFlip,
     parse,
 )
+from petlbench.data import colour
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 Box = tuple[int, int, int, int]  # top, left, height, width

@@ -10,12 +10,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from petlbench.bench import PlannedRun
-from petlbench.config import RunConfig, resolve
+from petlbench.config.files import load_yaml, names
+from petlbench.config.resolve import RunConfig, resolve
 from petlbench.errors import PetlbenchError
 from petlbench.records.schema import Record, read_record
 from petlbench.run import Progress, execute
 from petlbench.shared import pick_device
-from petlbench.suites import load_yaml, names
 
 SMALL_BACKBONE = 5_000_000  # parameters
 MAX_JOBS = 8  # each holds torch and a backbone in memory

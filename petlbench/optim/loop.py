@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from petlbench.config.settings import Train
 from petlbench.errors import ConfigError, Diverged
 from petlbench.optim.precision import autocast
 from petlbench.optim.schedule import learning_rate
 from petlbench.records.schema import Epoch
-from petlbench.settings import Train
 
 CHECK_EVERY = 50  # steps between looks at the loss: a look waits for the device
 

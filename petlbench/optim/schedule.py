@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from petlbench.settings import Train
+from petlbench.config.settings import Train
 
 PGN_END = 0.01  # of the highest rate: where PGN's released schedule ends
 

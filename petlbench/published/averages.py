@@ -13,8 +13,8 @@ from decimal import Decimal
 from functools import cache
 from typing import TypeVar
 
+from petlbench.config.files import load_suite, load_yaml
 from petlbench.errors import TableError, did_you_mean
-from petlbench.suites import load_suite, load_yaml
 
 Value = TypeVar("Value", float, Decimal)
 

@@ -18,9 +18,9 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from petlbench.config.files import names
 from petlbench.errors import TableError, did_you_mean
 from petlbench.published.averages import column_groups, is_average
-from petlbench.suites import names
 
 ACCURACY = "top1_accuracy_percent"
 ORACLE = "top1_accuracy_percent_best_test_epoch"  # the epoch was chosen on the test set; never beside the former

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
+from petlbench.config.files import load_suite, names
 from petlbench.errors import RecordError
 from petlbench.published.averages import Average, averages_of
 from petlbench.records.schema import Record
-from petlbench.suites import load_suite, names
 
 BOXES = {"SCORES": "black box", "CONTEXT": "black box", "FEATURES": "black box", "GRADIENTS": "grey box", "WEIGHTS": "white box"}
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from petlbench.config.settings import Protocol
 from petlbench.errors import TableError
 from petlbench.published.numbers import method_name
 from petlbench.records.aggregate import runs_frame
 from petlbench.records.schema import Record
 from petlbench.report.paper_tables import NOT_COMPARED, Panel, PaperTable
-from petlbench.settings import Protocol
 
 Run = dict[str, Any]  # a row of runs_frame with the protocol's settings
 Repetition = tuple[int, str]  # seed, seed of the few-shot draw

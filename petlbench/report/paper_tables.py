@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from petlbench.config.files import load_recipe, load_suite, load_yaml, names
+from petlbench.config.settings import Protocol
 from petlbench.errors import TableError, did_you_mean
 from petlbench.published.averages import Average, averages_of, column_groups
 from petlbench.published.numbers import method_name, published
-from petlbench.settings import Protocol
-from petlbench.suites import load_recipe, load_suite, load_yaml, names
 
 NOT_COMPARED = ("name", "shots", "split_seed")  # shots are rows; seeds of the few-shot draw are repetitions
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from petlbench.access import Access, Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoint import read_checkpoint, save_checkpoint
-from petlbench.config import RunConfig, resolve
+from petlbench.config.resolve import RunConfig, resolve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task
 from petlbench.learners import PLAN, GradientLearner, Learner, open_learner
@@ -127,7 +127,7 @@ def _configured(case: MethodConformance) -> RunConfig:
 
 
 def _opened(config: RunConfig, backbone: Backbone, task: Task):  # type: ignore[no-untyped-def]
-    from petlbench.config import load_method
+    from petlbench.config.resolve import load_method
 
     torch.manual_seed(config.seed)
     torch.set_num_threads(1)

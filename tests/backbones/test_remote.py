@@ -15,10 +15,10 @@ from petlbench.access import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.connection import Connection
 from petlbench.backbones.remote import RemoteBackbone
+from petlbench.config.settings import Answers
 from petlbench.endpoint import ClassTexts, Endpoint, Output, digest_of
 from petlbench.errors import AccessError, ConfigError, EndpointError
 from petlbench.serve.settings import ServeConfig
-from petlbench.settings import Answers
 from petlbench.testing.mocks import tiny_backbone
 from petlbench.wire import pack
 from tests.backbones.scripted import CPU, NAMES, QUICK, SERVED, TEXTS, Script, images, scripted

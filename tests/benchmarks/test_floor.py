@@ -14,11 +14,11 @@ import torch
 
 from benchmarks.floor import GradientWatch, Needed, floor_flops, forward_products, own_counts, training_flops
 from petlbench import GradientMethod, TrainingData
+from petlbench.config.settings import Train
 from petlbench.data.batches import Batches
 from petlbench.learners import GradientLearner
 from petlbench.method import NoConfig
 from petlbench.nn import Delta, attach, widths
-from petlbench.settings import Train
 from petlbench.testing.mocks import mock_task, tiny_backbone
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData
-from petlbench.config import RunConfig, resolve
+from petlbench.config.resolve import RunConfig, resolve
 from petlbench.errors import ConfigError, RecordError
 from petlbench.records.schema import Epoch, Record, read_record
 from petlbench.records.store import RecordStore

@@ -8,10 +8,10 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from petlbench.cli import cli
+from petlbench.config.files import load_suite
 from petlbench.errors import PetlbenchError
 from petlbench.records.aggregate import leaderboard
 from petlbench.records.store import RecordStore
-from petlbench.suites import load_suite
 from tests.report.paper_records import grid
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from petlbench.config.files import load_suite
 from petlbench.records.store import RecordStore
-from petlbench.suites import load_suite
 from tests.conftest import Call
 from tests.record_factory import make_grid, make_record, store_record
 

@@ -10,11 +10,11 @@ from safetensors.numpy import load_file
 
 from petlbench.bench import selected_tasks
 from petlbench.cli import _COMMANDS
-from petlbench.config import resolve
+from petlbench.config.files import load_suite
+from petlbench.config.resolve import resolve
 from petlbench.datasets import _facts
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
-from petlbench.suites import load_suite
 from tests.conftest import Call
 from tests.datasets.miniature import image_folders, vtab_task
 

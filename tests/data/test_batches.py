@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, Normalize, ToTensor
 
+from petlbench.config.settings import Protocol
 from petlbench.data.batches import Batches
 from petlbench.data.load import Task, load_task
 from petlbench.data.split import Split
@@ -21,7 +22,6 @@ from petlbench.data.store import TaskStore
 from petlbench.data.task import RenderedSource, TaskSpec
 from petlbench.data.transforms import Form, Transform
 from petlbench.errors import ConfigError
-from petlbench.settings import Protocol
 
 CPU = torch.device("cpu")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

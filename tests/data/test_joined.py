@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petlbench.bench import selected_tasks
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.data.joined import accuracies_of_parts, join, names_joined, part_of_class
 from petlbench.data.load import find_task, require
 from petlbench.data.task import RenderedSource, TaskSpec

@@ -8,11 +8,11 @@ from importlib.resources import files
 import pytest
 from pydantic import ValidationError
 
+from petlbench.config.files import load_suite
 from petlbench.data.task import TASKS
 from petlbench.datasets import _facts
 from petlbench.datasets.layouts import layout
 from petlbench.registry import plain
-from petlbench.suites import load_suite
 
 ENTRIES = [(dataset, entry) for dataset in _facts.datasets().values() for entry in dataset.suites.values()]
 SUITES = {"vtab": 19, "fgvc": 5, "blackvip16": 14, "craft15": 15, "pgn12": 12}

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from petlbench.config.settings import Protocol
 from petlbench.data import listing as module
 from petlbench.data.listing import Listing
 from petlbench.data.load import find_task, load_task
@@ -19,7 +20,6 @@ from petlbench.data.presence import presence
 from petlbench.data.task import SPLITS, TaskSpec
 from petlbench.datasets import _facts
 from petlbench.errors import DataError
-from petlbench.settings import Protocol
 
 from .miniature import CLASSES, coop, image_folders, picture, split_entries, vpt_fgvc, vtab_task, write_images, zipped
 

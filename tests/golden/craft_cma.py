@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from petlbench.access import QueryModel
+from petlbench.config.settings import Train
 from petlbench.data.batches import TrainingData
 from petlbench.methods import craft
 from petlbench.records.schema import Epoch
-from petlbench.settings import Train
 from tests.golden.case import Case
 from tests.golden.craft_model import KINDS, compare, granted
 

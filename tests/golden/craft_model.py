@@ -13,9 +13,9 @@ from torch import Tensor
 from petlbench.access import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.open_clip import convert
+from petlbench.config.settings import Answers
 from petlbench.endpoint import ClassTexts
 from petlbench.methods.craft.refinement import Refinement
-from petlbench.settings import Answers
 from tests.golden.case import Case
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from petlbench.access import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone, Card
+from petlbench.config.settings import Answers
 from petlbench.endpoint import ClassTexts
 from petlbench.nn.inversion import Inversion, Normalisation, invert
-from petlbench.settings import Answers
 from tests.golden.case import Case
 
 

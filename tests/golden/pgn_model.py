@@ -16,12 +16,12 @@ from petlbench.access import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.backbones.open_clip import convert
 from petlbench.backbones.text import ClipText
+from petlbench.config.settings import Answers, Train
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.endpoint import ClassTexts
 from petlbench.learners import load_into
 from petlbench.methods.pgn import PGN, PGNConfig, release_file
 from petlbench.records.schema import Epoch
-from petlbench.settings import Answers, Train
 from tests.golden.case import Case
 
 CPU = torch.device("cpu")

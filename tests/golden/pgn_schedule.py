@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from petlbench.config.settings import Train
 from petlbench.optim.schedule import PGN_END, learning_rate
-from petlbench.settings import Train
 from tests.golden.case import Case
 
 

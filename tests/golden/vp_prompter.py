@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.backbones.local import LocalEndpoint
+from petlbench.config.settings import Train
 from petlbench.endpoint import ClassTexts
 from petlbench.nn.visual_prompts import Border, Patch, RandomPatch, focal_losses
 from petlbench.optim.schedule import learning_rate
-from petlbench.settings import Train
 from tests.golden.case import Case
 
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from petlbench.config.settings import Train
 from petlbench.learners import AdaptedModel
 from petlbench.methods.vpt import VPT, VPTConfig
 from petlbench.nn.prompts import initial_bound
 from petlbench.optim.loop import build_optimizer, parameter_groups
 from petlbench.optim.schedule import factor
-from petlbench.settings import Train
 from tests.golden.case import Case
 
 

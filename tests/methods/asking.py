@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from petlbench.access import Meter
-from petlbench.config import RunConfig, load_method, resolve
+from petlbench.config.resolve import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.learners import QueryLearner, open_learner
 from petlbench.records.schema import Epoch

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from petlbench.backbones.backbone import share
-from petlbench.config import RunConfig, load_method, method_names, resolve
+from petlbench.config.resolve import RunConfig, load_method, method_names, resolve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.method import GradientMethod
 from petlbench.testing.mocks import CLASSES, WIDTH, mock_task, tiny_backbone

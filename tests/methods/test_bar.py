@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.errors import BudgetExceeded, ConfigError
 from petlbench.methods.bar import BAR, BARConfig, decayed_rate
 from tests.methods.asking import asking

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from petlbench.access import Meter
-from petlbench.config import load_method, method_names, resolve
+from petlbench.config.resolve import load_method, method_names, resolve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod

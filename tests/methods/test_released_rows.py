@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from petlbench.config import RunConfig, resolve
+from petlbench.config.files import load_yaml
+from petlbench.config.resolve import RunConfig, resolve
 from petlbench.optim.spsa import SPSAConfig
-from petlbench.suites import load_yaml
 
 
 @pytest.mark.parametrize("method", ["bar", "vp_spsa"])

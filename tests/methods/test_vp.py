@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.optim.schedule import learning_rate
 from tests.methods.asking import asking
 

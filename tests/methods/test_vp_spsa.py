@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.errors import BudgetExceeded, ConfigError
 from petlbench.methods.vp_spsa import VPSPSA, VPSPSAConfig
 from tests.methods.asking import asking

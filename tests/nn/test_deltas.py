@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petlbench.backbones.backbone import share
-from petlbench.config import load_method
+from petlbench.config.resolve import load_method
 from petlbench.nn import LINEARS, PLACES, Delta, TunedLinear, attach, merge, widths
 from petlbench.testing.mocks import tiny_backbone
 

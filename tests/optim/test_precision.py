@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from petlbench.config.settings import Train
 from petlbench.optim import precision
 from petlbench.optim.loop import TensorBatches, train
-from petlbench.settings import Train
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LARGE, SMALL = 86_000_000, 1_700_000

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timm.scheduler.cosine_lr import CosineLRScheduler
 
+from petlbench.config.settings import Train
 from petlbench.optim.schedule import factor, learning_rate
-from petlbench.settings import Train
 
 NOAH = Train(schedule="timm_cosine", epochs=100, warmup_epochs=10, learning_rate=1e-3, warmup_learning_rate=1e-6, min_learning_rate=1e-5)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from petlbench.config.files import load_suite
 from petlbench.published.averages import Average, averages_of, column_groups, flat
-from petlbench.suites import load_suite
 
 SIZES = {"mean_19": 19, "mean_5": 5, "mean_14": 14, "mean_11": 11, "mean_4_shifts": 4, "mean_12": 12}
 percent = st.floats(0, 100)

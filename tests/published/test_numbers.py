@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from petlbench.config.files import names
 from petlbench.errors import TableError
 from petlbench.published.numbers import COLUMNS, ORACLE, method_name, name_of, published, read_numbers, select
-from petlbench.suites import names
 
 GOOD = {
     "paper": "A",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.config import load_suite
+from petlbench.config.resolve import load_suite
 from petlbench.records.aggregate import comparable_parts, leaderboard, runs_frame
 from petlbench.records.schema import Record
 from petlbench.records.tradeoffs import TRADEOFF_COLUMNS, accuracy_at_budgets, curves, pareto_front, ppt, tradeoffs

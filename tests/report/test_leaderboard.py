@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from petlbench.config.files import load_suite
 from petlbench.errors import RecordError
 from petlbench.records.aggregate import leaderboard
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from petlbench.report import plots, queries
 from petlbench.report.leaderboard import leaderboard_table, write_leaderboard
-from petlbench.suites import load_suite
 from tests.record_factory import PROTOCOL, SUITES, TASKS, make_grid, make_record
 
 A, B = TASKS[:2]

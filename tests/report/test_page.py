@@ -89,7 +89,7 @@ def test_groups_have_their_means_and_a_group_that_misses_a_task_withholds_its_ow
 
 
 def test_the_mean_is_over_the_tasks_that_a_suite_is_ranked_by() -> None:
-    from petlbench.suites import load_suite
+    from petlbench.config.files import load_suite
 
     suite = load_suite("blackvip16")
     found = [make_record("lora", task, accuracy=60 if task in suite.groups["transfer"] else 10) for task in suite.tasks]

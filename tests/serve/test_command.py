@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from petlbench.backbones.connection import RetryPolicy
-from petlbench.config import resolve_settings
+from petlbench.config.resolve import resolve_settings
 from petlbench.serve.settings import ServeConfig
 from tests.conftest import Call
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from petlbench.access import Access
 from petlbench.backbones.connection import RetryPolicy
-from petlbench.config import load_method, resolve
+from petlbench.config.resolve import load_method, resolve
 from petlbench.method import METHODS
 from petlbench.records.schema import Record
 from petlbench.run import execute

@@ -13,11 +13,11 @@ from torch import Tensor
 from petlbench.access import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.remote import RemoteBackbone
+from petlbench.config.settings import Answers
 from petlbench.errors import AccessError, EndpointError
 from petlbench.serve.metrics import Metrics
 from petlbench.serve.settings import ServeConfig
 from petlbench.serve.worker import Job, Worker, companions
-from petlbench.settings import Answers
 from petlbench.testing.mocks import tiny_backbone
 from petlbench.wire import pack
 from tests.backbones.scripted import CPU, NAMES, QUICK, SERVED, TEXTS, images

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData, register_method
-from petlbench.config import method_names
+from petlbench.config.resolve import method_names
 from petlbench.method import METHODS, NoConfig
 from petlbench.testing import MethodConformance
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from petlbench.access import Meter
+from petlbench.config.settings import Answers, Budget, Train
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.errors import BudgetExceeded, CheckpointError, ConfigError
 from petlbench.learners import QueryLearner, open_learner
@@ -19,7 +20,6 @@ from petlbench.methods import blackvip
 from petlbench.methods.blackvip import BlackVIP, BlackVIPConfig
 from petlbench.optim.spsa import SPSA, SPSAConfig
 from petlbench.records.schema import Epoch
-from petlbench.settings import Answers, Budget, Train
 from petlbench.testing.mocks import SIZE, mock_task, tiny_backbone
 
 CPU = torch.device("cpu")

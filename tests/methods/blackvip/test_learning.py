@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.run import execute
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from petlbench.access import Meter, QueryModel, StoredImages
+from petlbench.config.settings import Budget, Train
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task
 from petlbench.errors import BudgetExceeded, ConfigError
@@ -24,7 +25,6 @@ from petlbench.learners import QueryLearner, open_learner
 from petlbench.methods import craft
 from petlbench.methods.craft import Craft, CraftConfig
 from petlbench.records.schema import Epoch
-from petlbench.settings import Budget, Train
 from petlbench.testing import mock_task, tiny_backbone
 
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from petlbench.config import resolve
-from petlbench.suites import load_yaml
+from petlbench.config.files import load_yaml
+from petlbench.config.resolve import resolve
 
 LEFT_OUT = {
     "bbt": {"refine", "weight", "cutoff", "hidden", "head_learning_rate", "head_input", "context_from"},

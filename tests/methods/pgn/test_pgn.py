@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from petlbench.access import Access, Meter, QueryModel, grant
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
+from petlbench.config.settings import Answers
 from petlbench.endpoint import ClassTexts
 from petlbench.errors import AccessError, CheckpointError, ConfigError
 from petlbench.methods.pgn import PGN, PGNConfig, own_classes, release_file
 from petlbench.methods.pgn.generator import Generator, ResNet10
-from petlbench.settings import Answers
 from petlbench.testing.mocks import CLASSES, SIZE, WIDTH, tiny_backbone
 from tests.methods.asking import TASK, asking
 

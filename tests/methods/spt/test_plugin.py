@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from petlbench.backbones.backbone import load_backbone
 from petlbench.checkpoint import read_checkpoint
-from petlbench.config import resolve
+from petlbench.config.resolve import resolve
 from petlbench.errors import ConfigError
 from petlbench.evaluate import evaluate_checkpoint
 from petlbench.methods.spt import SPTConfig, release_file

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.config import resolve
-from petlbench.data.augmentation import (
+from petlbench.config.augment import (
     Crop,
     Flip,
     Greyscale,
@@ -19,6 +18,7 @@ from petlbench.data.augmentation import (
     parse,
     written,
 )
+from petlbench.config.resolve import resolve
 from petlbench.errors import ConfigError
 
 SHARE = st.floats(0, 1)

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_of, task_name
+from petlbench.config.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
 from petlbench.errors import ConfigError, did_you_mean
 from petlbench.records.store import protocol_id
-from petlbench.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
-from petlbench.suites import load_recipe, load_suite, load_yaml, names, suite_of, task_name
 
 if TYPE_CHECKING:
     from petlbench.method import Method

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from petlbench.data.augmentation import Interpolation, parse, written
+from petlbench.config.augment import Interpolation, parse, written
 
 _SCHEDULE_STEPS = {
     "timm_cosine": "epoch",

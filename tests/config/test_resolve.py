@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.config import RunConfig, load_method, method_names, resolve
+from petlbench.config.resolve import RunConfig, load_method, method_names, resolve
+from petlbench.config.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
 from petlbench.errors import ConfigError, PetlbenchError
 from petlbench.evaluate import as_words
 from petlbench.records.store import run_id
-from petlbench.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
 
 RUN = ("method=lora", "task=mini/digits")
 
@@ -36,7 +36,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty configs/ folder in place of the shipped one."""
     for folder in ("methods", "suites", "recipes", "backbones"):
         (tmp_path / folder).mkdir()
-    monkeypatch.setattr("petlbench.suites.files", lambda package: tmp_path / package.rpartition(".")[2])
+    monkeypatch.setattr("petlbench.config.files.files", lambda package: tmp_path / package.rpartition(".")[2])
     return tmp_path
 
 
@@ -215,7 +215,7 @@ def test_an_address_that_is_none_or_holds_a_secret_is_refused(url: str) -> None:
 
 def test_a_part_for_a_task_may_say_where_its_numbers_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"tasks": {"mini/digits": {"source": "a table", "method": {"rank": 3}}}}
-    monkeypatch.setattr("petlbench.config.load_yaml", lambda folder, name: values)
+    monkeypatch.setattr("petlbench.config.resolve.load_yaml", lambda folder, name: values)
     config = configured()
     assert (config.method_config.rank, config.hyperparameters) == (3, "task mini/digits")
 
