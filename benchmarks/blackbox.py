@@ -32,13 +32,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.options import JSON, place_of, write_results
-from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import ClassTexts
+from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones import text
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.open_clip import convert
 from petlbench.cli.console import table_console
 from petlbench.config.settings import Answers
-from petlbench.endpoint import ClassTexts
 from petlbench.methods.blackvip import BlackVIP, BlackVIPConfig
 from petlbench.methods.blackvip.coordinator import compose
 from petlbench.methods.blackvip.encoder import ClassToken, Encoder

@@ -30,11 +30,11 @@ from torch.nn import functional as F
 from benchmarks.blackbox import Way, build_backbone, timed
 from benchmarks.options import JSON, place_of, write_results
 from petlbench import QueryMethod, QueryModel
-from petlbench.access import Access, Meter, grant
+from petlbench.access.endpoint import ClassTexts
+from petlbench.access.handle import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone, load_backbone
 from petlbench.cli.console import table_console
 from petlbench.config.settings import Answers
-from petlbench.endpoint import ClassTexts
 from petlbench.methods.pgn import PGN, PGNConfig
 from petlbench.methods.vp import VP, VPConfig
 from petlbench.optim.precision import choose

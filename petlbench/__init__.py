@@ -9,15 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from petlbench.access import Access, QueryModel
+    from petlbench.access.endpoint import Output
+    from petlbench.access.handle import Access, QueryModel
     from petlbench.data.batches import TrainingData
-    from petlbench.endpoint import Output
     from petlbench.method import GradientMethod, QueryMethod, register_method
 
 _EXPORTS = {
-    "Access": "petlbench.access",
-    "QueryModel": "petlbench.access",
-    "Output": "petlbench.endpoint",
+    "Access": "petlbench.access.handle",
+    "QueryModel": "petlbench.access.handle",
+    "Output": "petlbench.access.endpoint",
     "TrainingData": "petlbench.data.batches",
     "GradientMethod": "petlbench.method",
     "QueryMethod": "petlbench.method",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from petlbench.access import Meter
+from petlbench.access.handle import Meter
 from petlbench.records.schema import CurvePoint
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import ClassTexts
+from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.artifact import Artifact, Description, tensors_document, write_artifact
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.remote import RemoteBackbone
@@ -21,7 +22,6 @@ from petlbench.checkpoint import Checkpoint
 from petlbench.config.resolve import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import normalisation
-from petlbench.endpoint import ClassTexts
 from petlbench.errors import CheckpointError
 from petlbench.evaluate import as_words, check_weights, reopened
 from petlbench.learners import QueryLearner, load_into

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from petlbench.access import Meter
+from petlbench.access.handle import Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoint import Checkpoint

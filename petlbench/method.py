@@ -12,9 +12,9 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from petlbench.access import Access, QueryModel
+from petlbench.access.endpoint import Output
+from petlbench.access.handle import Access, QueryModel
 from petlbench.data.batches import TrainingData
-from petlbench.endpoint import Output
 from petlbench.registry import Registry
 
 

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from petlbench import measure, provenance
-from petlbench.access import Meter
+from petlbench.access.handle import Meter
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoint import save_checkpoint, save_predictions
 from petlbench.checks import check

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from petlbench.endpoint import ClassTexts, Facts, Output
+from petlbench.access.endpoint import ClassTexts, Facts, Output
 from petlbench.errors import ConfigError
 
 PROTOCOL = 2

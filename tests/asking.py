@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import ClassTexts
+from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import Answers
-from petlbench.endpoint import ClassTexts
 from petlbench.testing.mocks import tiny_backbone
 
 CPU = torch.device("cpu")

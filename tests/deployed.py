@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from petlbench.access import Meter
+from petlbench.access.handle import Meter
 from petlbench.checkpoint import Checkpoint
 from petlbench.config.resolve import load_method, resolve
 from petlbench.data.load import find_task

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.access import Meter
+from petlbench.access.handle import Meter
 from petlbench.config.resolve import resolve
 from petlbench.curve import Curve
 from petlbench.records.schema import Record

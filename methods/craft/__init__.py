@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
-from petlbench.endpoint import Output
+from petlbench.access.endpoint import Output
 from petlbench.optim.evolution import CMAES, Strategy, Vectors
 from petlbench.optim.seeds import derived_seed
 from petlbench.records.schema import Epoch

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from petlbench import QueryModel, TrainingData
-from petlbench.access import StoredImages
+from petlbench.access.handle import StoredImages
 
 
 class Shots:

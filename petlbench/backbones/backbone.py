@@ -14,10 +14,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from petlbench.access.endpoint import Endpoint, Output
 from petlbench.backbones.extra_tokens import appended, embed_patches, patch_size, takes_tokens
 from petlbench.backbones.last_block import end_with_the_class_token
 from petlbench.backbones.local import LocalEndpoint
-from petlbench.endpoint import Endpoint, Output
 from petlbench.registry import Registry
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.endpoint import ClassTexts, Facts, Output, as_scores, paired, restrict
+from petlbench.access.endpoint import ClassTexts, Facts, Output, as_scores, paired, restrict
 from petlbench.optim.precision import autocast
 
 if TYPE_CHECKING:

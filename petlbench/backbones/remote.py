@@ -17,8 +17,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, paired, tensor_bytes
 from petlbench.backbones.backbone import Card
-from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, paired, tensor_bytes
 from petlbench.errors import AccessError, ConfigError, EndpointError
 from petlbench.wire import (
     LONGEST_HEADER,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from petlbench.access import Access
+from petlbench.access.handle import Access
 from petlbench.checkpoint import Checkpoint, read_checkpoint
 from petlbench.cli.runs import AS_JSON, WORDS
 from petlbench.config.resolve import load_method, parse_overrides, resolve

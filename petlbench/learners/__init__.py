@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from petlbench.access import Access, Meter
+from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.config.settings import Answers

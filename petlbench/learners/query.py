@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from petlbench.access import Access, Meter, QueryModel, check_output, grant
+from petlbench.access.endpoint import ClassTexts, Endpoint, Facts, Output
+from petlbench.access.handle import Access, Meter, QueryModel, check_output, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.config.settings import Answers
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.task import TaskSpec
-from petlbench.endpoint import ClassTexts, Endpoint, Facts, Output
 from petlbench.errors import AccessError, ConfigError
 from petlbench.learners.base import evaluating, load_into
 from petlbench.method import QueryMethod

@@ -14,10 +14,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from petlbench.access import MAX_SCORES
+from petlbench.access.endpoint import Output, digest_of, restrict
+from petlbench.access.handle import MAX_SCORES
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.local import Described, LocalEndpoint
-from petlbench.endpoint import Output, digest_of, restrict
 from petlbench.optim.precision import choose
 from petlbench.serve.memory import Shelf
 from petlbench.serve.metrics import Metrics

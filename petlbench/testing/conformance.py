@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from petlbench.access import Access, Meter
+from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoint import read_checkpoint, save_checkpoint
 from petlbench.config.resolve import RunConfig, resolve

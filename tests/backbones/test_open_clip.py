@@ -12,11 +12,11 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from petlbench.access import Meter
+from petlbench.access.endpoint import ClassTexts, Output
+from petlbench.access.handle import Meter
 from petlbench.backbones.backbone import load_backbone
 from petlbench.backbones.open_clip import convert
 from petlbench.config.resolve import load_method, resolve
-from petlbench.endpoint import ClassTexts, Output
 from petlbench.errors import AccessError, CheckpointError, ConfigError
 from petlbench.learners import open_learner
 from petlbench.nn.deltas import QuickGELU

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import ClassTexts, Endpoint, Output, digest_of
+from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.connection import Connection
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.config.settings import Answers
-from petlbench.endpoint import ClassTexts, Endpoint, Output, digest_of
 from petlbench.errors import AccessError, ConfigError, EndpointError
 from petlbench.serve.settings import ServeConfig
 from petlbench.testing.mocks import tiny_backbone

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petlbench.access import QueryModel
+from petlbench.access.handle import QueryModel
 from petlbench.config.settings import Train
 from petlbench.data.batches import TrainingData
 from petlbench.methods import craft

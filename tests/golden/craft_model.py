@@ -10,11 +10,11 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP, convert_to_custom_text_state_dict
 from torch import Tensor
 
-from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import ClassTexts
+from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.open_clip import convert
 from petlbench.config.settings import Answers
-from petlbench.endpoint import ClassTexts
 from petlbench.methods.craft.refinement import Refinement
 from tests.golden.case import Case
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from petlbench.access import QueryModel
+from petlbench.access.handle import QueryModel
 from petlbench.methods.craft import Contexts
 from petlbench.methods.craft.losses import fitness
 from tests.golden.case import Case

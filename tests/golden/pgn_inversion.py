@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.access import Access, Meter, grant
+from petlbench.access.endpoint import ClassTexts
+from petlbench.access.handle import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.config.settings import Answers
-from petlbench.endpoint import ClassTexts
 from petlbench.nn.inversion import Inversion, Normalisation, invert
 from tests.golden.case import Case
 

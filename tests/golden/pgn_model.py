@@ -12,13 +12,13 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import ClassTexts
+from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.backbones.open_clip import convert
 from petlbench.backbones.text import ClipText
 from petlbench.config.settings import Answers, Train
 from petlbench.data.batches import Batches, TrainingData
-from petlbench.endpoint import ClassTexts
 from petlbench.learners import load_into
 from petlbench.methods.pgn import PGN, PGNConfig, release_file
 from petlbench.records.schema import Epoch

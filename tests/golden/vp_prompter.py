@@ -6,10 +6,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from petlbench.access.endpoint import ClassTexts
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.backbones.local import LocalEndpoint
 from petlbench.config.settings import Train
-from petlbench.endpoint import ClassTexts
 from petlbench.nn.visual_prompts import Border, Patch, RandomPatch, focal_losses
 from petlbench.optim.schedule import learning_rate
 from tests.golden.case import Case

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from petlbench.endpoint import Output, restrict
+from petlbench.access.endpoint import Output, restrict
 from petlbench.errors import ConfigError
 from petlbench.serve.app import create_app
 from petlbench.serve.service import Service

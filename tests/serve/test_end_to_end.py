@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from petlbench.access import Access
+from petlbench.access.handle import Access
 from petlbench.backbones.connection import RetryPolicy
 from petlbench.config.resolve import load_method, resolve
 from petlbench.method import METHODS

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench.access import Access, Meter, grant
+from petlbench.access.handle import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.config.settings import Answers

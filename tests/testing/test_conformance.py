@@ -85,7 +85,7 @@ def test_a_method_that_learns_outside_its_parameters_is_caught(registered: list[
 
 
 def test_a_method_that_smuggles_a_parameter_out_is_caught(registered: list[str]) -> None:
-    from petlbench.access import _grants
+    from petlbench.access.handle import _grants
 
     registered.append("smuggler")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench.access import Meter
+from petlbench.access.handle import Meter
 from petlbench.config.settings import Answers, Budget, Train
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.errors import BudgetExceeded, CheckpointError, ConfigError

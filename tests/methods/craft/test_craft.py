@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from petlbench.access import Meter, QueryModel, StoredImages
+from petlbench.access.handle import Meter, QueryModel, StoredImages
 from petlbench.config.settings import Budget, Train
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task

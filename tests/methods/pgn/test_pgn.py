@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import ClassTexts
+from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.config.resolve import resolve
 from petlbench.config.settings import Answers
-from petlbench.endpoint import ClassTexts
 from petlbench.errors import AccessError, CheckpointError, ConfigError
 from petlbench.methods.pgn import PGN, PGNConfig, own_classes, release_file
 from petlbench.methods.pgn.generator import Generator, ResNet10

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import ClassTexts
+from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import Answers, Budget
-from petlbench.endpoint import ClassTexts
 from petlbench.errors import AccessError, BudgetExceeded
 from petlbench.testing.mocks import tiny_backbone
 from tests.object_graph import reachable

@@ -14,7 +14,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from petlbench.access import Access, Meter, QueryModel
+from petlbench.access.handle import Access, Meter, QueryModel
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.backbones.open_clip import convert_tower
 from petlbench.config.settings import Answers, Budget

@@ -16,9 +16,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, paired, restrict, tensor_bytes
+from petlbench.access.gradients import differentiable
 from petlbench.config.settings import Answers, Budget
-from petlbench.differentiable import differentiable
-from petlbench.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, paired, restrict, tensor_bytes
 from petlbench.errors import AccessError, BudgetExceeded, ConfigError
 
 PHASES = ("train", "val", "test", "curve")

@@ -10,10 +10,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from petlbench.access import Access, Meter
+from petlbench.access.endpoint import Endpoint, Output, as_scores, restrict
+from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.config.settings import Answers
-from petlbench.endpoint import Endpoint, Output, as_scores, restrict
 from petlbench.errors import AccessError
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import CPU, granted, images

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench import access
-from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import ClassTexts, Endpoint, paired, tensor_bytes
+from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import handle as access
 from petlbench.config.settings import Answers, Budget
-from petlbench.endpoint import ClassTexts, Endpoint, paired, tensor_bytes
 from petlbench.errors import BudgetExceeded
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import CPU, NAMES, PROMPTS, contexts, granted, images

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import ClassTexts, Output, as_scores, restrict
+from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.config.resolve import load_method, resolve
 from petlbench.config.settings import Answers
 from petlbench.data.batches import TrainingData
-from petlbench.endpoint import ClassTexts, Output, as_scores, restrict
 from petlbench.errors import ConfigError
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod

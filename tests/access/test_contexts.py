@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench import access
-from petlbench.access import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import ClassTexts, Output, as_scores, restrict
+from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import handle as access
 from petlbench.config.settings import Answers
 from petlbench.data.batches import TrainingData
-from petlbench.endpoint import ClassTexts, Output, as_scores, restrict
 from petlbench.errors import ConfigError
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod

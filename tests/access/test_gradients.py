@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench import differentiable
-from petlbench.access import Access, Meter
+from petlbench.access.endpoint import Output
+from petlbench.access.handle import Access, Meter
+from petlbench.access.handle import gradients as differentiable
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import Answers
-from petlbench.endpoint import Output
 from petlbench.errors import AccessError
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import PROMPTS, granted, images
