@@ -33,7 +33,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.options import JSON, write_results
-from petlbench import measure
 from petlbench.cli.console import table_console
 from petlbench.config.settings import Protocol
 from petlbench.data.batches import Batches
@@ -41,6 +40,7 @@ from petlbench.data.listing import Files
 from petlbench.data.load import Task, load_task
 from petlbench.data.task import TaskSpec
 from petlbench.errors import PetlbenchError
+from petlbench.learners import cost as measure
 from petlbench.shared import pick_device
 from petlbench.torchvision_ops import define_missing_schemas
 

@@ -17,26 +17,27 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from petlbench import measure, provenance
+from petlbench import provenance
 from petlbench.access.handle import Meter
 from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoint import save_checkpoint, save_predictions
 from petlbench.checks import check
 from petlbench.config.files import suite_of
 from petlbench.config.resolve import RunConfig, load_method
-from petlbench.curve import Curve
 from petlbench.data.batches import Batches, TrainingData
+from petlbench.data.cache import Memo
 from petlbench.data.joined import accuracies_of_parts, part_of_class
 from petlbench.data.load import Task
 from petlbench.errors import BudgetExceeded, Diverged, PetlbenchError
 from petlbench.learners import Learner, open_learner
-from petlbench.memo import Memo
+from petlbench.learners import cost as measure
+from petlbench.learners.curve import Curve
+from petlbench.learners.token_usage import save_usage, token_usage
 from petlbench.method import Method, QueryMethod
 from petlbench.optim.precision import choose
 from petlbench.records import schema
 from petlbench.records.store import RecordStore, run_id
 from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, pick_device, pinned, shared_backbone
-from petlbench.usage import save_usage, token_usage
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
 

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from petlbench.config.augment import RandomResizedCrop
 from petlbench.config.settings import Train
+from petlbench.data.cache import Memo
 from petlbench.data.split import Ragged, Split
 from petlbench.data.streaming import in_order
 from petlbench.data.transforms import Draws, Form, Pixels, Transform, moved
 from petlbench.data.windows import Windows
-from petlbench.memo import Memo
 from petlbench.records.schema import Epoch
 
 Plan = tuple[Tensor, Draws | None]  # the indices (B,) of a batch, and the chance in its views; None: as they are evaluated

@@ -12,8 +12,8 @@ from petlbench.backbones.backbone import Backbone
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.task import TaskSpec
 from petlbench.learners.base import evaluating, load_into
+from petlbench.learners.cost import ImageCounter, flops_per_image
 from petlbench.learners.prefix import Prefix, Suffix, fingerprints, untouched_blocks
-from petlbench.measure import ImageCounter, flops_per_image
 from petlbench.method import GradientMethod
 from petlbench.nn.allocation import allocation
 from petlbench.optim import loop, precision

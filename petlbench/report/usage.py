@@ -16,10 +16,10 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from petlbench.learners.token_usage import read_usage
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from petlbench.report.plots import add_footer, empty_figure, save_figure
-from petlbench.usage import read_usage
 
 _ROW = 0.16  # inches of a class
 _TALLEST = 4.5  # inches of a panel

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from petlbench.learners.token_usage import TokenUsage, save_usage
 from petlbench.records.schema import PartMetrics, Record
 from petlbench.records.store import RecordStore
 from petlbench.report import usage
 from petlbench.report.usage import effective, write_usage_plots
-from petlbench.usage import TokenUsage, save_usage
 from tests.record_factory import make_record
 from tests.report.figures import assert_nothing_is_cut_off
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from petlbench.config.resolve import resolve
 from petlbench.data.batches import Batches
 from petlbench.errors import RecordError
+from petlbench.learners.token_usage import TokenUsage, read_usage, save_usage, token_usage
 from petlbench.method import Deployable, QueryMethod
 from petlbench.records.store import RecordStore
 from petlbench.run import execute
 from petlbench.testing.mocks import mock_task
-from petlbench.usage import TokenUsage, read_usage, save_usage, token_usage
 
 TASK = mock_task()
 NAMES = TASK.spec.class_names

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench.memo import Memo
+from petlbench.data.cache import Memo
 
 SETTINGS = {"seed": 0, "images": 5}
 

@@ -10,7 +10,7 @@ import torch
 from timm.layers import Attention
 from torch import nn
 
-from petlbench.measure import ImageCounter, Stopwatch, flops_per_image, peak_memory_mb, reset_peak_memory
+from petlbench.learners.cost import ImageCounter, Stopwatch, flops_per_image, peak_memory_mb, reset_peak_memory
 from petlbench.testing.mocks import tiny_backbone
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def ticking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A clock that is one second later each time it is read."""
     readings = iter(range(100))
-    monkeypatch.setattr("petlbench.measure.time.perf_counter", lambda: float(next(readings)))
+    monkeypatch.setattr("petlbench.learners.cost.time.perf_counter", lambda: float(next(readings)))
     yield
     monkeypatch.undo()
 

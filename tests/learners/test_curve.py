@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from petlbench.access.handle import Meter
 from petlbench.config.resolve import resolve
-from petlbench.curve import Curve
+from petlbench.learners.curve import Curve
 from petlbench.records.schema import Record
 from petlbench.run import execute
 
