@@ -20,7 +20,7 @@ from torch import Tensor
 from petlbench import provenance
 from petlbench.access.handle import Meter
 from petlbench.backbones.remote import RemoteBackbone
-from petlbench.checkpoint import save_checkpoint, save_predictions
+from petlbench.checkpoints.file import save_checkpoint, save_predictions
 from petlbench.checks import check
 from petlbench.config.files import suite_of
 from petlbench.config.resolve import RunConfig, load_method

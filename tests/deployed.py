@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from petlbench.access.handle import Meter
-from petlbench.checkpoint import Checkpoint
+from petlbench.checkpoints.file import Checkpoint
 from petlbench.config.resolve import load_method, resolve
 from petlbench.data.load import find_task
 from petlbench.learners import open_learner

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petlbench.checkpoint import save_predictions
+from petlbench.checkpoints.file import save_predictions
 from petlbench.records import schema
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, protocol_id, run_id

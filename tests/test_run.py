@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
 from petlbench.backbones.backbone import Backbone
-from petlbench.checkpoint import read_checkpoint
+from petlbench.checkpoints.evaluate import evaluate_checkpoint
+from petlbench.checkpoints.file import read_checkpoint
 from petlbench.config.resolve import resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
@@ -22,7 +23,6 @@ from petlbench.data.split import Split
 from petlbench.data.store import TaskStore
 from petlbench.data.transforms import Form
 from petlbench.errors import AccessError, ConfigError
-from petlbench.evaluate import evaluate_checkpoint
 from petlbench.records.schema import Epoch, Record, read_record
 from petlbench.records.validate import problems_of
 from petlbench.run import execute

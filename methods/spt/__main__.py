@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from petlbench.backbones.backbone import load_backbone
-from petlbench.checkpoint import read_checkpoint
+from petlbench.checkpoints.evaluate import as_words
+from petlbench.checkpoints.file import read_checkpoint
 from petlbench.config.resolve import resolve
 from petlbench.errors import CheckpointError, PetlbenchError
-from petlbench.evaluate import as_words
 
 from . import SPT, release_file
 

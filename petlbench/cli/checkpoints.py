@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from petlbench.access.handle import Access
-from petlbench.checkpoint import Checkpoint, read_checkpoint
+from petlbench.checkpoints.file import Checkpoint, read_checkpoint
 from petlbench.cli.runs import AS_JSON, WORDS
 from petlbench.config.resolve import load_method, parse_overrides, resolve
 from petlbench.errors import CheckpointError, ConfigError
@@ -21,9 +21,9 @@ from petlbench.errors import CheckpointError, ConfigError
 @AS_JSON
 def evaluate(checkpoint: Path, words: tuple[str, ...], as_json: bool) -> None:
     """Evaluate a checkpoint that run … save=true wrote, or the folder that was exported of one: petlbench evaluate CHECKPOINT task=mini/digits"""
-    from petlbench.artifact import read_artifact
-    from petlbench.deployment import evaluate_artifact
-    from petlbench.evaluate import evaluate_checkpoint
+    from petlbench.checkpoints.evaluate import evaluate_checkpoint
+    from petlbench.checkpoints.pixels import evaluate_artifact
+    from petlbench.checkpoints.pixels_file import read_artifact
 
     saved = read_artifact(checkpoint) if checkpoint.is_dir() else read_checkpoint(checkpoint)
     overrides = parse_overrides(words)
@@ -63,8 +63,8 @@ def export(checkpoint: Path | None, target: Path | None, out: Path) -> None:
         return
     if target is None:
         raise click.UsageError(f"export {checkpoint} needs the file to write as well; without both it writes the table of all runs")
-    from petlbench.deployment import export_artifact
-    from petlbench.evaluate import as_words, export_merged
+    from petlbench.checkpoints.evaluate import as_words, export_merged
+    from petlbench.checkpoints.pixels import export_artifact
 
     saved = read_checkpoint(checkpoint)
     try:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone
-from petlbench.checkpoint import read_checkpoint, save_checkpoint
+from petlbench.checkpoints.file import read_checkpoint, save_checkpoint
 from petlbench.config.resolve import RunConfig, resolve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task
@@ -111,7 +111,7 @@ class MethodConformance:
 
 def print_predictions(path: str) -> None:
     """Load a checkpoint of the mock task in this process and print its test scores as JSON."""
-    from petlbench.evaluate import as_words
+    from petlbench.checkpoints.evaluate import as_words
 
     saved = read_checkpoint(Path(path))
     config = resolve(as_words(saved.config))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.checkpoint import save_checkpoint
+from petlbench.checkpoints.file import save_checkpoint
 from tests.conftest import Call
 from tests.deployed import SIZES, learned
 

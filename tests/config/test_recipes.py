@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from petlbench.checkpoints.evaluate import as_words
 from petlbench.config.files import load_recipe, names
 from petlbench.config.resolve import RunConfig, method_names, resolve
 from petlbench.config.settings import Protocol, Train
-from petlbench.evaluate import as_words
 
 RECIPES = names("recipes")
 PROTOCOLS = Path(__file__).parents[1] / "docs" / "protocols.md"

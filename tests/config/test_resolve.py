@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from petlbench.checkpoints.evaluate import as_words
 from petlbench.config.resolve import RunConfig, load_method, method_names, resolve
 from petlbench.config.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
 from petlbench.errors import ConfigError, PetlbenchError
-from petlbench.evaluate import as_words
 from petlbench.records.store import run_id
 
 RUN = ("method=lora", "task=mini/digits")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from petlbench.checkpoint import save_predictions
+from petlbench.checkpoints.file import save_predictions
 from petlbench.records.store import run_id
 from petlbench.records.validate import missing_cells, problems_among, problems_of
 from tests.record_factory import LABELS, PREDICTED, PROTOCOL, TASKS, make_record, store_record

@@ -10,10 +10,10 @@ import torch
 from click.testing import CliRunner
 
 from petlbench.backbones.backbone import load_backbone
-from petlbench.checkpoint import read_checkpoint
+from petlbench.checkpoints.evaluate import evaluate_checkpoint
+from petlbench.checkpoints.file import read_checkpoint
 from petlbench.config.resolve import resolve
 from petlbench.errors import ConfigError
-from petlbench.evaluate import evaluate_checkpoint
 from petlbench.methods.spt import SPTConfig, release_file
 from petlbench.methods.spt.__main__ import main
 from petlbench.methods.spt.candidates import candidates

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from petlbench.access.handle import Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.remote import RemoteBackbone
-from petlbench.checkpoint import Checkpoint
+from petlbench.checkpoints.file import Checkpoint
 from petlbench.config.resolve import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task

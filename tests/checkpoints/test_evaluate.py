@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
-from petlbench.checkpoint import read_checkpoint
+from petlbench.checkpoints.evaluate import evaluate_checkpoint, export_merged
+from petlbench.checkpoints.file import read_checkpoint
 from petlbench.config.resolve import resolve
 from petlbench.data.batches import Batches
 from petlbench.errors import CheckpointError
-from petlbench.evaluate import evaluate_checkpoint, export_merged
 from petlbench.run import execute
 from petlbench.shared import open_task, shared_backbone
 

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
-from petlbench.artifact import Artifact, Description, tensors_document, write_artifact
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.remote import RemoteBackbone
-from petlbench.checkpoint import Checkpoint
+from petlbench.checkpoints.evaluate import as_words, check_weights, reopened
+from petlbench.checkpoints.file import Checkpoint
+from petlbench.checkpoints.pixels_file import Artifact, Description, tensors_document, write_artifact
 from petlbench.config.resolve import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import normalisation
 from petlbench.errors import CheckpointError
-from petlbench.evaluate import as_words, check_weights, reopened
 from petlbench.learners import QueryLearner, load_into
 from petlbench.method import Deployable, QueryMethod
 from petlbench.nn.inversion import Normalisation, invert

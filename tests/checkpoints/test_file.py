@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from petlbench.checkpoint import Checkpoint, read_checkpoint, save_checkpoint, save_predictions
+from petlbench.checkpoints.evaluate import evaluate_checkpoint
+from petlbench.checkpoints.file import Checkpoint, read_checkpoint, save_checkpoint, save_predictions
 from petlbench.config.resolve import resolve
 from petlbench.errors import CheckpointError
-from petlbench.evaluate import evaluate_checkpoint
 
 CONFIG = resolve(["method=linear", "task=mini/digits"]).identity
 STATE = {"head.weight": torch.arange(6.0).view(2, 3).T, "head.bias": torch.zeros(3, dtype=torch.bfloat16), "steps": torch.tensor(4)}

@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from petlbench.artifact import Artifact, read_artifact
 from petlbench.backbones.backbone import Backbone
-from petlbench.checkpoint import Checkpoint
+from petlbench.checkpoints.evaluate import evaluate_checkpoint
+from petlbench.checkpoints.file import Checkpoint
+from petlbench.checkpoints.pixels import evaluate_artifact, export_artifact
+from petlbench.checkpoints.pixels_file import Artifact, read_artifact
 from petlbench.config.resolve import RunConfig, resolve
 from petlbench.data.load import Task
-from petlbench.deployment import evaluate_artifact, export_artifact
 from petlbench.errors import CheckpointError
-from petlbench.evaluate import evaluate_checkpoint
 from petlbench.nn.inversion import invert
 from petlbench.serve.settings import ServeConfig
 from petlbench.shared import open_task, shared_backbone
@@ -149,7 +149,7 @@ def test_classes_that_a_task_does_not_score_cannot_win(folder: Path, monkeypatch
         labels.append(np.asarray(task.test.labels))
         return replace(task, spec=replace(task.spec, scored=(3,)))
 
-    monkeypatch.setattr("petlbench.deployment.open_task", scored)
+    monkeypatch.setattr("petlbench.checkpoints.pixels.open_task", scored)
     accuracy = evaluate_artifact(read_artifact(folder), ["threads=1"])["accuracy"]
     assert list(accuracy.values()) == pytest.approx([100 * (labels[0] == 3).mean()] * 4)  # all is taken for a 3
 
