@@ -19,7 +19,6 @@ from torch import Tensor
 
 from petlbench import provenance
 from petlbench.access.handle import Meter
-from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoints.file import save_checkpoint, save_predictions
 from petlbench.checks import check
 from petlbench.config.files import suite_of
@@ -37,6 +36,7 @@ from petlbench.method import Method, QueryMethod
 from petlbench.optim.precision import choose
 from petlbench.records import schema
 from petlbench.records.store import RecordStore, run_id
+from petlbench.remote.client import RemoteBackbone
 from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, pick_device, pinned, shared_backbone
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many

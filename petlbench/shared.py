@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from petlbench.backbones.backbone import Backbone, load_backbone
-from petlbench.backbones.remote import RemoteBackbone
 from petlbench.config.resolve import RunConfig
 from petlbench.data.load import Task, find_task, load_task
 from petlbench.data.presence import data_folder
 from petlbench.errors import ConfigError
+from petlbench.remote.client import RemoteBackbone
 
 EVAL_BATCH = 256  # images per forward pass when nothing is kept for a backward pass
 

@@ -13,7 +13,6 @@ from safetensors.torch import save
 
 from petlbench.access.handle import Meter
 from petlbench.backbones.backbone import Backbone
-from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.config.resolve import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches
@@ -24,6 +23,7 @@ from petlbench.learners import GradientLearner, Learner, open_learner
 from petlbench.nn import merge
 from petlbench.optim.precision import choose
 from petlbench.records.store import write_atomically
+from petlbench.remote.client import RemoteBackbone
 from petlbench.shared import EVAL_BATCH, accuracy, among, open_task, pick_device, shared_backbone
 
 

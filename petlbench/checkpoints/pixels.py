@@ -16,7 +16,6 @@ from torch import Tensor
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
-from petlbench.backbones.remote import RemoteBackbone
 from petlbench.checkpoints.evaluate import as_words, check_weights, reopened
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.checkpoints.pixels_file import Artifact, Description, tensors_document, write_artifact
@@ -28,6 +27,7 @@ from petlbench.learners import QueryLearner, load_into
 from petlbench.method import Deployable, QueryMethod
 from petlbench.nn.inversion import Normalisation, invert
 from petlbench.optim.precision import choose
+from petlbench.remote.client import RemoteBackbone
 from petlbench.shared import EVAL_BATCH, accuracy, among, open_task, pick_device, shared_backbone
 
 CPU = torch.device("cpu")

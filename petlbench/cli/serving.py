@@ -6,7 +6,7 @@ import click
 
 from petlbench.config.resolve import resolve_settings
 from petlbench.errors import ConfigError
-from petlbench.serve.settings import ServeConfig
+from petlbench.remote.server.settings import ServeConfig
 from petlbench.shared import pick_device
 
 
@@ -20,7 +20,7 @@ def serve(words: tuple[str, ...]) -> None:
     """
     config = resolve_settings(ServeConfig, words)
     try:
-        from petlbench.serve.server import serve as serve_until_interrupted
+        from petlbench.remote.server.server import serve as serve_until_interrupted
     except ModuleNotFoundError as error:
         raise ConfigError(f"petlbench serve needs {error.name}; install it with: pip install 'petlbench[serve]'") from None
     try:

@@ -9,7 +9,6 @@ import torch
 
 from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone
-from petlbench.backbones.remote import RemoteBackbone
 from petlbench.config.settings import Answers
 from petlbench.data.task import TaskSpec
 from petlbench.errors import AccessError
@@ -17,6 +16,7 @@ from petlbench.learners.base import Learner, load_into
 from petlbench.learners.gradient import PLAN, AdaptedModel, GradientLearner
 from petlbench.learners.query import QueryLearner
 from petlbench.method import GradientMethod, Method, QueryMethod
+from petlbench.remote.client import RemoteBackbone
 
 __all__ = ["PLAN", "AdaptedModel", "GradientLearner", "Learner", "QueryLearner", "check_remote", "load_into", "open_learner"]
 

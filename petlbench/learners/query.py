@@ -12,13 +12,13 @@ from torch import Tensor
 from petlbench.access.endpoint import ClassTexts, Endpoint, Facts, Output
 from petlbench.access.handle import Access, Meter, QueryModel, check_output, grant
 from petlbench.backbones.backbone import Backbone
-from petlbench.backbones.remote import RemoteBackbone
 from petlbench.config.settings import Answers
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.task import TaskSpec
 from petlbench.errors import AccessError, ConfigError
 from petlbench.learners.base import evaluating, load_into
 from petlbench.method import QueryMethod
+from petlbench.remote.client import RemoteBackbone
 
 
 @dataclass

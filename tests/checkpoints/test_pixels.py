@@ -23,10 +23,10 @@ from petlbench.config.resolve import RunConfig, resolve
 from petlbench.data.load import Task
 from petlbench.errors import CheckpointError
 from petlbench.nn.inversion import invert
-from petlbench.serve.settings import ServeConfig
+from petlbench.remote.server.settings import ServeConfig
 from petlbench.shared import open_task, shared_backbone
 from tests.deployed import CPU, SIZES, learned
-from tests.serve.processes import serving
+from tests.remote.processes import serving
 
 ALIKE = {"rtol": 0, "atol": 1e-4}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from petlbench.errors import ConfigError
-from petlbench.wire import TOKEN_VARIABLE, token_from
+from petlbench.remote.wire import TOKEN_VARIABLE, token_from
 
 
 @dataclass

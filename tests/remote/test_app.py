@@ -10,12 +10,12 @@ from fastapi.testclient import TestClient
 
 from petlbench.access.endpoint import Output, restrict
 from petlbench.errors import ConfigError
-from petlbench.serve.app import create_app
-from petlbench.serve.service import Service
-from petlbench.serve.settings import ServeConfig
+from petlbench.remote.server.app import create_app
+from petlbench.remote.server.service import Service
+from petlbench.remote.server.settings import ServeConfig
+from petlbench.remote.wire import TextsMessage, pack, unpack
 from petlbench.testing.mocks import tiny_backbone
-from petlbench.wire import TextsMessage, pack, unpack
-from tests.serve.bodies import CPU, DIGEST, TEXTS, Open, assert_refused, contexts_body, counter, images, scores_body
+from tests.remote.bodies import CPU, DIGEST, TEXTS, Open, assert_refused, contexts_body, counter, images, scores_body
 
 
 def test_the_model_is_described_without_its_weights(opened: Open) -> None:
@@ -169,7 +169,7 @@ def test_a_fault_of_the_server_is_a_number_to_the_client_and_a_traceback_in_the_
     opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = opened()
-    monkeypatch.setattr("petlbench.serve.service.restrict", lambda *_: 1 // 0)
+    monkeypatch.setattr("petlbench.remote.server.service.restrict", lambda *_: 1 // 0)
     with caplog.at_level(logging.ERROR):
         reply = client.post("/v1/scores", content=scores_body())
     assert_refused(reply, 500, "internal")

@@ -17,16 +17,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from petlbench.errors import PetlbenchError
-from petlbench.serve.memory import Replies
-from petlbench.serve.refusal import Refusal
-from petlbench.serve.service import Service
-from petlbench.serve.settings import ServeConfig
-from petlbench.wire import TOKEN_VARIABLE
+from petlbench.remote.server.memory import Replies
+from petlbench.remote.server.refusal import Refusal
+from petlbench.remote.server.service import Service
+from petlbench.remote.server.settings import ServeConfig
+from petlbench.remote.wire import TOKEN_VARIABLE
 
 REPLIES_BYTES = 2**28  # of replies that are kept for queries that are sent again
 BODIES = 4  # of the largest size that there is room for at a time; smaller ones may be more
 BODY_SECONDS = 120.0  # a body must have arrived by then
-_log = logging.getLogger("petlbench.serve")
+_log = logging.getLogger("petlbench.remote.server")
 Handle = Callable[[bytes], Coroutine[Any, Any, bytes]]
 
 

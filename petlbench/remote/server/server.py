@@ -12,10 +12,10 @@ import uvicorn
 
 from petlbench.backbones.backbone import load_backbone
 from petlbench.errors import ConfigError
-from petlbench.serve.app import create_app
-from petlbench.serve.service import Service
-from petlbench.serve.settings import ServeConfig
-from petlbench.serve.worker import Worker
+from petlbench.remote.server.app import create_app
+from petlbench.remote.server.service import Service
+from petlbench.remote.server.settings import ServeConfig
+from petlbench.remote.server.worker import Worker
 
 _LOOPBACK = ("127.", "::1", "localhost")
 

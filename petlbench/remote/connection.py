@@ -16,7 +16,7 @@ from typing import TypeVar
 import httpx
 
 from petlbench.errors import ConfigError, EndpointError
-from petlbench.wire import TOKEN_VARIABLE
+from petlbench.remote.wire import TOKEN_VARIABLE
 
 T = TypeVar("T")
 

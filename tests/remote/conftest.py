@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from petlbench.serve.app import create_app
-from petlbench.serve.service import Service
-from petlbench.serve.settings import ServeConfig
+from petlbench.remote.server.app import create_app
+from petlbench.remote.server.service import Service
+from petlbench.remote.server.settings import ServeConfig
 from petlbench.testing.mocks import tiny_backbone
-from tests.serve.bodies import CPU, TEXTS, Open
+from tests.remote.bodies import CPU, TEXTS, Open
 
 
 @pytest.fixture

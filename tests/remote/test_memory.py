@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from petlbench.serve.memory import Replies, Shelf
-from petlbench.serve.refusal import Refusal
+from petlbench.remote.server.memory import Replies, Shelf
+from petlbench.remote.server.refusal import Refusal
 
 
 def test_a_shelf_gives_up_what_was_used_longest_ago() -> None:

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from petlbench.access.handle import Access
-from petlbench.backbones.connection import RetryPolicy
 from petlbench.config.resolve import load_method, resolve
 from petlbench.method import METHODS
 from petlbench.records.schema import Record
+from petlbench.remote.connection import RetryPolicy
 from petlbench.run import execute
-from tests.serve import processes
-from tests.serve.processes import Exchange, Fault, ServerProcess, proxy
+from tests.remote import processes
+from tests.remote.processes import Exchange, Fault, ServerProcess, proxy
 
 # A budget shortens any method: it ends with what it has learned until then.
 WORDS = ("task=mini/digits", "threads=1", "save=true", "curve=false", "budget.images=2600", "budget.contexts=130")
@@ -92,7 +92,7 @@ def test_a_method_learns_and_predicts_the_same_against_a_server(
 def impatient(monkeypatch: pytest.MonkeyPatch) -> RetryPolicy:
     """The client of the product with shorter waits."""
     policy = RetryPolicy(backoff_seconds=0.01, longest_backoff_seconds=0.2, answer_seconds=2.0, patience_seconds=120.0)
-    monkeypatch.setattr("petlbench.backbones.connection.RetryPolicy", partial(dataclasses.replace, policy))
+    monkeypatch.setattr("petlbench.remote.connection.RetryPolicy", partial(dataclasses.replace, policy))
     return policy
 
 

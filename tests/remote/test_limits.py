@@ -10,13 +10,13 @@ import httpx
 import pytest
 import torch
 
-from petlbench.serve.app import _Door
-from petlbench.serve.refusal import Refusal
-from petlbench.serve.settings import ServeConfig
+from petlbench.remote.server.app import _Door
+from petlbench.remote.server.refusal import Refusal
+from petlbench.remote.server.settings import ServeConfig
+from petlbench.remote.wire import TextsMessage, pack, unpack
 from petlbench.testing.mocks import tiny_backbone
-from petlbench.wire import TextsMessage, pack, unpack
-from tests.serve.bodies import Open, assert_refused, contexts_body, images, scores_body
-from tests.serve.processes import serving
+from tests.remote.bodies import Open, assert_refused, contexts_body, images, scores_body
+from tests.remote.processes import serving
 
 
 def test_limits_on_size_are_kept_and_named(opened: Open) -> None:
@@ -35,7 +35,7 @@ def test_what_a_question_asks_for_is_limited_before_anything_is_computed(opened:
     assert_refused(client.post("/v1/contexts", content=contexts_body(3, images())), 413, "too_many_prompts", "at most 6", "got 9")
     many = contexts_body(1, stored=" ".join([digest] * 3))
     assert_refused(client.post("/v1/contexts", content=many), 413, "too_many_images", "at most 5 uploaded images", "6 named")
-    monkeypatch.setattr("petlbench.serve.service.MAX_SCORES", 11)
+    monkeypatch.setattr("petlbench.remote.server.service.MAX_SCORES", 11)
     many = contexts_body(1, stored=" ".join([digest] * 2))
     assert_refused(client.post("/v1/contexts", content=many), 413, "too_many_scores", "at most 11 scores", "12 asked for")
 
@@ -55,7 +55,7 @@ def test_a_body_that_is_announced_too_large_is_not_read(opened: Open) -> None:
 
 
 def test_an_answer_about_too_many_contexts_is_refused(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("petlbench.serve.service.MAX_SCORES", 2 * 2 * 3 - 1)
+    monkeypatch.setattr("petlbench.remote.server.service.MAX_SCORES", 2 * 2 * 3 - 1)
     assert_refused(opened().post("/v1/contexts", content=contexts_body(2, images())), 413, "too_many_scores", "at most 11 scores")
 
 
@@ -105,14 +105,14 @@ def test_a_request_too_many_is_told_to_come_back() -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("petlbench.serve.app.BODY_SECONDS", 0.05)
+    monkeypatch.setattr("petlbench.remote.server.app.BODY_SECONDS", 0.05)
     with serving(tiny_backbone()) as (url, _), stalled(url) as line:
         assert line.recv(100).startswith(b"HTTP/1.1 408")
 
 
 def test_documents_of_many_arrays_are_refused_unread(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     client = opened()
-    monkeypatch.setattr("petlbench.wire.load", lambda _: 1 // 0)
+    monkeypatch.setattr("petlbench.remote.wire.load", lambda _: 1 // 0)
     many = pack({f"array{number}": torch.zeros(1) for number in range(17)})
     assert_refused(client.post("/v1/features", content=many), 400, "bad_body", "16 arrays")
     assert_refused(client.post("/v1/features", content=(2**20 + 1).to_bytes(8, "little") + bytes(2**21)), 400, "bad_body", "1,024 KiB")
@@ -120,7 +120,7 @@ def test_documents_of_many_arrays_are_refused_unread(opened: Open, monkeypatch: 
 
 def test_captions_that_are_too_many_by_far_are_refused_unread(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     client = opened(max_texts=3)
-    monkeypatch.setattr("petlbench.serve.service._validated", lambda *_: 1 // 0)
+    monkeypatch.setattr("petlbench.remote.server.service._validated", lambda *_: 1 // 0)
     for body in (b'{"captions": [' + b"[]," * 2000, b" " * 80_000):
         assert_refused(client.post("/v1/texts", content=body), 413, "too_many_texts", "at most 3 captions")
 

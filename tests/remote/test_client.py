@@ -14,16 +14,16 @@ from torch import Tensor
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, digest_of
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
-from petlbench.backbones.connection import Connection
-from petlbench.backbones.remote import RemoteBackbone
 from petlbench.config.settings import Answers
 from petlbench.errors import AccessError, ConfigError, EndpointError
-from petlbench.serve.settings import ServeConfig
+from petlbench.remote.client import RemoteBackbone
+from petlbench.remote.connection import Connection
+from petlbench.remote.server.settings import ServeConfig
+from petlbench.remote.wire import pack
 from petlbench.testing.mocks import tiny_backbone
-from petlbench.wire import pack
-from tests.backbones.scripted import CPU, NAMES, QUICK, SERVED, TEXTS, Script, images, scripted
 from tests.object_graph import reachable
-from tests.serve.processes import serving
+from tests.remote.processes import serving
+from tests.remote.scripted import CPU, NAMES, QUICK, SERVED, TEXTS, Script, images, scripted
 
 
 @contextmanager

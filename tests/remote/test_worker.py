@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from petlbench.serve.metrics import Metrics
-from petlbench.serve.refusal import Refusal
-from petlbench.serve.worker import Job, Worker, companions
+from petlbench.remote.server.metrics import Metrics
+from petlbench.remote.server.refusal import Refusal
+from petlbench.remote.server.worker import Job, Worker, companions
 
 LONG = 30.0  # seconds: a delay that no test waits for
 
@@ -119,7 +119,7 @@ def test_what_nobody_waits_for_any_more_is_not_computed(started: Callable[..., t
 
 
 def test_a_worker_that_is_busy_is_not_waited_for_when_the_server_ends(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("petlbench.serve.worker.CLOSING_SECONDS", 0.05)
+    monkeypatch.setattr("petlbench.remote.server.worker.CLOSING_SECONDS", 0.05)
     worker = Worker({"a": rows}, 4, LONG, Metrics())
     busy = worker.compute(gate.wait)
     while not busy.running():

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts
-from petlbench.backbones.connection import RetryPolicy
-from petlbench.backbones.remote import RemoteBackbone
-from petlbench.wire import ServedModel
+from petlbench.remote.client import RemoteBackbone
+from petlbench.remote.connection import RetryPolicy
+from petlbench.remote.wire import ServedModel
 
 QUICK = RetryPolicy(patience_seconds=5.0, first_contact_seconds=0.05, backoff_seconds=0.001, longest_backoff_seconds=0.01)
 SERVED = ServedModel(

@@ -12,17 +12,17 @@ from torch import Tensor
 
 from petlbench.access.handle import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone
-from petlbench.backbones.remote import RemoteBackbone
 from petlbench.config.settings import Answers
 from petlbench.errors import AccessError, EndpointError
-from petlbench.serve.metrics import Metrics
-from petlbench.serve.settings import ServeConfig
-from petlbench.serve.worker import Job, Worker, companions
+from petlbench.remote.client import RemoteBackbone
+from petlbench.remote.server.metrics import Metrics
+from petlbench.remote.server.settings import ServeConfig
+from petlbench.remote.server.worker import Job, Worker, companions
+from petlbench.remote.wire import pack
 from petlbench.testing.mocks import tiny_backbone
-from petlbench.wire import pack
-from tests.backbones.scripted import CPU, NAMES, QUICK, SERVED, TEXTS, images
-from tests.serve.bodies import DIGEST, Open, assert_refused
-from tests.serve.processes import serving
+from tests.remote.bodies import DIGEST, Open, assert_refused
+from tests.remote.processes import serving
+from tests.remote.scripted import CPU, NAMES, QUICK, SERVED, TEXTS, images
 
 
 def patches(images: int = 2, count: int = 3, side: int = 8) -> Tensor:

@@ -15,11 +15,11 @@ import httpx
 import pytest
 import torch
 
-from petlbench.backbones.connection import Connection, RetryPolicy, retry_after
-from petlbench.backbones.remote import RemoteBackbone
 from petlbench.errors import ConfigError, EndpointError
-from petlbench.wire import PROTOCOL, pack
-from tests.backbones.scripted import CPU, QUICK, SERVED, Script, images, scripted
+from petlbench.remote.client import RemoteBackbone
+from petlbench.remote.connection import Connection, RetryPolicy, retry_after
+from petlbench.remote.wire import PROTOCOL, pack
+from tests.remote.scripted import CPU, QUICK, SERVED, Script, images, scripted
 
 GOOD = pack({"features": torch.ones(1, 32)})
 

@@ -19,10 +19,10 @@ import torch
 import uvicorn
 
 from petlbench.backbones.backbone import Backbone
-from petlbench.serve.app import create_app
-from petlbench.serve.server import _listening
-from petlbench.serve.service import Service
-from petlbench.serve.settings import ServeConfig
+from petlbench.remote.server.app import create_app
+from petlbench.remote.server.server import _listening
+from petlbench.remote.server.service import Service
+from petlbench.remote.server.settings import ServeConfig
 
 START_SECONDS = 120.0
 

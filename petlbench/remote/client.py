@@ -20,7 +20,7 @@ from torch import Tensor
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, paired, tensor_bytes
 from petlbench.backbones.backbone import Card
 from petlbench.errors import AccessError, ConfigError, EndpointError
-from petlbench.wire import (
+from petlbench.remote.wire import (
     LONGEST_HEADER,
     PROTOCOL,
     TOKEN_VARIABLE,
@@ -36,7 +36,7 @@ from petlbench.wire import (
 if TYPE_CHECKING:
     import httpx
 
-    from petlbench.backbones.connection import Connection, RetryPolicy
+    from petlbench.remote.connection import Connection, RetryPolicy
 
 Q = TypeVar("Q")
 MAX_REMINDERS = 5  # a server that has forgotten what it was told is told again so often in one query
@@ -47,7 +47,7 @@ class RemoteBackbone:
 
     def __init__(self, url: str, policy: RetryPolicy | None = None, transport: httpx.BaseTransport | None = None) -> None:
         try:
-            from petlbench.backbones.connection import Connection, RetryPolicy
+            from petlbench.remote.connection import Connection, RetryPolicy
         except ModuleNotFoundError as error:
             raise ConfigError(f"backbone=remote needs {error.name}; install it with: pip install 'petlbench[remote]'") from None
         token = token_from(os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE)
@@ -139,7 +139,7 @@ class RemoteEndpoint:
 
     def _query(self, path: str, body: bytes, texts: ClassTexts | None = None, stored: Sequence[str] = ()) -> dict[str, Tensor]:
         """The arrays of an answer. Texts and images that the server has forgotten, such as by being started again, are sent again."""
-        from petlbench.backbones.connection import Refused
+        from petlbench.remote.connection import Refused
 
         for _ in range(MAX_REMINDERS):
             try:
@@ -202,7 +202,7 @@ def _tensors(document: bytes) -> dict[str, Tensor]:
 
 def _served_by(connection: Connection) -> ServedModel:
     """EndpointError when something else than a petlbench server of this protocol answers."""
-    from petlbench.backbones.connection import Refused
+    from petlbench.remote.connection import Refused
 
     stranger = f"{connection.url} is no petlbench server"
     try:

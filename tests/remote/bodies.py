@@ -9,7 +9,7 @@ import torch
 from fastapi.testclient import TestClient
 from torch import Tensor
 
-from petlbench.wire import TextsMessage, pack
+from petlbench.remote.wire import TextsMessage, pack
 
 CPU = torch.device("cpu")
 TEXTS = TextsMessage(captions=(("a cat.",), ("a dog.",), ("a newt.",)), context="a")

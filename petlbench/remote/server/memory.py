@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from petlbench.serve.refusal import Refusal
+from petlbench.remote.server.refusal import Refusal
 
 T = TypeVar("T")
 LONGEST_KEY = 255

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from petlbench.serve.metrics import Metrics
-from petlbench.serve.refusal import Refusal
+from petlbench.remote.server.metrics import Metrics
+from petlbench.remote.server.refusal import Refusal
 
 T = TypeVar("T")
 CLOSING_SECONDS = 2.0  # a forward pass that is under way when the server ends may take so long; then it is left

@@ -19,12 +19,12 @@ from petlbench.access.handle import MAX_SCORES
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.local import Described, LocalEndpoint
 from petlbench.optim.precision import choose
-from petlbench.serve.memory import Shelf
-from petlbench.serve.metrics import Metrics
-from petlbench.serve.refusal import Refusal
-from petlbench.serve.settings import ServeConfig
-from petlbench.serve.worker import Worker
-from petlbench.wire import (
+from petlbench.remote.server.memory import Shelf
+from petlbench.remote.server.metrics import Metrics
+from petlbench.remote.server.refusal import Refusal
+from petlbench.remote.server.settings import ServeConfig
+from petlbench.remote.server.worker import Worker
+from petlbench.remote.wire import (
     LONGEST_CAPTION,
     UNKNOWN_IMAGES,
     UNKNOWN_TEXTS,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.backbones.connection import RetryPolicy
 from petlbench.config.resolve import resolve_settings
-from petlbench.serve.settings import ServeConfig
+from petlbench.remote.connection import RetryPolicy
+from petlbench.remote.server.settings import ServeConfig
 from tests.conftest import Call
 
 
@@ -71,7 +71,7 @@ def test_a_port_that_is_taken_is_named(call: Call) -> None:
 def test_a_server_whose_model_is_busy_ends_all_the_same(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
     monkeypatch.setattr("os._exit", ended.append)
-    monkeypatch.setattr("petlbench.serve.worker.Worker.is_alive", True)
+    monkeypatch.setattr("petlbench.remote.server.worker.Worker.is_alive", True)
     assert "stopped in the midst of a forward pass" in call("serve", "port=0", "threads=1")[2]
     assert ended == [0]
 
@@ -90,7 +90,7 @@ def test_an_open_door_is_warned_of(call: Call, tmp_path: Path) -> None:
 
 
 def test_without_its_extra_the_command_says_what_to_install(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("petlbench.serve.server", "petlbench.serve.app"):
+    for name in ("petlbench.remote.server.server", "petlbench.remote.server.app"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "fastapi", None)
     code, _, err = call("serve", "port=0")
@@ -98,14 +98,14 @@ def test_without_its_extra_the_command_says_what_to_install(call: Call, monkeypa
 
 
 def test_a_run_against_no_server_is_one_line_and_leaves_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("petlbench.backbones.connection.RetryPolicy", partial(RetryPolicy, first_contact_seconds=0.0))
+    monkeypatch.setattr("petlbench.remote.connection.RetryPolicy", partial(RetryPolicy, first_contact_seconds=0.0))
     code, _, err = call("run", "method=zero_shot", "task=mini/digits", "threads=1", "backbone=remote", "url=http://127.0.0.1:9")
     assert code == 2 and err.count("\n") == 1 and not Path("results").exists()
     assert "petlbench: http://127.0.0.1:9: no answer to GET /v1/model" in err and "petlbench serve backbone=NAME port=PORT" in err
 
 
 def test_without_its_extra_a_remote_run_says_what_to_install(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "petlbench.backbones.connection", raising=False)
+    monkeypatch.delitem(sys.modules, "petlbench.remote.connection", raising=False)
     monkeypatch.setitem(sys.modules, "httpx", None)
     _, _, err = call("run", "method=zero_shot", "task=mini/digits", "threads=1", "backbone=remote", "url=http://127.0.0.1:9")
     assert "backbone=remote needs httpx; install it with: pip install 'petlbench[remote]'" in err
