@@ -10,8 +10,8 @@ from typing import Any
 import click
 import torch
 
-from petlbench import provenance
 from petlbench.errors import ConfigError
+from petlbench.records import provenance
 from petlbench.shared import pick_device
 
 

@@ -29,12 +29,12 @@ import click
 from benchmarks.subjects import BACKBONES, REFERENCES, Settings
 from benchmarks.summary import summarise, table
 from benchmarks.workers import measure
-from petlbench import provenance
 from petlbench.access.handle import Access
 from petlbench.cli.console import table_console
 from petlbench.config.resolve import load_method
 from petlbench.errors import ConfigError, PetlbenchError
 from petlbench.method import METHODS, GradientMethod, Method
+from petlbench.records import provenance
 from petlbench.shared import pick_device
 
 

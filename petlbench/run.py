@@ -17,7 +17,6 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from petlbench import provenance
 from petlbench.access.handle import Meter
 from petlbench.checkpoints.file import save_checkpoint, save_predictions
 from petlbench.checks import check
@@ -34,7 +33,7 @@ from petlbench.learners.curve import Curve
 from petlbench.learners.token_usage import save_usage, token_usage
 from petlbench.method import Method, QueryMethod
 from petlbench.optim.precision import choose
-from petlbench.records import schema
+from petlbench.records import provenance, schema
 from petlbench.records.store import RecordStore, run_id
 from petlbench.remote.client import RemoteBackbone
 from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, pick_device, pinned, shared_backbone

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_info
 from torch import Tensor, nn
 
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
+from petlbench.analysis.validate import problems_of
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.evaluate import evaluate_checkpoint
 from petlbench.checkpoints.file import read_checkpoint
@@ -24,7 +25,6 @@ from petlbench.data.store import TaskStore
 from petlbench.data.transforms import Form
 from petlbench.errors import AccessError, ConfigError
 from petlbench.records.schema import Epoch, Record, read_record
-from petlbench.records.validate import problems_of
 from petlbench.run import execute
 from petlbench.shared import accuracy, loaded, open_task
 from tests.object_graph import reachable

@@ -57,7 +57,7 @@ def export(checkpoint: Path | None, target: Path | None, out: Path) -> None:
     Tokens that a method puts beside images, as pgn does, are turned into patches of pixels: petlbench export CHECKPOINT FOLDER
     """
     if checkpoint is None:
-        from petlbench.records.flat import write_flat
+        from petlbench.analysis.export import write_flat
 
         click.echo("\n".join(str(path) for path in write_flat(out)))
         return

@@ -11,13 +11,13 @@ from typing import Any
 import click
 import pandas as pd
 
+from petlbench.analysis.aggregate import comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
+from petlbench.analysis.statistics import Comparison, compare, row_names
+from petlbench.analysis.tradeoffs import tradeoffs
 from petlbench.cli.console import table_console
 from petlbench.config.files import load_suite, names
 from petlbench.errors import ConfigError, RecordError, did_you_mean
-from petlbench.records.aggregate import comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
-from petlbench.records.statistics import Comparison, compare, row_names
 from petlbench.records.store import RecordStore
-from petlbench.records.tradeoffs import tradeoffs
 from petlbench.report.comparison import terminal_report, with_tradeoffs
 
 

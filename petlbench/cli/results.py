@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from petlbench.analysis.aggregate import leaderboard as leaderboard_frame
 from petlbench.cli.console import table_console
 from petlbench.config.files import load_suite, names
 from petlbench.errors import RecordError
-from petlbench.records.aggregate import leaderboard as leaderboard_frame
 from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore
 from petlbench.report.leaderboard import leaderboard_table, write_leaderboard

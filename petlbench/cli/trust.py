@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
+from petlbench.analysis.merge import merge as merge_folders
+from petlbench.analysis.validate import missing_cells, problems_among, problems_of
 from petlbench.config.files import load_suite, names
 from petlbench.errors import RecordError
-from petlbench.records.merge import merge as merge_folders
 from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore, record_files
-from petlbench.records.validate import missing_cells, problems_among, problems_of
 
 
 @click.command()

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.records.aggregate import runs_behind, task_columns
+from petlbench.analysis.aggregate import runs_behind, task_columns
 from petlbench.report.plots import add_footer, empty_figure, human_count, literal, save_figure, suite_of, task_labels, text_colour
 
 # In the order in which a block computes; "attn", "mlp" and "other" have a column only where something is trained there.

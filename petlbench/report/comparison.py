@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from petlbench.records.aggregate import ranked_columns, runs_behind
-from petlbench.records.statistics import Comparison, compare, row_names
+from petlbench.analysis.aggregate import ranked_columns, runs_behind
+from petlbench.analysis.statistics import Comparison, compare, row_names
+from petlbench.analysis.tradeoffs import COSTS, accuracy_at_budgets, tradeoffs
 from petlbench.records.store import write_atomically
-from petlbench.records.tradeoffs import COSTS, accuracy_at_budgets, tradeoffs
 from petlbench.report.plots import human_count
 from petlbench.report.rankings import write_ranking_plots
 

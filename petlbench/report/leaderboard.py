@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from petlbench.records.aggregate import (
+from petlbench.analysis.aggregate import (
     BOXES,
     average_columns,
     comparable_parts,

@@ -12,9 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from petlbench.published.averages import Average, averages_of, flat
-from petlbench.published.numbers import ACCURACY, ORACLE, PublishedNumber, name_of
-from petlbench.records.aggregate import (
+from petlbench.analysis.aggregate import (
     BOXES,
     COST_COLUMNS,
     average_columns,
@@ -25,8 +23,10 @@ from petlbench.records.aggregate import (
     runs_frame,
     task_columns,
 )
+from petlbench.analysis.statistics import Comparison, compare, row_names
+from petlbench.published.averages import Average, averages_of, flat
+from petlbench.published.numbers import ACCURACY, ORACLE, PublishedNumber, name_of
 from petlbench.records.schema import Record
-from petlbench.records.statistics import Comparison, compare, row_names
 from petlbench.records.store import RecordStore
 from petlbench.report.paper_tables import load_table, table_names
 from petlbench.report.plots import task_labels

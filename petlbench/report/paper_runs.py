@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from petlbench.analysis.aggregate import runs_frame
 from petlbench.config.settings import Protocol
 from petlbench.errors import TableError
 from petlbench.published.numbers import method_name
-from petlbench.records.aggregate import runs_frame
 from petlbench.records.schema import Record
 from petlbench.report.paper_tables import NOT_COMPARED, Panel, PaperTable
 

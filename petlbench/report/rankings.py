@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.records.aggregate import BOXES, ranked_columns
-from petlbench.records.statistics import ALPHA, Comparison, Friedman
-from petlbench.records.tradeoffs import COSTS
+from petlbench.analysis.aggregate import BOXES, ranked_columns
+from petlbench.analysis.statistics import ALPHA, Comparison, Friedman
+from petlbench.analysis.tradeoffs import COSTS
 from petlbench.report.label_placement import place_labels
 from petlbench.report.plots import STYLES, add_footer, add_legend, empty_figure, human_count, save_figure, suite_of, wrapped
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData
+from petlbench.analysis.validate import problems_of
 from petlbench.config.resolve import RunConfig, resolve
 from petlbench.errors import ConfigError, RecordError
 from petlbench.records.schema import Epoch, Record, read_record
 from petlbench.records.store import RecordStore
-from petlbench.records.validate import problems_of
 from petlbench.run import execute
 
 

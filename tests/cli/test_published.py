@@ -7,10 +7,10 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
+from petlbench.analysis.aggregate import leaderboard
 from petlbench.cli import cli
 from petlbench.config.files import load_suite
 from petlbench.errors import PetlbenchError
-from petlbench.records.aggregate import leaderboard
 from petlbench.records.store import RecordStore
 from tests.report.paper_records import grid
 

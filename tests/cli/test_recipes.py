@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from petlbench.analysis.validate import problems_of
 from petlbench.cli import cli
 from petlbench.config.files import names
 from petlbench.records.schema import read_record
-from petlbench.records.validate import problems_of
 
 FAST = ("task=mini/digits", "train.epochs=2", "train.warmup_epochs=1", "threads=1")
 

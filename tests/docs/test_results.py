@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from petlbench.records.flat import COLUMNS
+from petlbench.analysis.export import COLUMNS
 from petlbench.records.schema import SCHEMA_VERSION
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from petlbench.analysis.aggregate import runs_frame
+from petlbench.analysis.validate import problems_of
 from petlbench.errors import RecordError
-from petlbench.records.aggregate import runs_frame
 from petlbench.records.schema import SCHEMA_VERSION, Record, parse_record, read_record
 from petlbench.records.store import RecordStore
-from petlbench.records.validate import problems_of
 from tests.record_factory import make_record
 
 TEXT = make_record().model_dump_json()

@@ -15,7 +15,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from petlbench.records.aggregate import comparable_parts, leaderboard, runs_frame
+from petlbench.analysis.aggregate import comparable_parts, leaderboard, runs_frame
 from petlbench.records.schema import Record
 from petlbench.report import allocation
 from tests.record_factory import SUITES, TASKS, make_record

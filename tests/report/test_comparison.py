@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from petlbench.records.aggregate import comparable_parts, leaderboard, runs_frame
+from petlbench.analysis.aggregate import comparable_parts, leaderboard, runs_frame
+from petlbench.analysis.statistics import METHOD_COLUMNS, PAIR_COLUMNS, compare
+from petlbench.analysis.tradeoffs import TRADEOFF_COLUMNS, tradeoffs
 from petlbench.records.schema import Record
-from petlbench.records.statistics import METHOD_COLUMNS, PAIR_COLUMNS, compare
-from petlbench.records.tradeoffs import TRADEOFF_COLUMNS, tradeoffs
 from petlbench.report.comparison import sentences, terminal_report, with_tradeoffs, write_comparison
 from tests.record_factory import SUITES, TASKS, make_grid, make_record
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from petlbench.analysis.aggregate import leaderboard
 from petlbench.config.files import load_suite
 from petlbench.errors import RecordError
-from petlbench.records.aggregate import leaderboard
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from petlbench.report import plots, queries

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation, Text
 
-from petlbench.records.aggregate import comparable_parts, leaderboard, runs_frame
+from petlbench.analysis.aggregate import comparable_parts, leaderboard, runs_frame
 from petlbench.records.schema import Record
 from petlbench.report import plots
 from tests.record_factory import METHODS, SUITES, TASKS, make_grid, make_record

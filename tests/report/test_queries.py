@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Annotation
 
-from petlbench.records.aggregate import comparable_parts, leaderboard, runs_frame
+from petlbench.analysis.aggregate import comparable_parts, leaderboard, runs_frame
+from petlbench.analysis.tradeoffs import curves
 from petlbench.records.schema import Record
-from petlbench.records.tradeoffs import curves
 from petlbench.report import queries
 from tests.record_factory import SUITES, TASKS, make_grid, make_record
 from tests.report.figures import assert_nothing_is_cut_off

@@ -9,10 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from petlbench.records.aggregate import comparable_parts, leaderboard, runs_behind, runs_frame, task_columns
+from petlbench.analysis.aggregate import comparable_parts, leaderboard, runs_behind, runs_frame, task_columns
+from petlbench.analysis.statistics import compare
+from petlbench.analysis.tradeoffs import tradeoffs
 from petlbench.records.schema import Record
-from petlbench.records.statistics import compare
-from petlbench.records.tradeoffs import tradeoffs
 from petlbench.report import rankings
 from tests.record_factory import METHODS, SUITES, TASKS, make_grid, make_record
 from tests.report.figures import assert_nothing_is_cut_off

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from petlbench.analysis.validate import missing_cells, problems_among, problems_of
 from petlbench.checkpoints.file import save_predictions
 from petlbench.records.store import run_id
-from petlbench.records.validate import missing_cells, problems_among, problems_of
 from tests.record_factory import LABELS, PREDICTED, PROTOCOL, TASKS, make_record, store_record
 
 

@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from petlbench.access.handle import COUNTED, PHASES
+from petlbench.analysis.export import COLUMNS, flat_frame, write_flat
 from petlbench.errors import RecordError
-from petlbench.records.flat import COLUMNS, flat_frame, write_flat
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from tests.record_factory import make_record

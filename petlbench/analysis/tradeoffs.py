@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from petlbench.records.aggregate import ranked_columns, runs_behind
+from petlbench.analysis.aggregate import ranked_columns, runs_behind
 from petlbench.records.schema import CurvePoint
 
 PPT_SCALE = 1e7  # C of the formula

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from petlbench.analysis.validate import problems_among, problems_of
 from petlbench.errors import RecordError
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore
-from petlbench.records.validate import problems_among, problems_of
 
 _LISTED = 5  # of the reasons for a refusal
 

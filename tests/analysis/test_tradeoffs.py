@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from petlbench.analysis.aggregate import comparable_parts, leaderboard, runs_frame
+from petlbench.analysis.tradeoffs import TRADEOFF_COLUMNS, accuracy_at_budgets, curves, pareto_front, ppt, tradeoffs
 from petlbench.config.resolve import load_suite
-from petlbench.records.aggregate import comparable_parts, leaderboard, runs_frame
 from petlbench.records.schema import Record
-from petlbench.records.tradeoffs import TRADEOFF_COLUMNS, accuracy_at_budgets, curves, pareto_front, ppt, tradeoffs
 from tests.record_factory import TASKS, make_record
 
 ONE = {"mini": TASKS[:1]}

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from petlbench.analysis.aggregate import COST_COLUMNS, ROW_COLUMNS, comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
 from petlbench.config.files import load_suite
 from petlbench.errors import RecordError
-from petlbench.records.aggregate import COST_COLUMNS, ROW_COLUMNS, comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
 from petlbench.records.schema import Record
 from tests.record_factory import PROTOCOL, SUITES, TASKS, make_grid, make_record
 

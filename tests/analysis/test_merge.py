@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from petlbench.analysis.merge import Merged, merge
+from petlbench.analysis.validate import problems_of
 from petlbench.errors import RecordError
 from petlbench.records import merge as module
-from petlbench.records.merge import Merged, merge
 from petlbench.records.schema import CurvePoint, read_record
 from petlbench.records.store import RecordStore
-from petlbench.records.validate import problems_of
 from tests.record_factory import LABELS, make_record, store_record
 
 

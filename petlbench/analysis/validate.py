@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from petlbench.analysis.aggregate import BOXES, runs_frame
 from petlbench.errors import RecordError
-from petlbench.records.aggregate import BOXES, runs_frame
 from petlbench.records.schema import Metrics, QueryCount, Record, read_record
 from petlbench.records.store import protocol_id, run_id
 

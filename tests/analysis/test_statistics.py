@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.stats import rankdata, trim_mean, wilcoxon
 
-from petlbench.records.aggregate import runs_frame
-from petlbench.records.statistics import Comparison, compare, critical_difference, friedman_test, holm, mean_ranks, wilcoxon_p
+from petlbench.analysis.aggregate import runs_frame
+from petlbench.analysis.statistics import Comparison, compare, critical_difference, friedman_test, holm, mean_ranks, wilcoxon_p
 from tests.record_factory import TASKS, make_grid, make_record
 
 # Demšar 2006 (JMLR 7), table 6: AUC of C4.5 and of three versions of it on 14 data sets. Where two cells of a row print alike, the printed
