@@ -29,7 +29,7 @@ def new_method(name: str, root: Path) -> None:
             raise ConfigError(f"{path} exists already; choose another name")
     class_name = "".join(part.capitalize() for part in name.split("_"))
     for path, template in targets.items():
-        text = (files("petlbench.templates") / template).read_text(encoding="utf-8")
+        text = (files("petlbench.testing.templates") / template).read_text(encoding="utf-8")
         path.write_text(text.replace("NAME", name).replace("CLASS", class_name), encoding="utf-8")
         click.echo(f"wrote {path}")
     click.echo("Next:")
