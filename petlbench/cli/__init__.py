@@ -10,28 +10,28 @@ import click
 from petlbench.errors import PetlbenchError, did_you_mean
 
 _COMMANDS = {
-    "methods": ("petlbench.cli.lists:methods", "List the methods: access rung, citation, presets."),
-    "suites": ("petlbench.cli.lists:suites", "List the suites, or where each task of one stands: present, downloadable, …"),
-    "recipes": ("petlbench.cli.lists:recipes", "List the training recipes and protocols of published work."),
-    "tasks": ("petlbench.cli.lists:tasks", "List the tasks: classes, sizes, prompts."),
+    "methods": ("petlbench.cli.ls:methods", "List the methods: access rung, citation, presets."),
+    "suites": ("petlbench.cli.ls:suites", "List the suites, or where each task of one stands: present, downloadable, …"),
+    "recipes": ("petlbench.cli.ls:recipes", "List the training recipes and protocols of published work."),
+    "tasks": ("petlbench.cli.ls:tasks", "List the tasks: classes, sizes, prompts."),
     "data": ("petlbench.cli.data:data", "Fetch datasets, check them, delete what was stored of them."),
-    "backbones": ("petlbench.cli.lists:backbones", "List the backbones."),
+    "backbones": ("petlbench.cli.ls:backbones", "List the backbones."),
     "run": ("petlbench.cli.runs:run", "Run one method on one task."),
     "bench": ("petlbench.cli.runs:bench", "Run a grid of methods, tasks and seeds; continues where it stopped."),
     "plan": ("petlbench.cli.runs:plan", "Show what bench would do."),
     "evaluate": ("petlbench.cli.checkpoints:evaluate", "Evaluate what a run learned on a task."),
     "export": ("petlbench.cli.checkpoints:export", "Write all runs as one table, or what a run learned as weights."),
-    "serve": ("petlbench.cli.serving:serve", "Put a backbone behind HTTP, for runs with backbone=remote."),
+    "serve": ("petlbench.cli.serve:serve", "Put a backbone behind HTTP, for runs with backbone=remote."),
     "leaderboard": ("petlbench.cli.results:leaderboard", "Write tables and plots from all records."),
-    "compare": ("petlbench.cli.comparing:compare_methods", "Compare methods: intervals, ranks, tests, accuracy at what it cost."),
+    "compare": ("petlbench.cli.compare:compare_methods", "Compare methods: intervals, ranks, tests, accuracy at what it cost."),
     "show": ("petlbench.cli.results:show", "Show one record."),
     "validate": ("petlbench.cli.trust:validate", "Check records and recompute their metrics."),
     "merge": ("petlbench.cli.trust:merge", "Join results of several machines."),
     "published": ("petlbench.cli.published:published", "List numbers that papers print, with their sources."),
     "audit": ("petlbench.cli.published:audit", "Recompute the averages of a table."),
     "table": ("petlbench.cli.published:table", "Write a paper's table with our runs beside its numbers."),
-    "new-method": ("petlbench.cli.authoring:new_method", "Write a working plugin to start from."),
-    "pretrain": ("petlbench.cli.authoring:pretrain", "Train the embedded backbone again."),
+    "new-method": ("petlbench.cli.new_method:new_method", "Write a working plugin to start from."),
+    "pretrain": ("petlbench.cli.new_method:pretrain", "Train the embedded backbone again."),
 }
 
 
