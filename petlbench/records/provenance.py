@@ -19,7 +19,7 @@ _PACKAGES = ("torch", "timm", "open_clip_torch", "numpy", "safetensors")
 @cache
 def code() -> Code:
     """The version of this package, and its commit when it runs from a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return Code(version=version("petlbench"))
     commit = _git(root, "rev-parse", "HEAD")

@@ -13,7 +13,7 @@ from petlbench.config.resolve import RunConfig, method_names, resolve
 from petlbench.config.settings import Protocol, Train
 
 RECIPES = names("recipes")
-PROTOCOLS = Path(__file__).parents[1] / "docs" / "protocols.md"
+PROTOCOLS = Path(__file__).parents[2] / "docs" / "protocols.md"
 
 
 def under(recipe: str, method: str = "lora", task: str = "mini/digits") -> RunConfig:
