@@ -11,7 +11,7 @@ from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts, Endpoint, paired, tensor_bytes
 from petlbench.access.handle import Access, Meter, QueryModel, grant
-from petlbench.access.handle import handle as access
+from petlbench.access import handle as access
 from petlbench.config.settings import Answers, Budget
 from petlbench.errors import BudgetExceeded
 from petlbench.testing.mocks import tiny_backbone

@@ -12,7 +12,7 @@ import pytest
 from petlbench.analysis.merge import Merged, merge
 from petlbench.analysis.validate import problems_of
 from petlbench.errors import RecordError
-from petlbench.records import merge as module
+from petlbench.analysis import merge as module
 from petlbench.records.schema import CurvePoint, read_record
 from petlbench.records.store import RecordStore
 from tests.record_factory import LABELS, make_record, store_record

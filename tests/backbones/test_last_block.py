@@ -33,8 +33,10 @@ def test_answers_and_gradients_are_those_of_timm(options: dict[str, Any]) -> Non
     end_with_the_class_token(short)
     assert_close(short(IMAGES), plain(IMAGES))
     expected = gradients(plain)
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in gradients(short).items():
-        assert_close(gradient, expected.pop(name), msg=name)
+        # sums of the same terms in another order: a few roundings of float32 (6e-8) of the largest term, whatever the entry itself is
+        assert_close(gradient, expected.pop(name), rtol=0, atol=1e-6 * largest, msg=name)
     assert not expected
 
 
