@@ -2,7 +2,7 @@
 
 Shapes: B images, T texts, L = 32 token positions, D = 128 features, E = 64 joint dimensions. The image tower is timm's
 `VisionTransformer`, the text tower open_clip's `TextTransformer` over open_clip's tokenizer; how it was trained is in
-`petlbench.backbones.pretraining`.
+`tools.pretrain_mini_clip`.
 """
 
 from __future__ import annotations
@@ -149,5 +149,5 @@ def mini_clip(variant: str, checkpoint: str | None) -> Backbone:
     model = load(checkpoint)
     projection = model.visual.head
     model.visual.reset_classifier(0)
-    card = Card("mini_clip", INPUT_SIZE, MEAN, STD, source="petlbench pretrain mini-clip")
+    card = Card("mini_clip", INPUT_SIZE, MEAN, STD, source="tools/pretrain_mini_clip")
     return Backbone(card, model.visual, projection, ClipText(model.text, tokenize), model.logit_scale.exp().item())

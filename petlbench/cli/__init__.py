@@ -31,7 +31,6 @@ _COMMANDS = {
     "audit": ("petlbench.cli.published:audit", "Recompute the averages of a table."),
     "table": ("petlbench.cli.published:table", "Write a paper's table with our runs beside its numbers."),
     "new-method": ("petlbench.cli.new_method:new_method", "Write a working plugin to start from."),
-    "pretrain": ("petlbench.cli.new_method:pretrain", "Train the embedded backbone again."),
 }
 
 

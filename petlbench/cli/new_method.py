@@ -1,4 +1,4 @@
-"""The commands for people who extend the suite: new-method, pretrain."""
+"""The command that writes a plugin to start from: new-method."""
 
 from __future__ import annotations
 
@@ -36,15 +36,3 @@ def new_method(name: str, root: Path) -> None:
     click.echo(f"  petlbench run method={name} task=mini/digits")
     click.echo(f"  python -m petlbench.testing {name}")
     click.echo(f"  make bench METHOD={name} DATASET=mini")
-
-
-@click.command()
-@click.argument("model", type=click.Choice(["mini-clip"]))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("mini_clip"), show_default=True, help="Folder for weights and card.")
-@click.option("--seed", default=0, show_default=True)
-def pretrain(model: str, out: Path, seed: int) -> None:
-    """Train the embedded backbone again from procedural image-caption pairs: under 45 minutes on 2 CPU cores."""
-    from petlbench.backbones.pretraining.train import Recipe
-    from petlbench.backbones.pretraining.train import pretrain as train
-
-    train(out, Recipe(seed=seed), progress=click.echo)

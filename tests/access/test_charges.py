@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from petlbench.access import handle as access
 from petlbench.access.endpoint import ClassTexts, Endpoint, paired, tensor_bytes
 from petlbench.access.handle import Access, Meter, QueryModel, grant
-from petlbench.access import handle as access
 from petlbench.config.settings import Answers, Budget
 from petlbench.errors import BudgetExceeded
 from petlbench.testing.mocks import tiny_backbone

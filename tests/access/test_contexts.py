@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from petlbench.access import handle as access
 from petlbench.access.endpoint import ClassTexts, Output, as_scores, restrict
 from petlbench.access.handle import Access, Meter, QueryModel, grant
-from petlbench.access import handle as access
 from petlbench.config.settings import Answers
 from petlbench.data.batches import TrainingData
 from petlbench.errors import ConfigError

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from petlbench.access import gradients as differentiable
 from petlbench.access.endpoint import Output
 from petlbench.access.handle import Access, Meter
-from petlbench.access import gradients as differentiable
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import Answers
 from petlbench.errors import AccessError

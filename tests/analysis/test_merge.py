@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from petlbench.analysis import merge as module
 from petlbench.analysis.merge import Merged, merge
 from petlbench.analysis.validate import problems_of
 from petlbench.errors import RecordError
-from petlbench.analysis import merge as module
 from petlbench.records.schema import CurvePoint, read_record
 from petlbench.records.store import RecordStore
 from tests.record_factory import LABELS, make_record, store_record

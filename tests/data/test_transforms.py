@@ -14,8 +14,8 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, RandomCrop, RandomResizedCrop, Resize, ToTensor
 from torchvision.transforms import functional as reference
 
+from petlbench.config import augment as augmentation
 from petlbench.config.augment import Interpolation
-from petlbench.config.resolve import augment as augmentation
 from petlbench.data.transforms import Draws, Form, Pixels, Transform, crop_offsets, random_resized_box, resized
 
 MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR, "nearest": InterpolationMode.NEAREST}

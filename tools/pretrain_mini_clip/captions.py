@@ -10,8 +10,8 @@ import string
 import numpy as np
 from PIL import Image
 
-from petlbench.backbones.pretraining import glyphs, shapes, textures
-from petlbench.backbones.pretraining.colours import COLOURS, NAMES, contrasting_pair, jittered
+from tools.pretrain_mini_clip import glyphs, shapes, textures
+from tools.pretrain_mini_clip.colours import COLOURS, NAMES, contrasting_pair, jittered
 
 SIZE = 32
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

@@ -6,7 +6,6 @@ mass between identical captions, and every distinct caption of a batch is encode
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import math
 import multiprocessing
@@ -22,8 +21,8 @@ import yaml
 from torch.nn import functional as F
 
 from petlbench.backbones import mini_clip
-from petlbench.backbones.pretraining import captions
-from petlbench.backbones.pretraining.metrics import measure
+from tools.pretrain_mini_clip import captions
+from tools.pretrain_mini_clip.metrics import measure
 
 RECIPE_VERSION = 2
 CHUNK = 1000  # images per rendering job
@@ -214,20 +213,3 @@ def _children_seconds() -> float:
         return 0.0
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def main() -> None:
-    """`python -m petlbench.backbones.pretraining.train --out DIR`."""
-    parser = argparse.ArgumentParser(description="Pretrain mini_clip on procedural image-caption pairs.")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--images", type=int, default=Recipe.images)
-    parser.add_argument("--epochs", type=float, default=Recipe.epochs)
-    parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
-    recipe = Recipe(seed=given.seed, images=given.images, epochs=given.epochs)
-    pretrain(given.out, recipe, given.workers, progress=lambda line: print(line, flush=True))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""How things that ship with petlbench were made. Not installed with it."""
