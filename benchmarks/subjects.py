@@ -105,7 +105,7 @@ class MethodSubject:
         self._learner.predict(self._data.train)
 
     def train(self, report: Callable[[], None]) -> None:
-        self._learner.fit(replace(self._data, report=lambda _: report()))
+        self._learner.fit(replace(self._data, log_epoch=lambda _: report()))
 
     def facts(self, watch: GradientWatch) -> dict[str, Any]:
         return {"flops": training_flops(self._learner.model.vit, self._products, self._data.train.batch_size, watch)}

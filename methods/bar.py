@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.errors import ConfigError
 from petlbench.nn.visual_prompts import losses_under, scaled
+from petlbench.optim.loop import Epoch
 from petlbench.optim.rgf import RGF, RGFConfig
-from petlbench.records.schema import Epoch
 
 
 @dataclass
@@ -70,8 +70,8 @@ class BAR(QueryMethod):
                 total += optimizer.step(partial(self._losses, model, self.embed(images), labels), rate)
                 with torch.no_grad():
                     self.program.copy_(optimizer.vector.view_as(self.program))
-                data.look()
-            data.report(Epoch(epoch=epoch, loss=total.item() / len(data.train), learning_rate=rate))
+                data.evaluate_curve()
+            data.log_epoch(Epoch(epoch=epoch, loss=total.item() / len(data.train), learning_rate=rate))
 
     def _losses(self, model: QueryModel, embedded: Tensor, labels: Tensor, vectors: Tensor) -> Tensor:
         return losses_under(self.frames(vectors), embedded, labels, model.scores, self.config.focus)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.nn.visual_prompts import Border, PromptConfig, losses_under
+from petlbench.optim.loop import Epoch
 from petlbench.optim.spsa import SPSA, SPSAConfig
-from petlbench.records.schema import Epoch
 
 
 @dataclass
@@ -37,8 +37,8 @@ class VPSPSA(QueryMethod):
             for images, labels in data.train:
                 total += optimizer.step(partial(self._losses, model, images, labels))
                 nn.utils.vector_to_parameters(optimizer.vector, self.prompt.parameters())
-                data.look()
-            data.report(Epoch(epoch=epoch, loss=total.item() / len(data.train), learning_rate=config.step_gain(optimizer.steps)))
+                data.evaluate_curve()
+            data.log_epoch(Epoch(epoch=epoch, loss=total.item() / len(data.train), learning_rate=config.step_gain(optimizer.steps)))
 
     def _losses(self, model: QueryModel, images: Tensor, labels: Tensor, vectors: Tensor) -> Tensor:
         return losses_under(self.prompt.frames(vectors), images, labels, model.scores)

@@ -23,7 +23,7 @@ from petlbench.checks import check
 from petlbench.config.files import suite_of
 from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.batches import Batches, TrainingData
-from petlbench.data.cache import Memo
+from petlbench.data.cache import Cache
 from petlbench.data.joined import accuracies_of_parts, part_of_class
 from petlbench.data.load import Task
 from petlbench.errors import BudgetExceeded, Diverged, PetlbenchError
@@ -32,6 +32,7 @@ from petlbench.learners import cost as measure
 from petlbench.learners.curve import Curve
 from petlbench.learners.token_usage import save_usage, token_usage
 from petlbench.method import Method, QueryMethod
+from petlbench.optim.loop import Epoch
 from petlbench.optim.precision import choose
 from petlbench.records import provenance, schema
 from petlbench.records.store import RecordStore, run_id
@@ -76,14 +77,14 @@ _running: dict[int, _Run] = {}
 _tickets = itertools.count(1)
 
 
-def _report(ticket: int, epoch: schema.Epoch) -> None:
+def _log_epoch(ticket: int, epoch: Epoch) -> None:
     """What a method calls after an epoch. It holds a number and not the run, from which test images and the backbone could be reached."""
-    _running[ticket].note(epoch)
+    _running[ticket].log_epoch(epoch)
 
 
-def _look(ticket: int) -> None:
+def _evaluate_curve(ticket: int) -> None:
     """What a method calls after a step."""
-    _running[ticket].look()
+    _running[ticket].evaluate_curve()
 
 
 class _Run:
@@ -156,7 +157,7 @@ class _Run:
         if watched is not None:
             self._select = partial(self._keep_best, learner, watched)
         if self.config.execution.curve and isinstance(self.method, QueryMethod):
-            self._curve = Curve(self.meter, partial(self._looked, learner, test))
+            self._curve = Curve(self.meter, partial(self._evaluate_point, learner, test))
         self.meter.phase = "train"
         _running[ticket] = self
         with self.clock.measure("train"):
@@ -172,26 +173,27 @@ class _Run:
     def _training_data(self, task: Task, train: Batches, val: Batches, ticket: int) -> TrainingData:
         config = self.config
         identity = [self.facts["backbone"].sha256, task.spec.revision, task.train.digest, config.protocol.described]
-        memo = Memo(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
-        calls = (partial(_report, ticket), partial(_look, ticket))
+        cache = Cache(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
+        calls = (partial(_log_epoch, ticket), partial(_evaluate_curve, ticket))
         return TrainingData(
-            train, val, config.train, task.spec.class_names, *calls, memo, config.execution.cache_mb, part_of_class(task.spec)
+            train, val, config.train, task.spec.class_names, *calls, cache, config.execution.cache_mb, part_of_class(task.spec)
         )
 
-    def note(self, epoch: schema.Epoch) -> None:
-        """Take down an epoch that has ended."""
+    def log_epoch(self, reported: Epoch) -> None:
+        """Record an epoch, and let the selection rule look at it."""
+        epoch = schema.Epoch(**reported._asdict())
         if not math.isfinite(epoch.loss):
             raise Diverged(f"the training loss is {epoch.loss} in epoch {epoch.epoch}")
-        self.history.append(self._select(epoch) if self._is_looked_at(epoch.epoch) else epoch)
-        self.look()
+        self.history.append(self._select(epoch) if self._should_evaluate(epoch.epoch) else epoch)
+        self.evaluate_curve()
         self.progress(epoch.epoch + 1, self.config.train.epochs)
 
-    def look(self) -> None:
-        """Take down how good the method has become, when it is time to."""
+    def evaluate_curve(self) -> None:
+        """Evaluate the method as it is now, when the curve is due for a point."""
         if self._curve is not None:
             self._curve.after_step()
 
-    def _looked(self, learner: Learner, test: Batches) -> float:
+    def _evaluate_point(self, learner: Learner, test: Batches) -> float:
         """Test accuracy for the curve. What it costs is counted apart: a run without a curve has the same cost."""
         before = (learner.images_forwarded(), learner.images_encoded())
         with self.clock.measure("curve"):
@@ -200,7 +202,7 @@ class _Run:
         self._images_of_looks = (forwarded + learner.images_forwarded() - before[0], encoded + learner.images_encoded() - before[1])
         return reached
 
-    def _is_looked_at(self, epoch: int) -> bool:
+    def _should_evaluate(self, epoch: int) -> bool:
         """Whether a selection rule that looks at epochs looks at this one."""
         protocol = self.config.protocol
         return epoch % protocol.select_every == 0 or epoch >= self.config.train.epochs - protocol.select_tail

@@ -24,7 +24,8 @@ from petlbench.data.split import Split
 from petlbench.data.store import TaskStore
 from petlbench.data.transforms import Form
 from petlbench.errors import AccessError, ConfigError
-from petlbench.records.schema import Epoch, Record, read_record
+from petlbench.optim.loop import Epoch
+from petlbench.records.schema import Record, read_record
 from petlbench.run import execute
 from petlbench.shared import accuracy, loaded, open_task
 from tests.object_graph import reachable
@@ -110,7 +111,7 @@ class Scripted(QueryMethod):
     def fit(self, model: QueryModel, data: TrainingData) -> None:
         for epoch in range(4):
             self.epoch: Tensor = torch.tensor(epoch)
-            data.report(Epoch(epoch=epoch, loss=1.0, learning_rate=0.1))
+            data.log_epoch(Epoch(epoch=epoch, loss=1.0, learning_rate=0.1))
 
     def predict(self, model: QueryModel, images: Tensor) -> Tensor:
         scores = model.scores(images)
@@ -170,7 +171,7 @@ class Steady(QueryMethod):
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:
         for epoch in range(data.recipe.epochs):
-            data.report(Epoch(epoch=epoch, loss=1.0, learning_rate=0.1))
+            data.log_epoch(Epoch(epoch=epoch, loss=1.0, learning_rate=0.1))
 
     def predict(self, model: QueryModel, images: Tensor) -> Tensor:
         return torch.zeros(len(images), len(model.class_names))
@@ -226,7 +227,7 @@ def test_a_black_box_method_can_reach_neither_the_model_nor_the_test_split(
 def test_what_a_method_reports_after_its_run_is_not_taken_down(run: Callable[..., tuple[Record, Path]], snoop: str) -> None:
     run(snoop)
     with pytest.raises(KeyError):
-        Snoop.given.report(Epoch(epoch=0, loss=0.0, learning_rate=0.0))
+        Snoop.given.log_epoch(Epoch(epoch=0, loss=0.0, learning_rate=0.0))
 
 
 class Greedy(QueryMethod):

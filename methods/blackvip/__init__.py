@@ -17,8 +17,8 @@ from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_me
 from petlbench.data.batches import Batches
 from petlbench.errors import CheckpointError, ConfigError
 from petlbench.nn.visual_prompts import CALL_BYTES
+from petlbench.optim.loop import Epoch
 from petlbench.optim.spsa import SPSA, SPSAConfig
-from petlbench.records.schema import Epoch
 
 from .coordinator import Decoder, compose, geometry
 from .encoder import load_encoder
@@ -82,8 +82,8 @@ class BlackVIP(QueryMethod):
             losses = []
             for batch in self._batches(data.train, features):
                 losses.append(self.step(model, optimizer, *batch))
-                data.look()
-            data.report(Epoch(epoch=epoch, loss=torch.stack(losses).mean().item(), learning_rate=spsa.step_gain(optimizer.steps)))
+                data.evaluate_curve()
+            data.log_epoch(Epoch(epoch=epoch, loss=torch.stack(losses).mean().item(), learning_rate=spsa.step_gain(optimizer.steps)))
 
     def step(self, model: QueryModel, optimizer: SPSA, images: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         """One update from images (B, 3, S, S), their features (B, F) and labels (B,): the loss () that the optimiser gives. The decoder holds the

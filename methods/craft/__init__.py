@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.access.endpoint import Output
 from petlbench.optim.evolution import CMAES, Strategy, Vectors
+from petlbench.optim.loop import Epoch
 from petlbench.optim.seeds import derived_seed
-from petlbench.records.schema import Epoch
 
 from .losses import fitness
 from .refinement import Refinement, train_epoch
@@ -158,7 +158,7 @@ class Craft(QueryMethod):
             if refines and optimizer is not None:
                 loss = self._refine(optimizer, shots, config.weight_in(epoch, epochs))
                 epoch += 1
-            data.report(Epoch(epoch=turn, loss=loss, learning_rate=config.head_learning_rate if refines else 0.0))
+            data.log_epoch(Epoch(epoch=turn, loss=loss, learning_rate=config.head_learning_rate if refines else 0.0))
 
     @torch.no_grad()
     def _search(self, search: Strategy, shots: Shots, contexts: Contexts, weight: float) -> float:

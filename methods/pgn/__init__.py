@@ -96,7 +96,7 @@ class PGN(QueryMethod):
             data.train,
             data.recipe,
             decays=lambda *_: True,
-            after_epoch=data.report,
+            after_epoch=data.log_epoch,
             forward=partial(self.predict, model),
             competing=own_classes(data.part_of_class) if self.config.label_space == "own" else lambda scores, _: scores,
         )

@@ -83,7 +83,7 @@ class SPT(GradientMethod):
             "drop_path": 0.0 if config.deterministic else data.recipe.drop_path,
             "count": count,
         }
-        kept = data.memo.recall("spt-ranking", settings, lambda: {"ranking": self._ranking(vit, head, data, count)})
+        kept = data.cache.get_or_compute("spt-ranking", settings, lambda: {"ranking": self._ranking(vit, head, data, count)})
         return Selection.for_budget(ranked, rule, kept["ranking"].long(), config.budget).state()
 
     def _ranking(self, vit: Any, head: nn.Module, data: TrainingData, count: int) -> Tensor:

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from petlbench.config.augment import RandomResizedCrop
 from petlbench.config.settings import Train
-from petlbench.data.cache import Memo
+from petlbench.data.cache import Cache
 from petlbench.data.split import Ragged, Split
 from petlbench.data.streaming import in_order
 from petlbench.data.transforms import Draws, Form, Pixels, Transform, moved
 from petlbench.data.windows import Windows
-from petlbench.records.schema import Epoch
+from petlbench.optim.loop import Epoch
 
 Plan = tuple[Tensor, Draws | None]  # the indices (B,) of a batch, and the chance in its views; None: as they are evaluated
 
@@ -135,8 +135,8 @@ class TrainingData:
     val: Batches
     recipe: Train
     class_names: tuple[str, ...]
-    report: Callable[[Epoch], None]  # to be called after every pass: history, progress, model selection
-    look: Callable[[], None] = lambda: None  # to be called after a step: what has been learned so far may be evaluated now
-    memo: Memo = field(default_factory=Memo)  # what depends on the backbone, these images and the protocol only
+    log_epoch: Callable[[Epoch], None]  # call it after every pass: history, progress, model selection
+    evaluate_curve: Callable[[], None] = lambda: None  # call it after a step: the method may be evaluated as it is now
+    cache: Cache = field(default_factory=Cache)  # for what depends on the backbone, these images and the protocol only
     cache_mb: int = 4096  # memory for activations that are computed once and reused
     part_of_class: tuple[int, ...] = ()  # for each class the place of its task among those that were joined

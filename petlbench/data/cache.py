@@ -18,7 +18,7 @@ from petlbench.records.store import write_atomically
 
 
 @dataclass(frozen=True)
-class Memo:
+class Cache:
     """What a method has found out about a backbone on a task's training images under a protocol. ``identity`` stands for these three.
 
     Without an identity nothing is kept.
@@ -26,7 +26,7 @@ class Memo:
 
     identity: str | None = None
 
-    def recall(self, name: str, settings: Mapping[str, object], compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def get_or_compute(self, name: str, settings: Mapping[str, object], compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors that ``compute`` gives, from disk when it was asked for under the same name, settings (JSON values) and identity before.
 
         ``settings`` must hold everything else that the result depends on, the seed included.
@@ -34,7 +34,7 @@ class Memo:
         if self.identity is None:
             return compute()
         key = hashlib.sha256(json.dumps([self.identity, name, dict(settings)], sort_keys=True).encode()).hexdigest()[:16]
-        path = cache_folder() / "memo" / name / f"{key}.safetensors"
+        path = cache_folder() / "computed" / name / f"{key}.safetensors"
         try:
             return load_file(path)
         except (OSError, SafetensorError):  # not there yet, or damaged: it can always be computed again

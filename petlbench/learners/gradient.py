@@ -75,7 +75,7 @@ class GradientLearner:
         if recipe.compile:
             for block in vit.blocks:  # type: ignore[union-attr]
                 block.compile()
-        settings: dict[str, Any] = {"decays": self.method.decays, "precision": self.precision, "after_epoch": data.report}
+        settings: dict[str, Any] = {"decays": self.method.decays, "precision": self.precision, "after_epoch": data.log_epoch}
         if self._untouched and data.train.transform.augment == "none" and not recipe.drop_path:
             self._prefix = Prefix(vit, self._untouched, self.precision, data.cache_mb, (data.train, data.val))
             loop.train(self._suffix(), self._prefix[data.train], recipe, **settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,16 @@ from petlbench.config.settings import Train
 from petlbench.errors import ConfigError, Diverged
 from petlbench.optim.precision import autocast
 from petlbench.optim.schedule import learning_rate
-from petlbench.records.schema import Epoch
 
 CHECK_EVERY = 50  # steps between looks at the loss: a look waits for the device
+
+
+class Epoch(NamedTuple):
+    """One pass over the training images, as a method reports it."""
+
+    epoch: int  # from 0
+    loss: float  # mean over the pass
+    learning_rate: float  # of its last step
 
 
 class Examples(Protocol):

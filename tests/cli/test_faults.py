@@ -17,7 +17,8 @@ from petlbench import Access, QueryMethod, QueryModel, TrainingData
 from petlbench.analysis.validate import problems_of
 from petlbench.config.resolve import RunConfig, resolve
 from petlbench.errors import ConfigError, RecordError
-from petlbench.records.schema import Epoch, Record, read_record
+from petlbench.optim.loop import Epoch
+from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore
 from petlbench.run import execute
 
@@ -76,7 +77,7 @@ def test_a_loss_that_explodes_is_recorded_as_diverged(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_a_method_reports_as_not_finite_is_recorded_as_diverged(tmp_path: Path, faulty: Callable[..., str]) -> None:
-    method = faulty(lambda data: data.report(Epoch(epoch=0, loss=float("inf"), learning_rate=0.1)))
+    method = faulty(lambda data: data.log_epoch(Epoch(epoch=0, loss=float("inf"), learning_rate=0.1)))
     record, _ = execute(config(tmp_path, method))
     assert_diverged(record, tmp_path)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench.data.cache import Memo
+from petlbench.data.cache import Cache
 
 SETTINGS = {"seed": 0, "images": 5}
 
@@ -27,9 +27,9 @@ def compute() -> Callable[[], dict[str, Tensor]]:
 
 
 def test_the_second_request_is_answered_from_disk(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:
-    answers = [Memo("a").recall("scores", SETTINGS, compute)["calls"].item() for _ in range(2)]
+    answers = [Cache("a").get_or_compute("scores", SETTINGS, compute)["calls"].item() for _ in range(2)]
     assert answers == [1, 1]
-    assert len(list((cache / "memo" / "scores").glob("*.safetensors"))) == 1
+    assert len(list((cache / "computed" / "scores").glob("*.safetensors"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -39,22 +39,22 @@ def test_the_second_request_is_answered_from_disk(cache: Path, compute: Callable
 def test_other_circumstances_are_computed_anew(
     identity: str, name: str, settings: dict[str, int], compute: Callable[[], dict[str, Tensor]]
 ) -> None:
-    Memo("a").recall("scores", SETTINGS, compute)
-    assert Memo(identity).recall(name, settings, compute)["calls"] == 2
+    Cache("a").get_or_compute("scores", SETTINGS, compute)
+    assert Cache(identity).get_or_compute(name, settings, compute)["calls"] == 2
 
 
 def test_a_damaged_file_is_computed_anew_and_replaced(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:
-    Memo("a").recall("scores", SETTINGS, compute)
-    [path] = (cache / "memo" / "scores").iterdir()
+    Cache("a").get_or_compute("scores", SETTINGS, compute)
+    [path] = (cache / "computed" / "scores").iterdir()
     path.write_bytes(b"not safetensors")
-    assert [Memo("a").recall("scores", SETTINGS, compute)["calls"].item() for _ in range(2)] == [2, 2]
+    assert [Cache("a").get_or_compute("scores", SETTINGS, compute)["calls"].item() for _ in range(2)] == [2, 2]
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_the_run(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:
     cache.write_text("a file where the folder should be")
-    assert Memo("a").recall("scores", SETTINGS, compute)["calls"] == 1
+    assert Cache("a").get_or_compute("scores", SETTINGS, compute)["calls"] == 1
 
 
 def test_without_an_identity_nothing_is_kept(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:
-    assert [Memo().recall("scores", SETTINGS, compute)["calls"].item() for _ in range(2)] == [1, 2]
+    assert [Cache().get_or_compute("scores", SETTINGS, compute)["calls"].item() for _ in range(2)] == [1, 2]
     assert not cache.exists()

@@ -16,7 +16,7 @@ from petlbench.access.handle import QueryModel
 from petlbench.config.settings import Train
 from petlbench.data.batches import TrainingData
 from petlbench.methods import craft
-from petlbench.records.schema import Epoch
+from petlbench.optim.loop import Epoch
 from tests.golden.case import Case
 from tests.golden.craft_model import KINDS, compare, granted
 

@@ -21,7 +21,7 @@ from petlbench.config.settings import Answers, Train
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.learners import load_into
 from petlbench.methods.pgn import PGN, PGNConfig, release_file
-from petlbench.records.schema import Epoch
+from petlbench.optim.loop import Epoch
 from tests.golden.case import Case
 
 CPU = torch.device("cpu")

@@ -245,7 +245,7 @@ def test_a_validation_split_that_is_looked_at_in_every_epoch_enters_the_frozen_p
     torch.manual_seed(0)
     learner, held = gradient_learner(Last), batches("val")
     scores: list[Tensor] = []
-    watched = dataclasses.replace(data(), val=held, report=lambda epoch: scores.append(learner.predict(held)))
+    watched = dataclasses.replace(data(), val=held, log_epoch=lambda epoch: scores.append(learner.predict(held)))
     learner.fit(watched)
     assert learner.images_forwarded() == len(TASK.train) + len(TASK.val)
     torch.testing.assert_close(scores[-1], learner.predict(held))

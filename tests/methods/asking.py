@@ -13,7 +13,7 @@ from petlbench.access.handle import Meter
 from petlbench.config.resolve import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.learners import QueryLearner, open_learner
-from petlbench.records.schema import Epoch
+from petlbench.optim.loop import Epoch
 from petlbench.testing.mocks import mock_task, tiny_backbone
 
 CPU = torch.device("cpu")

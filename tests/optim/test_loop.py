@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from petlbench.config.settings import Train
 from petlbench.errors import ConfigError, Diverged
-from petlbench.optim.loop import TensorBatches, build_optimizer, parameter_groups, train
-from petlbench.records.schema import Epoch
+from petlbench.optim.loop import Epoch, TensorBatches, build_optimizer, parameter_groups, train
 
 ROWS = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(12) % 3

@@ -18,8 +18,8 @@ from petlbench.errors import BudgetExceeded, CheckpointError, ConfigError
 from petlbench.learners import QueryLearner, open_learner
 from petlbench.methods import blackvip
 from petlbench.methods.blackvip import BlackVIP, BlackVIPConfig
+from petlbench.optim.loop import Epoch
 from petlbench.optim.spsa import SPSA, SPSAConfig
-from petlbench.records.schema import Epoch
 from petlbench.testing.mocks import SIZE, mock_task, tiny_backbone
 
 CPU = torch.device("cpu")

@@ -24,7 +24,7 @@ from petlbench.errors import BudgetExceeded, ConfigError
 from petlbench.learners import QueryLearner, open_learner
 from petlbench.methods import craft
 from petlbench.methods.craft import Craft, CraftConfig
-from petlbench.records.schema import Epoch
+from petlbench.optim.loop import Epoch
 from petlbench.testing import mock_task, tiny_backbone
 
 CPU = torch.device("cpu")
