@@ -240,7 +240,7 @@ def run_config(method: str, settings: Settings) -> RunConfig:
         "schedule": "constant",
         "warmup_epochs": 0,
     }
-    return resolve([f"method={method}", "task=benchmark/random", *(f"train.{key}={value}" for key, value in recipe.items())])
+    return resolve({"method": method, "task": "benchmark/random", "train": recipe})
 
 
 def random_split(count: int, size: int) -> Split:

@@ -33,8 +33,9 @@ from petlbench.access.handle import Access
 from petlbench.cli.console import table_console
 from petlbench.config.resolve import load_method
 from petlbench.errors import ConfigError, PetlbenchError
-from petlbench.method import METHODS, GradientMethod, Method
+from petlbench.method import GradientMethod, Method
 from petlbench.records import provenance
+from petlbench.registry import METHODS
 from petlbench.shared import pick_device
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 from petlbench.checks import check_setting, is_possible
+from petlbench.cli.words import parse_words
 from petlbench.config.files import load_suite, names, suite_name, task_name
-from petlbench.config.resolve import RunConfig, method_names, parse_overrides, resolve
+from petlbench.config.resolve import RunConfig, method_names, resolve
 from petlbench.data.joined import names_joined
 from petlbench.data.load import require
 from petlbench.data.presence import data_folder, missing_error, presence
-from petlbench.data.task import TASKS
 from petlbench.errors import ConfigError, did_you_mean
-from petlbench.method import METHODS
 from petlbench.records.store import RecordStore
+from petlbench.registry import METHODS, TASKS
 from petlbench.run import record_path
 from petlbench.shared import served_name
 
@@ -46,7 +46,7 @@ def plan(arguments: Sequence[str], available: bool = False) -> list[PlannedRun]:
     A cancelled or broken record counts as missing, one that failed or diverged as failed. Every run is checked, so
     that a grid does not end in its middle; methods that only ``all`` stands for are left out where the backbone does not give what they need.
     """
-    overrides = parse_overrides(arguments)  # refuses malformed words
+    overrides = parse_words(arguments)  # refuses malformed words
     words = _words(arguments)
     tasks = _present(selected_tasks_of(arguments), data_folder(overrides.get("data_root")), available)
     named = words.get("method", "all").split(",")
@@ -56,7 +56,7 @@ def plan(arguments: Sequence[str], available: bool = False) -> list[PlannedRun]:
         for task in tasks:
             for seed in selected_seeds(words.get("seeds", words.get("seed", "0"))):
                 cell = [f"method={method}", f"task={task}", f"seed={seed}", *common]
-                config = resolve(cell)
+                config = resolve(parse_words(cell))
                 if method not in named and not is_possible(config):
                     continue
                 check_setting(config)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from petlbench.access.endpoint import Output
 from petlbench.access.handle import Access, QueryModel
 from petlbench.data.batches import TrainingData
-from petlbench.registry import Registry
+from petlbench.registry import METHODS
 
 
 @dataclass
@@ -121,7 +121,6 @@ class QueryMethod(Method, nn.Module):
         """Scores (B, C) of normalised images (B, 3, S, S)."""
 
 
-METHODS: Registry[type[Method]] = Registry("method", package="petlbench.methods")
 M = TypeVar("M", bound=type[Method])
 
 

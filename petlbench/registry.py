@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from petlbench.errors import ConfigError, PetlbenchError, did_you_mean
 
@@ -115,3 +115,9 @@ class Registry(Generic[T]):
             for name in [name for name, origin in self._origins.items() if origin == module]:
                 del self._targets[name], self._origins[name]
         return self._broken.get(module)
+
+
+# The three that there are. They lie here, below everything that uses them; what a target is, is said where it is registered.
+METHODS: Registry[Any] = Registry("method", package="petlbench.methods")  # petlbench.method.Method
+TASKS: Registry[Any] = Registry("task", package="petlbench.datasets")  # petlbench.data.task: TaskSpec, DiskTask or TaskFamily
+BACKBONES: Registry[Any] = Registry("backbone", package="petlbench.backbones")  # petlbench.backbones.backbone.Loader

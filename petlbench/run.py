@@ -21,6 +21,7 @@ from petlbench.access.handle import Meter
 from petlbench.checkpoints.file import save_checkpoint, save_predictions
 from petlbench.checks import check
 from petlbench.config.files import suite_of
+from petlbench.config.identity import run_id
 from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.cache import Cache
@@ -35,7 +36,7 @@ from petlbench.method import Method, QueryMethod
 from petlbench.optim.loop import Epoch
 from petlbench.optim.precision import choose
 from petlbench.records import provenance, schema
-from petlbench.records.store import RecordStore, run_id
+from petlbench.records.store import RecordStore
 from petlbench.remote.client import RemoteBackbone
 from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, pick_device, pinned, shared_backbone
 

@@ -60,7 +60,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def plugin() -> Iterator[Callable[..., type]]:
     """Registers a method for the duration of a test: ``plugin("name", cls)`` or ``plugin("name", cls, Config)``."""
-    from petlbench.method import METHODS, NoConfig, register_method
+    from petlbench.method import NoConfig, register_method
+    from petlbench.registry import METHODS
 
     names = []
 

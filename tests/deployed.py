@@ -6,10 +6,11 @@ import torch
 
 from petlbench.access.handle import Meter
 from petlbench.checkpoints.file import Checkpoint
-from petlbench.config.resolve import load_method, resolve
+from petlbench.config.resolve import load_method
 from petlbench.data.load import find_task
 from petlbench.learners import open_learner
 from petlbench.shared import shared_backbone
+from tests.words import resolve
 
 CPU = torch.device("cpu")
 SIZES = ("method.prompts=3", "method.library_size=5", "method.channels=4", "method.groups=2")

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from petlbench.checkpoints.file import save_predictions
+from petlbench.config.identity import protocol_id, run_id
 from petlbench.records import schema
 from petlbench.records.schema import Record
-from petlbench.records.store import RecordStore, protocol_id, run_id
+from petlbench.records.store import RecordStore
 
 TASKS = ("mini/digits", "mini/shapes", "mini/textures", "mini/colours", "mini/letters", "mini/counting")
 SUITES = {"mini": TASKS}

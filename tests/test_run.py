@@ -17,7 +17,6 @@ from petlbench.analysis.validate import problems_of
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.evaluate import evaluate_checkpoint
 from petlbench.checkpoints.file import read_checkpoint
-from petlbench.config.resolve import resolve
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
 from petlbench.data.split import Split
@@ -29,6 +28,7 @@ from petlbench.records.schema import Record, read_record
 from petlbench.run import execute
 from petlbench.shared import accuracy, loaded, open_task
 from tests.object_graph import reachable
+from tests.words import resolve
 
 SHORT = ("train.epochs=2", "train.warmup_epochs=0", "threads=1")
 
@@ -84,7 +84,7 @@ def test_another_seed_gives_other_numbers(run: Callable[..., tuple[Record, Path]
 def test_a_saved_checkpoint_evaluates_to_the_records_accuracy(run: Callable[..., tuple[Record, Path]], tmp_path: Path, method: str) -> None:
     record, _ = run(method, "save=true", "train.epochs=1")
     assert record.checkpoint is not None and record.metrics is not None
-    found = evaluate_checkpoint(read_checkpoint(tmp_path / record.checkpoint), ["threads=1"])
+    found = evaluate_checkpoint(read_checkpoint(tmp_path / record.checkpoint), {"threads": 1})
     assert (found["accuracy"], found["samples"]) == (record.metrics.accuracy, 500)
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from petlbench.backbones.backbone import load_backbone
-from petlbench.checkpoints.evaluate import as_words
 from petlbench.checkpoints.file import read_checkpoint
-from petlbench.config.resolve import resolve
+from petlbench.config.resolve import restore
 from petlbench.errors import CheckpointError, PetlbenchError
 
 from . import SPT, release_file
@@ -22,7 +21,7 @@ def main(checkpoint: Path, target: Path) -> None:
     """Write the selection that ``petlbench run method=spt … save=true`` trained as param_req_*.pth, for other runs and for the released code."""
     try:
         saved = read_checkpoint(checkpoint)
-        config = resolve(as_words(saved.config))
+        config = restore(saved.config)
         if config.plugin != SPT.name:
             raise CheckpointError(f"{checkpoint}: learned by {config.method}, which selects nothing; give a checkpoint of spt")
         method = SPT(config.method_config, config.seed)

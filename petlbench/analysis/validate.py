@@ -15,9 +15,9 @@ from safetensors.torch import load
 from torch import Tensor
 
 from petlbench.analysis.aggregate import BOXES, runs_frame
+from petlbench.config.identity import protocol_id, run_id
 from petlbench.errors import RecordError
 from petlbench.records.schema import Metrics, QueryCount, Record, read_record
-from petlbench.records.store import protocol_id, run_id
 
 TOLERANCE = 1e-4  # percent: accuracies are float32 means
 _RUNGS = list(BOXES)  # lowest first

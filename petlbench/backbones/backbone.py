@@ -18,7 +18,7 @@ from petlbench.access.endpoint import Endpoint, Output
 from petlbench.backbones.extra_tokens import appended, embed_patches, patch_size, takes_tokens
 from petlbench.backbones.last_block import end_with_the_class_token
 from petlbench.backbones.local import LocalEndpoint
-from petlbench.registry import Registry
+from petlbench.registry import BACKBONES
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,6 @@ def share(module: nn.Module) -> nn.Module:
 
 
 Loader = Callable[[str, str | None], Backbone]  # (name after the scheme's colon, local checkpoint or None) -> backbone
-BACKBONES: Registry[Loader] = Registry("backbone", package="petlbench.backbones")
 
 
 def register_backbone(name: str) -> Callable[[Loader], Loader]:

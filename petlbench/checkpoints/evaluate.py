@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors.torch import save
 from petlbench.access.handle import Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.file import Checkpoint
-from petlbench.config.resolve import RunConfig, load_method, resolve
+from petlbench.config.resolve import RunConfig, load_method, restore
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
 from petlbench.data.presence import data_folder
@@ -27,9 +26,9 @@ from petlbench.remote.client import RemoteBackbone
 from petlbench.shared import EVAL_BATCH, accuracy, among, open_task, pick_device, shared_backbone
 
 
-def evaluate_checkpoint(saved: Checkpoint, words: list[str]) -> dict[str, Any]:
-    """Accuracy (percent) of a checkpoint on the test split of its task, or of ``task=NAME`` among the words."""
-    config = resolve([*as_words(saved.config), *words])
+def evaluate_checkpoint(saved: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Accuracy (percent) of a checkpoint on the test split of its task, or of ``task`` among the settings."""
+    config = restore(saved.config, settings)
     device = pick_device(config.execution.device)
     if config.execution.threads:
         torch.set_num_threads(config.execution.threads)
@@ -45,7 +44,7 @@ def export_merged(saved: Checkpoint, path: Path) -> None:
 
     CheckpointError when the method leaves something beside the backbone's own weights, such as an adapter or a prompt.
     """
-    config = resolve([*as_words(saved.config), "precision=fp32"])
+    config = restore(saved.config, {"precision": "fp32"})
     with reopened(saved, config, torch.device("cpu")) as (learner, backbone):
         if not (isinstance(learner, GradientLearner) and isinstance(backbone, Backbone)):
             raise CheckpointError(f"method {config.method} asks a model and has no weights of it to export")
@@ -80,20 +79,3 @@ def check_weights(learned_on: str, found: str, name: str) -> None:
     """CheckpointError when a model has other weights than something was learned on."""
     if found != learned_on:
         raise CheckpointError(f"it was learned on {name} weights {learned_on[:12]}…, these are {found[:12]}…")
-
-
-def as_words(identity: dict[str, Any], prefix: str = "") -> list[str]:
-    """A resolved configuration as the words that lead to it again."""
-    words = []
-    for key, value in identity.items():
-        if isinstance(value, dict):
-            words += as_words(value, f"{prefix}{key}.")
-        elif f"{prefix}{key}" == "method.name":
-            words.append(f"method={value}")
-        elif f"{prefix}{key}" != "method.plugin":
-            words.append(f"{prefix}{key}={_as_yaml(value)}")
-    return words
-
-
-def _as_yaml(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)  # JSON is YAML, and quotes the text 'null' or '[a]'

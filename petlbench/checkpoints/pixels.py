@@ -5,7 +5,7 @@ Letters in shapes: B images, K prompts of an image, N tokens of a library, P pat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from torch import Tensor
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
-from petlbench.checkpoints.evaluate import as_words, check_weights, reopened
+from petlbench.checkpoints.evaluate import check_weights, reopened
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.checkpoints.pixels_file import Artifact, Description, tensors_document, write_artifact
-from petlbench.config.resolve import RunConfig, load_method, resolve
+from petlbench.config.resolve import RunConfig, load_method, restore
 from petlbench.data.batches import Batches
 from petlbench.data.load import normalisation
 from petlbench.errors import CheckpointError
@@ -46,7 +46,7 @@ def export_artifact(saved: Checkpoint, folder: Path) -> Description:
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"a folder is to be written, and {folder} is a file; name another")
-    config = resolve([*as_words(saved.config), "precision=fp32"])
+    config = restore(saved.config, {"precision": "fp32"})
     with reopened(saved, config, CPU) as (learner, backbone):
         assert isinstance(learner, QueryLearner) and isinstance(backbone, Backbone), "models behind HTTP give no gradients"
         method, spec = learner.method, learner.spec
@@ -96,11 +96,11 @@ def _checked_mixture(deployed: Deployable, size: int, name: str) -> int:
     return weights.shape[1]
 
 
-def evaluate_artifact(artifact: Artifact, words: list[str]) -> dict[str, Any]:
+def evaluate_artifact(artifact: Artifact, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Accuracy (percent) on the test split of what an artifact makes of images, by the way in which its patches are given; with a model in this
     process also with tokens in their place, and how far the tokens of the patches are from these."""
     about = artifact.about
-    config = resolve([*as_words(about.config), *words])
+    config = restore(about.config, settings)
     device = pick_device(config.execution.device)
     if config.execution.threads:
         torch.set_num_threads(config.execution.threads)

@@ -11,7 +11,8 @@ import click
 from petlbench.access.handle import Access
 from petlbench.checkpoints.file import Checkpoint, read_checkpoint
 from petlbench.cli.runs import AS_JSON, WORDS
-from petlbench.config.resolve import load_method, parse_overrides, resolve
+from petlbench.cli.words import parse_words
+from petlbench.config.resolve import load_method, restore
 from petlbench.errors import CheckpointError, ConfigError
 
 
@@ -26,14 +27,14 @@ def evaluate(checkpoint: Path, words: tuple[str, ...], as_json: bool) -> None:
     from petlbench.checkpoints.pixels_file import read_artifact
 
     saved = read_artifact(checkpoint) if checkpoint.is_dir() else read_checkpoint(checkpoint)
-    overrides = parse_overrides(words)
+    settings = parse_words(words)
     allowed = {"task", "device", "threads", "data_root", "backbone", "url"}
-    if not_allowed := set(overrides) - allowed:
+    if not_allowed := set(settings) - allowed:
         raise ConfigError(
             f"evaluate takes {', '.join(sorted(allowed))}, got {', '.join(sorted(not_allowed))}; the rest is in the checkpoint"
         )
     try:
-        result = evaluate_checkpoint(saved, list(words)) if isinstance(saved, Checkpoint) else evaluate_artifact(saved, list(words))
+        result = evaluate_checkpoint(saved, settings) if isinstance(saved, Checkpoint) else evaluate_artifact(saved, settings)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from None
     if as_json:
@@ -63,12 +64,12 @@ def export(checkpoint: Path | None, target: Path | None, out: Path) -> None:
         return
     if target is None:
         raise click.UsageError(f"export {checkpoint} needs the file to write as well; without both it writes the table of all runs")
-    from petlbench.checkpoints.evaluate import as_words, export_merged
+    from petlbench.checkpoints.evaluate import export_merged
     from petlbench.checkpoints.pixels import export_artifact
 
     saved = read_checkpoint(checkpoint)
     try:
-        if load_method(resolve(as_words(saved.config)).method)[0].access is Access.WEIGHTS:
+        if load_method(restore(saved.config).method)[0].access is Access.WEIGHTS:
             export_merged(saved, target)
             click.echo(f"weights: {target}")
         else:

@@ -18,8 +18,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from petlbench.cli.console import table_console
+from petlbench.cli.words import split_words
 from petlbench.config.files import load_suite, names, suite_name, task_name
-from petlbench.config.resolve import parse_overrides, resolve
+from petlbench.config.resolve import resolve
 from petlbench.data.fetch import Report, fetch
 from petlbench.data.prepare import by_hand, needed
 from petlbench.data.presence import VARIABLE, data_folder, presence
@@ -126,8 +127,7 @@ def _split(words: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
         tasks |= dict.fromkeys(load_suite(suite).tasks if suite in names("suites") else [task_name(word)])
     if not tasks:
         raise ConfigError("no suite or task is named (petlbench suites and petlbench tasks list all)")
-    parse_overrides(settings)
-    return list(tasks), dict(word.split("=", 1) for word in settings)
+    return list(tasks), split_words(settings)
 
 
 def _root_to_write(settings: dict[str, str]) -> Path:
@@ -149,8 +149,7 @@ def _store(task: str, settings: dict[str, str]) -> str:
 
     from petlbench.shared import open_task, shared_backbone
 
-    words = {"method": "linear", **settings, "task": task}
-    config = resolve([f"{key}={value}" for key, value in words.items()])
+    config = resolve({"method": "linear", **settings, "task": task})
     backbone, _ = shared_backbone(config, torch.device("cpu"))
     opened = open_task(config, backbone)
     sizes = " / ".join(f"{len(split):,}" for split in (opened.train, opened.val, opened.test))

@@ -10,11 +10,13 @@ import click
 from rich.table import Table
 
 from petlbench.cli.console import table_console
+from petlbench.cli.words import split_words
 from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_name
-from petlbench.config.resolve import load_method, method_names, parse_overrides
+from petlbench.config.resolve import load_method, method_names
 from petlbench.data.presence import Presence, State, data_folder, presence
-from petlbench.data.task import TASKS, DiskTask, TaskSpec
+from petlbench.data.task import DiskTask, TaskSpec
 from petlbench.errors import ConfigError
+from petlbench.registry import TASKS
 
 _NO_FACTS = {"input": "", "parameters": "", "sha256": ""}
 _REMOTE = {"backbone": "remote", "summary": "What `petlbench serve` serves elsewhere: backbone=remote url=http://HOST:PORT", **_NO_FACTS}
@@ -40,7 +42,7 @@ def methods(as_json: bool) -> None:
 def suites(words: tuple[str, ...], as_json: bool) -> None:
     """List the suites; with the name of one, where each of its tasks stands: present, downloadable, to be fetched by hand, broken."""
     named = [suite_name(word) for word in words if "=" not in word]
-    overrides = parse_overrides([word for word in words if "=" in word])
+    overrides = split_words([word for word in words if "=" in word])
     if unknown := set(overrides) - {"data_root"}:
         raise ConfigError(f"suites takes names and data_root=DIR, got {min(unknown)}")
     root = data_folder(overrides.get("data_root"))
@@ -96,7 +98,7 @@ def _row(name: str, classes: int, sizes: Mapping[str, int], prompt: str) -> dict
 @AS_JSON
 def backbones(as_json: bool) -> None:
     """List the backbones; a name that ends in a colon is a family: timm:vit_base_patch16_224.augreg_in21k, open_clip:ViT-B-16/openai."""
-    from petlbench.backbones.backbone import BACKBONES
+    from petlbench.registry import BACKBONES
 
     rows = []
     for name in BACKBONES.names():

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from petlbench import bench as grid
 from petlbench.cli.console import table_console
+from petlbench.cli.words import parse_words
 from petlbench.config.resolve import resolve
 from petlbench.executors.local import carry_out, default_jobs
 from petlbench.records.schema import Record
@@ -32,7 +33,7 @@ console = Console(stderr=True)
 @click.pass_context
 def run(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
     """Run one method on one task: petlbench run method=lora task=mini/digits seed=0 method.rank=4 out=DIR"""
-    config = resolve(words)
+    config = resolve(parse_words(words))
     with _bars() as bars:
         bar = bars.add_task(f"{config.method} on {config.task}", total=None)
         record, path = execute(config, lambda done, total: bars.update(bar, completed=done, total=total), reraise=ctx.obj["debug"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from petlbench.config.resolve import resolve_settings
+from petlbench.cli.words import split_words
+from petlbench.config.typed import COMMAND_LINE, Layer, build
 from petlbench.errors import ConfigError
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.shared import pick_device
@@ -18,7 +19,7 @@ def serve(words: tuple[str, ...]) -> None:
     Others run against it with petlbench run … backbone=remote url=http://127.0.0.1:8000. A token is read from the environment variable
     PETLBENCH_TOKEN or from token_file=PATH.
     """
-    config = resolve_settings(ServeConfig, words)
+    config = build(ServeConfig, [Layer(COMMAND_LINE, split_words(words))])
     try:
         from petlbench.remote.server.server import serve as serve_until_interrupted
     except ModuleNotFoundError as error:

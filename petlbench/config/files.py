@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from petlbench.errors import ConfigError, did_you_mean
-from petlbench.registry import plain
+from petlbench.registry import TASKS, plain
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,6 @@ def suite_name(text: str) -> str:
 
 def task_name(text: str) -> str:
     """The task that a name or an alias stands for, such as vtab/cifar100 for VTAB-1k/CIFAR-100; the text itself when there is none."""
-    from petlbench.data.task import TASKS
-
     if "+" in text and ":" not in text:
         return "+".join(task_name(part) for part in text.split("+"))
     if ":" in text or text in TASKS:

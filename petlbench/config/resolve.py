@@ -1,37 +1,32 @@
-"""From defaults, YAML and the command line to one strict, typed run configuration.
+"""From defaults, YAML and what a user sets to one strict, typed run configuration.
 
-Later layers win: the dataclasses' defaults, the suite's YAML, the method's YAML, a recipe's YAML when one is asked for, the command line. What the
-YAML of a method or recipe has for a suite and for a task comes right behind the rest of that file.
+Later layers win: the dataclasses' defaults, the suite's YAML, the method's YAML, a recipe's YAML when one is asked for, the user. What the YAML of a
+method or recipe has for a suite and for a task comes right behind the rest of that file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import re
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from typing import TYPE_CHECKING, Any
 
 from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_of, task_name
-from petlbench.config.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
+from petlbench.config.identity import protocol_id, run_id
+from petlbench.config.settings import Answers, BackboneChoice, Budget, Execution, Numerics, Protocol, Train
+from petlbench.config.typed import COMMAND_LINE, Layer, build, check_keys
 from petlbench.errors import ConfigError, did_you_mean
-from petlbench.records.store import protocol_id
+from petlbench.registry import METHODS
 
 if TYPE_CHECKING:
     from petlbench.method import Method
 
-S = TypeVar("S")
 _SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": Answers, "budget": Budget}
-_SCALARS = {"seed": 0, "precision": "auto"}
-_PRECISIONS = ("auto", "fp32", "bf16")
+_NUMERICS = [field.name for field in dataclasses.fields(Numerics)]
+_EXECUTION = [field.name for field in dataclasses.fields(Execution)]
 _SHORT = {"method": "method.name", "backbone": "backbone.name"}
-_EXECUTION = {field.name for field in dataclasses.fields(Execution)}
 
 
 @dataclass(frozen=True)
@@ -71,21 +66,21 @@ class RunConfig:
         return dict(json.loads(json.dumps(identity)))  # a tuple becomes the list that a record is read back with
 
     @property
+    def run_id(self) -> str:
+        return run_id(self.identity)
+
+    @property
     def protocol_id(self) -> str:
         return protocol_id(self.protocol.described)
 
 
 def method_names() -> list[str]:
     """Every name that ``method=`` takes: the registered plugins and the presets of configs/methods."""
-    from petlbench.method import METHODS
-
     return sorted({*METHODS.names(), *names("methods")})
 
 
 def load_method(name: str) -> tuple[type[Method], dict[str, Any]]:
     """The plugin class behind a method's name, and its YAML (empty for a plugin without one)."""
-    from petlbench.method import METHODS
-
     if name in names("methods"):
         values = load_yaml("methods", name)
         return METHODS.get(values.pop("plugin", name)), values
@@ -94,160 +89,118 @@ def load_method(name: str) -> tuple[type[Method], dict[str, Any]]:
     return METHODS.get(name), {}
 
 
-def parse_overrides(arguments: Sequence[str], short: Mapping[str, str] = _SHORT) -> dict[str, Any]:
-    """``key=value`` words as nested plain values. ``method=NAME`` and ``backbone=NAME`` are short for their ``.name``."""
-    words = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
-            raise ConfigError(f"'{argument}' is not of the form key=value, such as method=lora or train.epochs=20")
-        words.append(f"{short[key]}={value}" if key in short else argument)
-    try:
-        parsed = OmegaConf.to_container(OmegaConf.from_dotlist(words), resolve=True)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"command line: {' '.join(str(error).split())}") from None
-    assert isinstance(parsed, dict)
-    return {str(key): value for key, value in parsed.items()}
+def resolve(settings: Mapping[str, Any]) -> RunConfig:
+    """The run that settings describe: ``{"method": "lora", "task": "mini/digits", "method.rank": 4}``, with dots or nested.
 
-
-def resolve(arguments: Sequence[str]) -> RunConfig:
-    """The run that a list of ``key=value`` words describes. ConfigError names the key or value that is wrong and where it was set."""
-    overrides = parse_overrides(arguments)
-    name, task = overrides.get("method", {}).pop("name", None), overrides.pop("task", None)
-    if isinstance(task, list):
-        task = "+".join(map(str, task))
-    for required, given in (("method", name), ("task", task)):
-        if given is None or isinstance(given, (dict, list)):
-            raise ConfigError(f"{required}=NAME is missing (petlbench {required}s lists all)")
-    name, task = str(name), task_name(str(task))
-    plugin, settings = load_method(name)
-    layers = _suite_layers(task)
-    of_method = _layers(f"configs/methods/{name}.yaml", settings, task)
-    layers += of_method
-    hyperparameters = of_method[-1][0].partition(", ")[2] or "default"
-    recipe = overrides.pop("recipe", None)
+    ConfigError names the key or value that is wrong and where it was set.
+    """
+    values = nested(settings)
+    name, task = _named(values, "method"), _named(values, "task")
+    plugin, of_plugin = load_method(name)
+    layers = [*_suite_layers(task), *(of_method := _layers(f"configs/methods/{name}.yaml", of_plugin, task))]
+    hyperparameters = of_method[-1].origin.partition(", ")[2] or "default"
+    recipe = values.pop("recipe", None)
     if recipe is not None:
         recipe = str(recipe)
         layers += _layers(f"configs/recipes/{recipe}.yaml", load_recipe(recipe)[1], task)
         hyperparameters = f"recipe {recipe}"
-    execution = {key: overrides.pop(key) for key in list(overrides) if key in _EXECUTION}
-    layers.append(("command line", overrides))
-
-    schema = OmegaConf.create({**{key: OmegaConf.structured(kind) for key, kind in _SECTIONS.items()}, **_SCALARS})
-    schema.method = OmegaConf.structured(plugin.Config)
-    OmegaConf.set_struct(schema, True)
-    for where, layer in layers:
-        _merge(schema, layer, where, others=("task", "recipe", *_EXECUTION))
-    placed = OmegaConf.create({"execution": OmegaConf.structured(Execution)})
-    _merge(placed, {"execution": execution}, "command line")
+    execution = {key: values.pop(key) for key in _EXECUTION if key in values}
+    layers.append(Layer(COMMAND_LINE, values))
+    for layer in layers:
+        known = [*_SECTIONS, "method", *_NUMERICS]
+        check_keys({key: None for key in layer.values if key not in known}, [*known, "task", "recipe", *_EXECUTION], layer.origin)
     return RunConfig(
         task=task,
         method=name,
         plugin=plugin.name,
-        method_config=_build(schema, "method"),
-        **{key: _build(schema, key) for key in _SECTIONS},
-        seed=_checked_seed(schema.seed),
-        precision=_checked_precision(schema.precision),
+        method_config=_section("method", plugin.Config, layers),
+        **{key: _section(key, kind, layers) for key, kind in _SECTIONS.items()},
+        **dataclasses.asdict(build(Numerics, [_only(layer, _NUMERICS) for layer in layers])),
         recipe=recipe,
         hyperparameters=hyperparameters,
-        execution=_build(placed, "execution"),
+        execution=build(Execution, [Layer(COMMAND_LINE, execution)]),
     )
 
 
-def _suite_layers(task: str) -> list[tuple[str, dict[str, Any]]]:
+def restore(identity: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> RunConfig:
+    """The run that a file's configuration (``RunConfig.identity``) is of, with ``settings`` of the user's own over it.
+
+    What comes from a file says what was run. Where and how to run it now (``out``, ``url``, ``data_root``, …) is the user's alone.
+    """
+    if not isinstance(identity, Mapping) or not isinstance(identity.get("method"), Mapping):
+        raise ConfigError("the stored configuration is not one of a petlbench run")
+    known = ["task", "method", *_SECTIONS, *_NUMERICS, "recipe"]
+    check_keys(identity, known, "stored configuration")
+    method = {key: value for key, value in identity["method"].items() if key != "plugin"}
+    return resolve(merged(nested({**identity, "method": method}), nested(settings or {})))
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with dots in their keys as nested ones; ``method`` and ``backbone`` are short for their ``.name``."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found = merged(found, {key: nested(value) if key in (*_SECTIONS, "method") else dict(value)})
+            continue
+        *path, last = _SHORT.get(key, key).split(".")
+        leaf: dict[str, Any] = {last: os.fspath(value) if isinstance(value, os.PathLike) else value}
+        for part in reversed(path):
+            leaf = {part: leaf}
+        found = merged(found, leaf)
+    return found
+
+
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings, the second over the first."""
+    result = dict(first)
+    for key, value in second.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def _named(values: dict[str, Any], required: str) -> str:
+    """The method's or the task's name, taken out of the settings."""
+    section = values.get("method")
+    given = section.pop("name", None) if required == "method" and isinstance(section, dict) else values.pop(required, None)
+    if required == "task":
+        if isinstance(given, str) and given.startswith("[") and given.endswith("]"):
+            given = [part.strip() for part in given[1:-1].split(",")]
+        if isinstance(given, (list, tuple)):
+            given = "+".join(map(str, given))
+    if not isinstance(given, str) or not given:
+        raise ConfigError(f"{required}=NAME is missing (petlbench {required}s lists all)")
+    return task_name(str(given)) if required == "task" else str(given)
+
+
+def _section(name: str, kind: type, layers: list[Layer]) -> Any:
+    return build(kind, [Layer(layer.origin, layer.values[name]) for layer in layers if name in layer.values], f"{name}.")
+
+
+def _only(layer: Layer, keys: list[str]) -> Layer:
+    return Layer(layer.origin, {key: value for key, value in layer.values.items() if key in keys})
+
+
+def _suite_layers(task: str) -> list[Layer]:
     """What the suite's YAML sets, for all of its tasks and for this one."""
     if suite_of(task) not in names("suites"):
         return []
     suite = load_suite(suite_of(task))
-    of_task = suite.task_settings.get(task, {})
     origin = f"configs/suites/{suite.name}.yaml"
-    return [(origin, dict(suite.settings)), (f"{origin}, task {task}", dict(of_task))]
+    return [Layer(origin, suite.settings), Layer(f"{origin}, task {task}", suite.task_settings.get(task, {}))]
 
 
-def _layers(origin: str, values: dict[str, Any], task: str) -> list[tuple[str, dict[str, Any]]]:
+def _layers(origin: str, values: dict[str, Any], task: str) -> list[Layer]:
     """A file's values without its parts for suites and tasks, then the parts that are for this task, each with where it stands.
 
     A part may say where its numbers come from, ``source: TEXT``, for readers of the file.
     """
     parts = [("suite", suite_of(task), values.pop("suites", {}) or {}), ("task", task, values.pop("tasks", {}) or {})]
     return [
-        (origin, values),
-        *((f"{origin}, {label} {key}", _without_source(of_all[key])) for label, key, of_all in parts if key in of_all),
+        Layer(origin, values),
+        *(Layer(f"{origin}, {label} {key}", _without_source(of_all[key])) for label, key, of_all in parts if key in of_all),
     ]
 
 
 def _without_source(part: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in part.items() if key != "source"}
-
-
-def resolve_settings(kind: type[S], arguments: Sequence[str]) -> S:
-    """A flat dataclass of settings from ``key=value`` words, as strict as a run's configuration."""
-    schema = OmegaConf.create({"execution": OmegaConf.structured(kind)})  # the section that is not typed out
-    OmegaConf.set_struct(schema, True)
-    _merge(schema.execution, parse_overrides(arguments, short={}), "command line")
-    return cast(S, _build(schema, "execution"))
-
-
-def _merge(schema: DictConfig, layer: dict[str, Any], where: str, prefix: str = "", others: Sequence[str] = ()) -> None:
-    """Merge one layer into the schema, strictly and key by key; errors name the key as a user types it, ``others`` are keys that exist beside."""
-    for key, value in layer.items():
-        name = f"{prefix}{key}"
-        if key not in schema:
-            known = [*(str(field) for field in schema), *others]
-            listed = f" Known: {', '.join(known)}" if prefix else ""
-            raise ConfigError(f"unknown key '{name}'.{did_you_mean(str(key), known)}{listed} ({where})")
-        if not OmegaConf.is_missing(schema, key) and dataclasses.is_dataclass(OmegaConf.get_type(schema, key)):
-            if not isinstance(value, dict):
-                example = f"{name}.{next(iter(schema[key]), 'KEY')}"
-                raise ConfigError(f"{name} is a section; set what is in it, such as {example}=…, got {value!r} ({where})")
-            _merge(schema[key], value, where, f"{name}.")
-        elif expected := _assign(schema, key, value):
-            raise ConfigError(f"{_typed(name)} must be {expected}, got {value!r} ({where})")
-
-
-def _assign(section: DictConfig, key: str, value: Any) -> str | None:
-    """Set a field. What its value must be, when this one does not fit."""
-    try:
-        OmegaConf.update(section, key, value)
-    except (OmegaConfBaseException, TypeError, ValueError):
-        return _described(get_type_hints(OmegaConf.get_type(section))[key])
-    return "a finite number" if isinstance(section[key], float) and not math.isfinite(section[key]) else None
-
-
-def _described(hint: Any) -> str:
-    """A field's type as an error message names it."""
-    parts, origin = get_args(hint), get_origin(hint)
-    if type(None) in parts:
-        return " or ".join([*(_described(part) for part in parts if part is not type(None)), "null"])
-    if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
-    if origin in (tuple, list):
-        return "a list such as [a,b]"
-    return {int: "an int", float: "a number", bool: "true or false", str: "text"}.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-def _typed(key: str) -> str:
-    """The key as a user types it: execution settings stand at the top level."""
-    return key.removeprefix("execution.")
-
-
-def _build(schema: DictConfig, section: str) -> Any:
-    """The dataclass instance of a section; its own checks become ConfigErrors."""
-    try:
-        return OmegaConf.to_object(schema[section])
-    except (ValueError, OmegaConfBaseException) as error:
-        reason = str(error).splitlines()[0]
-        starts_with_field = re.split("[ .]", reason)[0] in schema[section]  # or with the path below one
-        raise ConfigError(_typed(f"{section}.{reason}") if starts_with_field else f"{section}: {reason}") from None
-
-
-def _checked_seed(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
-        raise ConfigError(f"seed must be an int in [0, 2**32), got {value!r}")
-    return value
-
-
-def _checked_precision(value: Any) -> str:
-    if value not in _PRECISIONS:
-        raise ConfigError(f"precision must be one of {', '.join(_PRECISIONS)}, got {value!r}")
-    return str(value)

@@ -109,6 +109,18 @@ class Train:
 
 
 @dataclass
+class Numerics:
+    """What random numbers and products start from. Set at the top level: ``seed=1 precision=bf16``."""
+
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware multiplies it and the model is large enough to gain
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be an int in [0, 2**32), got {self.seed}")
+
+
+@dataclass
 class BackboneChoice:
     """Which frozen model a run stands on."""
 

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from petlbench.data.task import TASKS, ImageSource, TaskSpec
+from petlbench.data.task import ImageSource, TaskSpec
 from petlbench.errors import ConfigError
 from petlbench.records.schema import PartMetrics
+from petlbench.registry import TASKS
 
 
 @dataclass(frozen=True)

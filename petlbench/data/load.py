@@ -15,9 +15,10 @@ from petlbench.data.presence import missing_error, presence
 from petlbench.data.split import Split, joined
 from petlbench.data.store import TaskStore
 from petlbench.data.streaming import Tally
-from petlbench.data.task import TASKS, DiskTask, TaskFamily, TaskSpec
+from petlbench.data.task import DiskTask, TaskFamily, TaskSpec
 from petlbench.data.transforms import Form, Transform
 from petlbench.errors import ConfigError
+from petlbench.registry import TASKS
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from petlbench.data.fetch import Fetch
 from petlbench.data.presence import Presence, presence
-from petlbench.data.task import TASKS, DiskTask
+from petlbench.data.task import DiskTask
+from petlbench.registry import TASKS
 
 
 def needed(names: Sequence[str], root: Path) -> tuple[Fetch, ...]:

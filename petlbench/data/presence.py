@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from petlbench.data.task import TASKS, DiskTask
+from petlbench.data.task import DiskTask
 from petlbench.errors import ConfigError, DataError
+from petlbench.registry import TASKS
 
 VARIABLE = "PETLBENCH_DATA"
 State = Literal["present", "downloadable", "manual", "broken"]

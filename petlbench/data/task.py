@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from petlbench.data.fetch import Fetch
 from petlbench.errors import DataError
-from petlbench.registry import Registry
+from petlbench.registry import TASKS
 
 SPLITS = ("train", "val", "test")
 
@@ -103,7 +103,6 @@ class DiskTask:
 
 
 TaskFamily = Callable[[str], TaskSpec]  # what stands after ``NAME:`` -> a task
-TASKS: Registry[TaskSpec | DiskTask | TaskFamily] = Registry("task", package="petlbench.datasets")
 
 
 def register_task(spec: TaskSpec | DiskTask, origin: str, aliases: Sequence[str] = ()) -> None:

@@ -17,8 +17,9 @@ from petlbench.data.listing import Files, Listing, ZipMembers
 from petlbench.data.load import find_task
 from petlbench.data.presence import presence
 from petlbench.data.streaming import in_order
-from petlbench.data.task import MADE_HERE, SPLITS, TASKS, DiskTask, ImageSource, TaskSpec
+from petlbench.data.task import MADE_HERE, SPLITS, DiskTask, ImageSource, TaskSpec
 from petlbench.errors import DataError
+from petlbench.registry import TASKS
 
 Progress = Callable[[int, int], None]  # images looked at, images in all
 _AHEAD = 256

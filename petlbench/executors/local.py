@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from petlbench.bench import PlannedRun
+from petlbench.cli.words import parse_words
 from petlbench.config.files import load_yaml, names
 from petlbench.config.resolve import RunConfig, resolve
 from petlbench.errors import PetlbenchError
@@ -66,5 +67,5 @@ def _with_threads(arguments: Iterable[str], threads: int) -> list[str]:
 
 
 def _carry_out_words(arguments: list[str]) -> str:
-    _, path = execute(resolve(arguments))
+    _, path = execute(resolve(parse_words(arguments)))
     return str(path)

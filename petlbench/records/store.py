@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from petlbench.errors import RecordError
 from petlbench.records.schema import Record, read_record
-
-
-def run_id(config: dict[str, Any]) -> str:
-    """16 hexadecimal digits that identify a resolved configuration, whatever the order of its keys."""
-    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def protocol_id(settings: dict[str, Any]) -> str:
-    """A protocol's name and 8 hexadecimal digits of its settings; equal for protocols whose results may share a column."""
-    return f"{settings.get('name')}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def write_atomically(path: Path, content: bytes) -> None:

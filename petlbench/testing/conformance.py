@@ -16,7 +16,8 @@ from torch import Tensor
 from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.file import read_checkpoint, save_checkpoint
-from petlbench.config.resolve import RunConfig, resolve
+from petlbench.cli.words import parse_words
+from petlbench.config.resolve import RunConfig, resolve, restore
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task
 from petlbench.learners import PLAN, GradientLearner, Learner, open_learner
@@ -89,7 +90,7 @@ class MethodConformance:
         from petlbench.run import execute
 
         short = ("task=mini/digits", f"out={tmp_path}", "threads=1")
-        record, _ = execute(resolve([f"method={self.method}", *self.words, *short]))
+        record, _ = execute(resolve(parse_words([f"method={self.method}", *self.words, *short])))
         assert record.error is None
         assert record.metrics is not None and record.metrics.accuracy > self.min_accuracy
 
@@ -111,10 +112,8 @@ class MethodConformance:
 
 def print_predictions(path: str) -> None:
     """Load a checkpoint of the mock task in this process and print its test scores as JSON."""
-    from petlbench.checkpoints.evaluate import as_words
-
     saved = read_checkpoint(Path(path))
-    config = resolve(as_words(saved.config))
+    config = restore(saved.config)
     task = mock_task()
     with _opened(config, tiny_backbone(), task) as learner:
         learner.load_state(saved.state)
@@ -123,7 +122,7 @@ def print_predictions(path: str) -> None:
 
 def _configured(case: MethodConformance) -> RunConfig:
     recipe = ("train.epochs=3", "train.warmup_epochs=0", "train.batch_size=12")
-    return resolve([f"method={case.method}", "task=mini/digits", *recipe, *case.words])
+    return resolve(parse_words([f"method={case.method}", "task=mini/digits", *recipe, *case.words]))
 
 
 def _opened(config: RunConfig, backbone: Backbone, task: Task):  # type: ignore[no-untyped-def]

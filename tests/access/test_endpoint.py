@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from petlbench.access.endpoint import ClassTexts, Output, as_scores, restrict
 from petlbench.access.handle import Access, Meter, QueryModel, grant
-from petlbench.config.resolve import load_method, resolve
+from petlbench.config.resolve import load_method
 from petlbench.config.settings import Answers
 from petlbench.data.batches import TrainingData
 from petlbench.errors import ConfigError
@@ -19,6 +19,7 @@ from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
 from petlbench.run import execute
 from petlbench.testing.mocks import mock_task, tiny_backbone
+from tests.words import resolve
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 0.0], [0.0, 3.0, -2.0, 1.0]])
 

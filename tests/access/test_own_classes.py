@@ -11,11 +11,12 @@ from torch import nn
 
 from petlbench.access.handle import Meter
 from petlbench.backbones.backbone import Backbone
-from petlbench.config.resolve import load_method, resolve
+from petlbench.config.resolve import load_method
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.errors import AccessError, ConfigError
 from petlbench.learners import QueryLearner, open_learner
 from petlbench.testing.mocks import CLASSES, WIDTH, mock_task, tiny_backbone
+from tests.words import resolve
 
 CPU = torch.device("cpu")
 TASK = mock_task()

@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from petlbench.analysis.validate import missing_cells, problems_among, problems_of
 from petlbench.checkpoints.file import save_predictions
-from petlbench.records.store import run_id
+from petlbench.config.identity import run_id
 from tests.record_factory import LABELS, PREDICTED, PROTOCOL, TASKS, make_record, store_record
 
 

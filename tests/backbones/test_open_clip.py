@@ -16,11 +16,12 @@ from petlbench.access.endpoint import ClassTexts, Output
 from petlbench.access.handle import Meter
 from petlbench.backbones.backbone import load_backbone
 from petlbench.backbones.open_clip import convert
-from petlbench.config.resolve import load_method, resolve
+from petlbench.config.resolve import load_method
 from petlbench.errors import AccessError, CheckpointError, ConfigError
 from petlbench.learners import open_learner
 from petlbench.nn.deltas import QuickGELU
 from petlbench.testing.mocks import mock_task
+from tests.words import resolve
 
 CPU = torch.device("cpu")
 CAPTIONS = ["a photo of a cat.", "a photo of a dog.", "stripes"]

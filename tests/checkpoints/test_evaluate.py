@@ -11,11 +11,11 @@ from timm.models.vision_transformer import VisionTransformer
 
 from petlbench.checkpoints.evaluate import evaluate_checkpoint, export_merged
 from petlbench.checkpoints.file import read_checkpoint
-from petlbench.config.resolve import resolve
 from petlbench.data.batches import Batches
 from petlbench.errors import CheckpointError
 from petlbench.run import execute
 from petlbench.shared import open_task, shared_backbone
+from tests.words import resolve
 
 CPU = torch.device("cpu")
 
@@ -39,7 +39,7 @@ def test_a_plain_timm_model_with_the_exported_weights_predicts_what_the_run_did(
     with torch.inference_mode():
         predicted = torch.cat([plain(images).argmax(dim=1) for images, _ in test.in_order()])
     percent = 100.0 * float((predicted == test.labels).float().mean())
-    assert percent == pytest.approx(evaluate_checkpoint(saved, ["threads=1"])["accuracy"], abs=0.21)  # one image of 500 may tip over
+    assert percent == pytest.approx(evaluate_checkpoint(saved, {"threads": 1})["accuracy"], abs=0.21)  # one image of 500 may tip over
 
 
 @pytest.mark.parametrize(("method", "expected"), [("adapter", "adds blocks.0.petl"), ("vpt", "adds prompts"), ("linear", "asks a model")])

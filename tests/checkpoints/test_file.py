@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from petlbench.checkpoints.evaluate import evaluate_checkpoint
 from petlbench.checkpoints.file import Checkpoint, read_checkpoint, save_checkpoint, save_predictions
-from petlbench.config.resolve import resolve
 from petlbench.errors import CheckpointError
+from tests.words import resolve
 
 CONFIG = resolve(["method=linear", "task=mini/digits"]).identity
 STATE = {"head.weight": torch.arange(6.0).view(2, 3).T, "head.bias": torch.zeros(3, dtype=torch.bfloat16), "steps": torch.tensor(4)}
@@ -67,7 +67,7 @@ def test_a_checkpoint_without_a_readable_configuration_is_named(tmp_path: Path, 
 
 def test_a_checkpoint_learned_on_other_weights_is_refused_before_anything_is_computed() -> None:
     with pytest.raises(CheckpointError, match=r"it was learned on mini_clip weights 0000.*…, these are [0-9a-f]{12}…"):
-        evaluate_checkpoint(Checkpoint({}, CONFIG, "0" * 64), ["threads=1"])
+        evaluate_checkpoint(Checkpoint({}, CONFIG, "0" * 64), {"threads": 1})
 
 
 def test_predictions_are_stored_with_their_labels_and_their_hash(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from petlbench.checkpoints.evaluate import evaluate_checkpoint
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.checkpoints.pixels import evaluate_artifact, export_artifact
 from petlbench.checkpoints.pixels_file import Artifact, read_artifact
-from petlbench.config.resolve import RunConfig, resolve
+from petlbench.config.resolve import RunConfig
 from petlbench.data.load import Task
 from petlbench.errors import CheckpointError
 from petlbench.nn.inversion import invert
@@ -27,6 +27,7 @@ from petlbench.remote.server.settings import ServeConfig
 from petlbench.shared import open_task, shared_backbone
 from tests.deployed import CPU, SIZES, learned
 from tests.remote.processes import serving
+from tests.words import resolve
 
 ALIKE = {"rtol": 0, "atol": 1e-4}
 
@@ -45,7 +46,7 @@ def folder(saved: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(folder: Path) -> dict[str, Any]:
-    return evaluate_artifact(read_artifact(folder), ["threads=1"])
+    return evaluate_artifact(read_artifact(folder), {"threads": 1})
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_an_artifact_says_what_it_needs_and_holds_the_library_as_pixels(saved: C
 
 def test_pixels_do_what_tokens_do(saved: Checkpoint, result: dict[str, Any]) -> None:
     accuracy = result["accuracy"]
-    assert accuracy["latent"] == evaluate_checkpoint(saved, ["threads=1"])["accuracy"]
+    assert accuracy["latent"] == evaluate_checkpoint(saved, {"threads": 1})["accuracy"]
     assert accuracy["pixels"] == pytest.approx(accuracy["latent"], abs=0.21)  # one image of 500 may tip over
     assert result["difference"] == accuracy["pixels"] - accuracy["latent"]
     assert 0 < result["largest_token_error"] < 1e-4
@@ -93,7 +94,7 @@ def test_what_a_picture_cannot_hold_costs_tokens(result: dict[str, Any]) -> None
 
 
 def test_pixels_alone_give_the_same_through_a_server(folder: Path, result: dict[str, Any], url: str) -> None:
-    found = evaluate_artifact(read_artifact(folder), ["threads=1", "backbone=remote", f"url={url}"])
+    found = evaluate_artifact(read_artifact(folder), {"threads": 1, "backbone": "remote", "url": url})
     assert "latent" not in found["accuracy"] and "difference" not in found and "largest_token_error" not in found
     assert found["accuracy"] == {way: percent for way, percent in result["accuracy"].items() if way != "latent"}
     assert found["backbone"].startswith("remote:mini_clip@")
@@ -112,7 +113,7 @@ def test_the_same_prompts_for_all_images_are_deployed_one_by_one(tmp_path: Path)
 def test_a_head_of_ones_own_reads_features(tmp_path: Path) -> None:
     about = export_artifact(learned(*SIZES, "method.head=linear"), tmp_path / "artifact")
     assert (about.reads, about.captions) == ("features", ())
-    found = evaluate_artifact(read_artifact(tmp_path / "artifact"), ["threads=1"])
+    found = evaluate_artifact(read_artifact(tmp_path / "artifact"), {"threads": 1})
     assert found["accuracy"]["pixels"] == pytest.approx(found["accuracy"]["latent"], abs=0.21)
 
 
@@ -150,7 +151,7 @@ def test_classes_that_a_task_does_not_score_cannot_win(folder: Path, monkeypatch
         return replace(task, spec=replace(task.spec, scored=(3,)))
 
     monkeypatch.setattr("petlbench.checkpoints.pixels.open_task", scored)
-    accuracy = evaluate_artifact(read_artifact(folder), ["threads=1"])["accuracy"]
+    accuracy = evaluate_artifact(read_artifact(folder), {"threads": 1})["accuracy"]
     assert list(accuracy.values()) == pytest.approx([100 * (labels[0] == 3).mean()] * 4)  # all is taken for a 3
 
 
@@ -158,11 +159,11 @@ def test_other_weights_and_other_classes_are_refused(folder: Path, url: str) -> 
     artifact = read_artifact(folder)
     other = Artifact(artifact.about.model_copy(update={"backbone_sha256": "0" * 64}), artifact.learned, artifact.patches)
     with pytest.raises(CheckpointError, match="was learned on mini_clip weights 000000000000…, these are"):
-        evaluate_artifact(other, [])
+        evaluate_artifact(other, {})
     with pytest.raises(CheckpointError, match=r"was learned on remote:mini_clip@.* weights 000000000000…, these are"):
-        evaluate_artifact(other, ["backbone=remote", f"url={url}"])
+        evaluate_artifact(other, {"backbone": "remote", "url": url})
     with pytest.raises(CheckpointError, match=r"it is for the classes 0, 1, .* mini/textures has others"):
-        evaluate_artifact(artifact, ["task=mini/textures"])
+        evaluate_artifact(artifact, {"task": "mini/textures"})
 
 
 def _cut(folder: Path) -> None:

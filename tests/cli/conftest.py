@@ -14,7 +14,8 @@ import pytest
 
 from petlbench.data import download
 from petlbench.data.fetch import Fetch
-from petlbench.data.task import TASKS, DiskTask
+from petlbench.data.task import DiskTask
+from petlbench.registry import TASKS
 from tests.data.serving import Server, serving
 from tests.datasets import originals
 

@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from petlbench.bench import plan
 from petlbench.cli import cli
 from petlbench.errors import ConfigError
-from petlbench.method import METHODS
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
+from petlbench.registry import METHODS
 
 FAST = ("train.epochs=2", "train.warmup_epochs=0", "threads=1")
 

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData
 from petlbench.analysis.validate import problems_of
-from petlbench.config.resolve import RunConfig, resolve
+from petlbench.config.resolve import RunConfig
 from petlbench.errors import ConfigError, RecordError
 from petlbench.optim.loop import Epoch
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore
 from petlbench.run import execute
+from tests.words import resolve
 
 
 def config(out: Path, method: str = "zero_shot", *words: str, task: str = "mini/digits") -> RunConfig:

@@ -11,12 +11,12 @@ from safetensors.numpy import load_file
 from petlbench.bench import selected_tasks
 from petlbench.cli import _COMMANDS
 from petlbench.config.files import load_suite
-from petlbench.config.resolve import resolve
 from petlbench.datasets import _facts
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from tests.conftest import Call
 from tests.datasets.miniature import image_folders, vtab_task
+from tests.words import resolve
 
 FAST = ("train.epochs=2", "train.warmup_epochs=0", "threads=1", "--jobs", "1")
 FOLDERS = {dataset.name: entry.folder for dataset in _facts.datasets().values() for entry in dataset.suites.values() if entry.folder}

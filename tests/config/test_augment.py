@@ -18,8 +18,8 @@ from petlbench.config.augment import (
     parse,
     written,
 )
-from petlbench.config.resolve import resolve
 from petlbench.errors import ConfigError
+from tests.words import resolve
 
 SHARE = st.floats(0, 1)
 WINDOW = st.one_of(

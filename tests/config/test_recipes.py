@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.checkpoints.evaluate import as_words
 from petlbench.config.files import load_recipe, names
-from petlbench.config.resolve import RunConfig, method_names, resolve
+from petlbench.config.resolve import RunConfig, method_names, restore
 from petlbench.config.settings import Protocol, Train
+from tests.words import resolve
 
 RECIPES = names("recipes")
 PROTOCOLS = Path(__file__).parents[2] / "docs" / "protocols.md"
@@ -48,10 +48,10 @@ def test_every_recipe_has_a_protocol_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_run_of_a_recipe_written_as_words_resolves_to_itself(recipe: str) -> None:
+def test_a_stored_run_of_a_recipe_resolves_to_itself(recipe: str) -> None:
     config = resolve(["method=lora", "task=mini/digits", f"recipe={recipe}", "train.label_smoothing=0.2"])
     assert config.recipe == recipe
-    assert resolve(as_words(config.identity)).identity == config.identity
+    assert restore(config.identity).identity == config.identity
 
 
 @pytest.mark.parametrize("recipe", ["vpt_paper", "spt"])

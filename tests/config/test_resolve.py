@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.checkpoints.evaluate import as_words
-from petlbench.config.resolve import RunConfig, load_method, method_names, resolve
+from petlbench.config.identity import run_id
+from petlbench.config.resolve import RunConfig, load_method, method_names, restore
 from petlbench.config.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
 from petlbench.errors import ConfigError, PetlbenchError
-from petlbench.records.store import run_id
+from tests.words import resolve
 
 RUN = ("method=lora", "task=mini/digits")
 
@@ -128,7 +128,7 @@ def test_a_wrong_key_in_a_file_is_reported_with_the_file(configs: Path) -> None:
         ((*RUN, "threads=0"), "threads must be an int >= 1 or null, got 0"),
         ((*RUN, "train=5"), "train is a section; set what is in it, such as train.epochs=…, got 5 (command line)"),
         ((*RUN, "seed=-1"), "seed must be an int in [0, 2**32), got -1"),
-        ((*RUN, "precision=fp16"), "precision must be one of auto, fp32, bf16, got 'fp16'"),
+        ((*RUN, "precision=fp16"), "precision must be one of auto, fp32, bf16, got 'fp16' (command line)"),
         (("task=mini/digits", "method.rank=3"), "method=NAME is missing (petlbench methods lists all)"),
         (("method=lora",), "task=NAME is missing (petlbench tasks lists all)"),
         ((*RUN, "epochs"), "'epochs' is not of the form key=value, such as method=lora or train.epochs=20"),
@@ -248,20 +248,20 @@ def test_the_protocol_id_follows_the_protocol_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("name", method_names())
-def test_a_configuration_written_as_words_resolves_to_itself(name: str) -> None:
+def test_a_stored_configuration_resolves_to_itself(name: str) -> None:
     config = resolve([f"method={name}", "task=mini/digits", "seed=3", "train.learning_rate=1e-05", "protocol.shots=2"])
-    assert resolve(as_words(config.identity)).identity == config.identity
+    assert restore(config.identity).identity == config.identity
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs"), exclude_characters="$"), min_size=1))
-def test_any_text_survives_being_written_as_words(text: str) -> None:
+def test_any_text_survives_being_stored(text: str) -> None:
     identity = configured().identity
     identity["protocol"]["name"] = text
-    assert resolve(as_words(identity)).protocol.name == text
+    assert restore(identity).protocol.name == text
 
 
 @pytest.mark.parametrize("text", ["null", "true", "1e3", "[a]", "a: b", "a # b", "007"])
 def test_text_that_looks_like_another_type_stays_text(text: str) -> None:
     identity = configured().identity
     identity["backbone"]["checkpoint"] = text
-    assert resolve(as_words(identity)).backbone.checkpoint == text
+    assert restore(identity).backbone.checkpoint == text

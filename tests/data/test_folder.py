@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petlbench.config.resolve import resolve
 from petlbench.config.settings import Protocol
 from petlbench.data.images import decode_bytes
 from petlbench.data.load import find_task, load_task
@@ -18,6 +17,7 @@ from petlbench.data.store import TaskStore
 from petlbench.data.task import SPLITS, TaskSpec
 from petlbench.data.transforms import Form
 from petlbench.errors import ConfigError, DataError
+from tests.words import resolve
 
 
 def paint(path: Path, seed: int = 0, size: tuple[int, int] = (6, 5)) -> Path:

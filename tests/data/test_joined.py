@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petlbench.bench import selected_tasks
-from petlbench.config.resolve import resolve
 from petlbench.data.joined import accuracies_of_parts, join, names_joined, part_of_class
 from petlbench.data.load import find_task, require
 from petlbench.data.task import RenderedSource, TaskSpec
 from petlbench.errors import ConfigError
 from petlbench.run import execute
+from tests.words import resolve
 
 
 def task(name: str, classes: int, images: int, **changes: object) -> TaskSpec:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.data.task import TASKS
 from petlbench.data.verify import Verification, verify
 from petlbench.datasets import _facts
 from petlbench.errors import ConfigError
+from petlbench.registry import TASKS
 from tests.datasets import miniature, originals
 
 

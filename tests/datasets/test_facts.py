@@ -9,10 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from petlbench.config.files import load_suite
-from petlbench.data.task import TASKS
 from petlbench.datasets import _facts
 from petlbench.datasets.layouts import layout
-from petlbench.registry import plain
+from petlbench.registry import TASKS, plain
 
 ENTRIES = [(dataset, entry) for dataset in _facts.datasets().values() for entry in dataset.suites.values()]
 SUITES = {"vtab": 19, "fgvc": 5, "blackvip16": 14, "craft15": 15, "pgn12": 12}

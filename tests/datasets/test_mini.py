@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from petlbench.data.task import SPLITS, TASKS, ImageSource
+from petlbench.data.task import SPLITS, ImageSource
 from petlbench.datasets import _digits, _shapes, mini
+from petlbench.registry import TASKS
 
 NAMES = ("biased_digits", "count", "digits", "loc_digits", "location", "textures")
 NATIVE = {"biased_digits": 28, "count": 64, "digits": 32, "loc_digits": 64, "location": 64, "textures": 64}
@@ -27,7 +28,8 @@ Split = tuple[np.ndarray, np.ndarray]  # labels (N,), images (N, H, W, 3)
 
 FRESH_PROCESS = """
 import hashlib
-from petlbench.data.task import SPLITS, TASKS
+from petlbench.data.task import SPLITS
+from petlbench.registry import TASKS
 for name in TASKS.names():
     if name.startswith("mini/"):
         sources = [TASKS.get(name).source(split) for split in SPLITS]

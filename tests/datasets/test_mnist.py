@@ -15,7 +15,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from petlbench.config.resolve import resolve
 from petlbench.config.settings import Protocol
 from petlbench.data.load import find_task, load_task
 from petlbench.data.task import TaskSpec
@@ -23,6 +22,7 @@ from petlbench.datasets import _digits
 from petlbench.datasets._digits import COLOURS
 from petlbench.datasets.mnist import read_idx
 from petlbench.errors import DataError
+from tests.words import resolve
 
 COUNTS = {"train": 200, "t10k": 100}
 TASKS = ["biased_mnist_easy", "biased_mnist_hard", "loc_mnist_1_1", "loc_mnist_1_4"]

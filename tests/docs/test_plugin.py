@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.method import METHODS
+from petlbench.registry import METHODS
 from petlbench.testing import MethodConformance
 from tests.methods.asking import asking
 

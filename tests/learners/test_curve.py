@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petlbench.access.handle import Meter
-from petlbench.config.resolve import resolve
 from petlbench.learners.curve import Curve
 from petlbench.records.schema import Record
 from petlbench.run import execute
+from tests.words import resolve
 
 
 def followed(*epochs: tuple[int, int]) -> tuple[Curve, Meter, list[str]]:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from petlbench.config.resolve import resolve
 from petlbench.data.batches import Batches
 from petlbench.errors import RecordError
 from petlbench.learners.token_usage import TokenUsage, read_usage, save_usage, token_usage
@@ -16,6 +15,7 @@ from petlbench.method import Deployable, QueryMethod
 from petlbench.records.store import RecordStore
 from petlbench.run import execute
 from petlbench.testing.mocks import mock_task
+from tests.words import resolve
 
 TASK = mock_task()
 NAMES = TASK.spec.class_names

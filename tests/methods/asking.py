@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from petlbench.access.handle import Meter
-from petlbench.config.resolve import RunConfig, load_method, resolve
+from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.learners import QueryLearner, open_learner
 from petlbench.optim.loop import Epoch
 from petlbench.testing.mocks import mock_task, tiny_backbone
+from tests.words import resolve
 
 CPU = torch.device("cpu")
 TASK = mock_task()

@@ -10,10 +10,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from petlbench.backbones.backbone import share
-from petlbench.config.resolve import RunConfig, load_method, method_names, resolve
+from petlbench.config.resolve import RunConfig, load_method, method_names
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.method import GradientMethod
 from petlbench.testing.mocks import CLASSES, WIDTH, mock_task, tiny_backbone
+from tests.words import resolve
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1)).double()
 DIRECTION = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(2)).double()

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.config.resolve import resolve
 from petlbench.errors import BudgetExceeded, ConfigError
 from petlbench.methods.bar import BAR, BARConfig, decayed_rate
 from tests.methods.asking import asking
+from tests.words import resolve
 
 NORMALISATION = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
 

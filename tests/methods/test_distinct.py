@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from petlbench.access.handle import Meter
-from petlbench.config.resolve import load_method, method_names, resolve
+from petlbench.config.resolve import load_method, method_names
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
 from petlbench.testing.mocks import mock_task, tiny_backbone
 from tests.methods.networks import fill, frozen, outputs, small, take_steps, trainable, white_box
+from tests.words import resolve
 
 SAME = [  # names of one computation, on purpose
     {"lora_qkv_shared", "lora_peft"},  # the same formula, by our code and by the peft library

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from petlbench.config.files import load_yaml
-from petlbench.config.resolve import RunConfig, resolve
+from petlbench.config.resolve import RunConfig
 from petlbench.optim.spsa import SPSAConfig
+from tests.words import resolve
 
 
 @pytest.mark.parametrize("method", ["bar", "vp_spsa"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from petlbench.config.resolve import resolve
 from petlbench.optim.schedule import learning_rate
 from tests.methods.asking import asking
+from tests.words import resolve
 
 KINDS = ("padding", "fixed_patch", "random_patch")
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from petlbench.config.resolve import resolve
 from petlbench.errors import BudgetExceeded, ConfigError
 from petlbench.methods.vp_spsa import VPSPSA, VPSPSAConfig
 from tests.methods.asking import asking
+from tests.words import resolve
 
 
 @pytest.mark.parametrize(("size", "count"), [(224, 69_840), (32, 1_344)])

@@ -16,9 +16,9 @@ from petlbench.backbones.backbone import share
 from petlbench.config.settings import Train
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.learners import GradientLearner, open_learner
-from petlbench.method import METHODS
 from petlbench.nn import PLACES, Delta, attach, widths
 from petlbench.nn.allocation import OPERATIONS, allocation
+from petlbench.registry import METHODS
 from petlbench.testing.mocks import mock_task, tiny_backbone
 
 CPU = torch.device("cpu")

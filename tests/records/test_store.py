@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from petlbench.config.identity import run_id
 from petlbench.errors import RecordError
-from petlbench.records.store import RecordStore, run_id, write_atomically
+from petlbench.records.store import RecordStore, write_atomically
 from tests.record_factory import make_record
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists)

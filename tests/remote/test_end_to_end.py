@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from petlbench.access.handle import Access
-from petlbench.config.resolve import load_method, resolve
-from petlbench.method import METHODS
+from petlbench.config.resolve import load_method
 from petlbench.records.schema import Record
+from petlbench.registry import METHODS
 from petlbench.remote.connection import RetryPolicy
 from petlbench.run import execute
 from tests.remote import processes
 from tests.remote.processes import Exchange, Fault, ServerProcess, proxy
+from tests.words import resolve
 
 # A budget shortens any method: it ends with what it has learned until then.
 WORDS = ("task=mini/digits", "threads=1", "save=true", "curve=false", "budget.images=2600", "budget.contexts=130")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.config.resolve import method_names
-from petlbench.method import METHODS, NoConfig
+from petlbench.method import NoConfig
+from petlbench.registry import METHODS
 from petlbench.testing import MethodConformance
 
 for _name in METHODS.names():

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.config.resolve import resolve
 from petlbench.run import execute
+from tests.words import resolve
 
 
 @pytest.mark.slow

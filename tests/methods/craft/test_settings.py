@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from petlbench.config.files import load_yaml
-from petlbench.config.resolve import resolve
+from tests.words import resolve
 
 LEFT_OUT = {
     "bbt": {"refine", "weight", "cutoff", "hidden", "head_learning_rate", "head_input", "context_from"},

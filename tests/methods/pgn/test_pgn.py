@@ -12,13 +12,13 @@ from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
-from petlbench.config.resolve import resolve
 from petlbench.config.settings import Answers
 from petlbench.errors import AccessError, CheckpointError, ConfigError
 from petlbench.methods.pgn import PGN, PGNConfig, own_classes, release_file
 from petlbench.methods.pgn.generator import Generator, ResNet10
 from petlbench.testing.mocks import CLASSES, SIZE, WIDTH, tiny_backbone
 from tests.methods.asking import TASK, asking
+from tests.words import resolve
 
 CPU = torch.device("cpu")
 IMAGES = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from petlbench.backbones.backbone import load_backbone
 from petlbench.checkpoints.evaluate import evaluate_checkpoint
 from petlbench.checkpoints.file import read_checkpoint
-from petlbench.config.resolve import resolve
 from petlbench.errors import ConfigError
 from petlbench.methods.spt import SPTConfig, release_file
 from petlbench.methods.spt.__main__ import main
@@ -20,6 +19,7 @@ from petlbench.methods.spt.candidates import candidates
 from petlbench.methods.spt.selection import Selection
 from petlbench.records.schema import Record
 from petlbench.run import execute
+from tests.words import resolve
 
 SHORT = ("task=mini/digits", "train.epochs=1", "train.warmup_epochs=0", "threads=1")
 
@@ -65,7 +65,7 @@ def test_a_checkpoint_holds_the_selection_and_needs_no_training_data(run: Callab
     saved = read_checkpoint(tmp_path / str(record.checkpoint))
     assert {"plan.structured", "plan.positions"} <= set(saved.state)
     assert record.metrics is not None
-    assert evaluate_checkpoint(saved, ["threads=1"])["accuracy"] == record.metrics.accuracy
+    assert evaluate_checkpoint(saved, {"threads": 1})["accuracy"] == record.metrics.accuracy
 
 
 def test_a_selection_file_replaces_the_scores(run: Callable[..., Record], tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""Strict typed sections out of layers of plain values: later layers win, and an error names the key, the value and the layer it stands in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from petlbench.errors import ConfigError, did_you_mean
+
+S = TypeVar("S")
+COMMAND_LINE = "command line"
+
+
+class Text(str):
+    """A value as a user typed it. The type of its field says how to read it, so that ``out=2024_01`` stays a name."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values and where they stand, such as configs/methods/lora.yaml."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+def build(kind: type[S], layers: Sequence[Layer], prefix: str = "") -> S:
+    """The dataclass of one section. ``prefix`` ("train.") is what its keys begin with where a user types them.
+
+    ConfigError for a key that the dataclass does not have, a value of another type and a value that its own checks refuse.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        _merge(kind, values, layer.values, layer.origin, prefix, origins)
+    try:
+        return cast(S, _adapter(kind).validate_json(json.dumps(values), strict=True))
+    except ValidationError as error:
+        raise ConfigError(_message(kind, values, error, prefix, origins)) from None
+
+
+def check_keys(values: Mapping[str, Any], known: Sequence[str], origin: str, prefix: str = "") -> None:
+    """ConfigError, with the nearest name, for a key that is not known."""
+    for key in values:
+        if key not in known:
+            listed = f" Known: {', '.join(known)}" if prefix else ""
+            raise ConfigError(f"unknown key '{prefix}{key}'.{did_you_mean(str(key), known)}{listed} ({origin})")
+
+
+def _merge(kind: type, target: dict[str, Any], values: Any, origin: str, prefix: str, origins: dict[str, str]) -> None:
+    hints = _hints(kind)
+    if not isinstance(values, Mapping):
+        example = f"{prefix}{next(iter(hints), 'KEY')}"
+        raise ConfigError(f"{prefix.rstrip('.')} is a section; set what is in it, such as {example}=…, got {_shown(values)!r} ({origin})")
+    check_keys(values, list(hints), origin, prefix)
+    for key, value in values.items():
+        name, hint = f"{prefix}{key}", hints[key]
+        if dataclasses.is_dataclass(hint):
+            _merge(cast(type, hint), target.setdefault(key, {}), value, origin, f"{name}.", origins)
+            continue
+        read = read_text(value, hint) if isinstance(value, Text) else value
+        if isinstance(read, float) and not math.isfinite(read):
+            raise ConfigError(f"{name} must be a finite number, got {str(read)!r} ({origin})")
+        target[key], origins[name] = read, origin
+
+
+def read_text(text: str, hint: Any) -> Any:
+    """What a typed text is as a value of a field's type. A text that is no such value is returned as YAML would read it, to be refused and shown."""
+    options, origin = get_args(hint), get_origin(hint)
+    if origin in (Union, types.UnionType):
+        inner = next(option for option in options if option is not type(None))
+        return None if text in ("null", "~", "") else read_text(text, inner)
+    read: Any = None
+    if origin is Literal:
+        read = next((option for option in options if str(option) == text), None)
+    elif origin in (tuple, list) and (items := _as_list(text)) is not None:
+        read = [read_text(item, options[0]) for item in items]
+    elif hint in _READERS:
+        read = _READERS[hint](text)
+    return _shown(text) if read is None else read
+
+
+def _as_float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+_READERS: dict[type, Callable[[str], Any]] = {  # None: the text is no such value
+    str: str,
+    int: lambda text: int(text) if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) else None,
+    float: _as_float,
+    bool: lambda text: {"true": True, "false": False}.get(text.lower()),
+}
+
+
+def _as_list(text: str) -> list[str] | None:
+    """The items of ``[a,b]`` as they were typed, quotes taken off; None for any other text."""
+    try:
+        items = yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError):
+        return None
+    return items if isinstance(items, list) and all(isinstance(item, str) for item in items) else None
+
+
+def _shown(value: Any) -> Any:
+    """A refused value as an error shows it: ``4.7`` and ``{'a': 1}`` without quotes, ``'eight'`` with them."""
+    if not isinstance(value, Text):
+        return value
+    try:
+        read = yaml.safe_load(value)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return str(value)
+    return read if isinstance(read, (bool, int, float, list, dict)) or read is None else str(value)
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The fields of a dataclass and their types."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _message(kind: type, values: dict[str, Any], error: ValidationError, prefix: str, origins: Mapping[str, str]) -> str:
+    """The first problem, in the words that the rest of the configuration uses."""
+    first = error.errors(include_url=False)[0]
+    fields = [part for part in first["loc"] if isinstance(part, str)]
+    if first["type"] == "value_error":  # of a dataclass's own checks
+        reason = str(first["ctx"]["error"]).splitlines()[0]
+        section = prefix + "".join(f"{field}." for field in fields)
+        starts_with_field = re.split("[ .]", reason)[0] in _hints(kind)
+        return f"{prefix}{reason}" if starts_with_field or not section else f"{section.rstrip('.')}: {reason}"
+    hint: Any = kind
+    for depth, field in enumerate(fields):
+        if not dataclasses.is_dataclass(hint):
+            fields = fields[:depth]
+            break
+        values, hint = values.get(field), _hints(cast(type, hint))[field]  # type: ignore[assignment]
+    name = prefix + ".".join(fields)
+    if first["type"] == "missing":
+        return f"{name} is missing; it must be {describe(hint)}"
+    return f"{name} must be {describe(hint)}, got {values!r} ({origins.get(name, 'default')})"
+
+
+def describe(hint: Any) -> str:
+    """A field's type as an error message names it."""
+    parts, origin = get_args(hint), get_origin(hint)
+    if type(None) in parts:
+        return " or ".join([*(describe(part) for part in parts if part is not type(None)), "null"])
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin in (tuple, list):
+        return "a list such as [a,b]"
+    return {int: "an int", float: "a number", bool: "true or false", str: "text"}.get(hint, getattr(hint, "__name__", str(hint)))
