@@ -1,4 +1,4 @@
-"""The command line. Each command lives in a module that is imported when the command is used, so that ``--help`` does not wait for torch."""
+"""The command line. Each command lives in a module of its name that is imported when it is used, so that ``--help`` does not wait for torch."""
 
 from __future__ import annotations
 
@@ -9,29 +9,36 @@ import click
 
 from petlbench.errors import PetlbenchError, did_you_mean
 
-_COMMANDS = {
-    "methods": ("petlbench.cli.ls:methods", "List the methods: access rung, citation, presets."),
-    "suites": ("petlbench.cli.ls:suites", "List the suites, or where each task of one stands: present, downloadable, …"),
-    "recipes": ("petlbench.cli.ls:recipes", "List the training recipes and protocols of published work."),
-    "tasks": ("petlbench.cli.ls:tasks", "List the tasks: classes, sizes, prompts."),
-    "data": ("petlbench.cli.data:data", "Fetch datasets, check them, delete what was stored of them."),
-    "backbones": ("petlbench.cli.ls:backbones", "List the backbones."),
-    "run": ("petlbench.cli.runs:run", "Run one method on one task."),
-    "bench": ("petlbench.cli.runs:bench", "Run a grid of methods, tasks and seeds; continues where it stopped."),
-    "plan": ("petlbench.cli.runs:plan", "Show what bench would do."),
-    "evaluate": ("petlbench.cli.checkpoints:evaluate", "Evaluate what a run learned on a task."),
-    "export": ("petlbench.cli.checkpoints:export", "Write all runs as one table, or what a run learned as weights."),
-    "serve": ("petlbench.cli.serve:serve", "Put a backbone behind HTTP, for runs with backbone=remote."),
-    "leaderboard": ("petlbench.cli.results:leaderboard", "Write tables and plots from all records."),
-    "compare": ("petlbench.cli.compare:compare_methods", "Compare methods: intervals, ranks, tests, accuracy at what it cost."),
-    "show": ("petlbench.cli.results:show", "Show one record."),
-    "validate": ("petlbench.cli.trust:validate", "Check records and recompute their metrics."),
-    "merge": ("petlbench.cli.trust:merge", "Join results of several machines."),
-    "published": ("petlbench.cli.published:published", "List numbers that papers print, with their sources."),
-    "audit": ("petlbench.cli.published:audit", "Recompute the averages of a table."),
-    "table": ("petlbench.cli.published:table", "Write a paper's table with our runs beside its numbers."),
-    "new-method": ("petlbench.cli.new_method:new_method", "Write a working plugin to start from."),
+_GROUPS = {
+    "Compute": {
+        "run": ("run:run", "Run one method on one task."),
+        "bench": ("bench:bench", "Run a grid of methods, tasks and seeds; continues where it stopped."),
+        "plan": ("plan:plan", "Show what bench would do."),
+        "serve": ("serve:serve", "Put a backbone behind HTTP, for runs with backbone=remote."),
+    },
+    "Read results": {
+        "leaderboard": ("leaderboard:leaderboard", "Write tables and plots from all records."),
+        "compare": ("compare:compare_methods", "Compare methods: intervals, ranks, tests, accuracy at what it cost."),
+        "show": ("show:show", "Show one record."),
+        "table": ("table:table", "Write a paper's table with our runs beside its numbers."),
+        "validate": ("validate:validate", "Check records and recompute their metrics."),
+        "merge": ("merge:merge", "Join results of several machines."),
+        "export": ("export:export", "Write all runs as one table, or what a run learned as weights."),
+        "evaluate": ("evaluate:evaluate", "Evaluate what a run learned on a task."),
+    },
+    "Look things up": {
+        "ls": ("ls:ls", "List methods, suites, tasks, backbones or recipes."),
+        "published": ("published:published", "List numbers that papers print, with their sources."),
+        "audit": ("audit:audit", "Recompute the averages of a table."),
+    },
+    "Prepare and extend": {
+        "data": ("data:data", "Fetch datasets, check them, delete what was stored of them."),
+        "new-method": ("new_method:new_method", "Write a working plugin to start from."),
+    },
 }
+_COMMANDS = {name: target for group in _GROUPS.values() for name, target in group.items()}
+_LISTED = ("methods", "suites", "tasks", "backbones", "recipes")  # ``petlbench methods`` is ``petlbench ls methods``
+_WORDS = ("--out", "--seeds", "--suite", "--older", "--larger", "--root")  # ``--out DIR``, as scripts may have it, is ``out=DIR``
 
 
 class _Commands(click.Group):
@@ -44,17 +51,33 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        command: click.Command = getattr(importlib.import_module(f"petlbench.cli.{module}"), attribute)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in _LISTED:
+            args = ["ls", *args]
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"no command '{args[0]}'.{did_you_mean(args[0], _COMMANDS)}")
-        return super().resolve_command(ctx, args)
+            raise click.UsageError(f"no command '{args[0]}'.{did_you_mean(args[0], [*_COMMANDS, *_LISTED])}")
+        return super().resolve_command(ctx, _with_words(args))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        width = max(map(len, _COMMANDS))
+        for title, commands in _GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, text) in commands.items()])
+
+
+def _with_words(args: list[str]) -> list[str]:
+    """Options that are words, as words."""
+    found, rest = [], iter(args)
+    for arg in rest:
+        option, equals, value = arg.partition("=")
+        if option in _WORDS and (equals or (value := next(rest, ""))):
+            found.append(f"{option.removeprefix('--')}={value}")
+        else:
+            found.append(arg)
+    return found
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,6 +88,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
     """Parameter-efficient transfer learning for vision, from black box to white box, on one harness.
 
     Settings are words of the form key=value: petlbench run method=lora task=mini/digits method.rank=4
+
+    petlbench run --help method=lora lists the settings of a method with their defaults.
     """
     ctx.obj = {"debug": debug}
 

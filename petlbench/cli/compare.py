@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +15,40 @@ import pandas as pd
 from petlbench.analysis.aggregate import comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
 from petlbench.analysis.statistics import Comparison, compare, row_names
 from petlbench.analysis.tradeoffs import tradeoffs
-from petlbench.cli.console import table_console
-from petlbench.config.files import load_suite, names
+from petlbench.cli.printing import table_console
+from petlbench.cli.words import AS_JSON, names_and_words, settings_of
+from petlbench.config.files import suite_tasks
 from petlbench.errors import ConfigError, RecordError, did_you_mean
 from petlbench.records.store import RecordStore
 from petlbench.report.comparison import terminal_report, with_tradeoffs
 
 
+@dataclass
+class CompareSettings:
+    """What ``compare`` is told beside the methods."""
+
+    out: str = "results"  # results folder
+    suite: str | None = None  # only this suite
+
+
 @click.command("compare")
-@click.argument("methods", nargs=-1)
-@click.option("--suite", help="Only this suite.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Results folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
-def compare_methods(methods: tuple[str, ...], suite: str | None, out: Path, as_json: bool) -> None:
+@click.argument("words", nargs=-1, metavar="[METHOD...] [suite=NAME] [out=DIR]")
+@AS_JSON
+def compare_methods(words: tuple[str, ...], as_json: bool) -> None:
     """Compare methods by their records: intervals, ranks, tests of every pair, accuracy at what it cost.
 
-    METHODS are rows of the leaderboard, such as lora or "lora [rank=4]"; without any all are compared, and pairs are left to --json and to the
+    A METHOD is a row of the leaderboard, such as lora or "lora [rank=4]"; without any all are compared, and pairs are left to --json and to the
     files of petlbench leaderboard. Fewer methods mean fewer pairs to correct for, so choose them before looking at the results.
     """
-    suites = {name: load_suite(name).tasks for name in ([suite] if suite else names("suites"))}
+    methods, given = names_and_words(words)
+    settings = settings_of(CompareSettings, given)
+    suite, out = settings.suite, Path(settings.out)
+    suites = suite_tasks([suite] if suite else None)
     records = list(RecordStore(out).read())
     runs, parts = runs_frame(records), comparable_parts(leaderboard(records, suites))
     if not parts:
         raise RecordError(
-            f"no finished runs of {suite or 'any suite'} below {out / 'records'}; run petlbench bench first, or name another --out"
+            f"no finished runs of {suite or 'any suite'} below {out / 'records'}; run petlbench bench first, or name another folder with out=DIR"
         )
     known = sorted({str(method) for part in parts for method in row_names(part)})
     for method in methods:

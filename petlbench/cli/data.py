@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from petlbench.cli.console import table_console
-from petlbench.cli.words import split_words
+from petlbench.cli.printing import print_rows
+from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import load_suite, names, suite_name, task_name
 from petlbench.config.resolve import resolve
+from petlbench.config.typed import Text
 from petlbench.data.fetch import Report, fetch
 from petlbench.data.prepare import by_hand, needed
 from petlbench.data.presence import VARIABLE, data_folder, presence
@@ -31,7 +31,6 @@ from petlbench.errors import ConfigError, DataError
 
 WORDS = click.argument("words", nargs=-1, required=True, metavar="SUITE|TASK... [data_root=DIR]")
 DAY = 86_400  # seconds
-_SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 
 
 @click.group()
@@ -72,7 +71,7 @@ def prepare(words: tuple[str, ...], no_store: bool) -> None:
 
 @data.command()
 @WORDS
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
+@AS_JSON
 def verify(words: tuple[str, ...], as_json: bool) -> None:
     """Look at every image: counts, unreadable files, copies in two splits, JPEG copies, labels: petlbench data verify vtab data_root=DIR
 
@@ -96,13 +95,27 @@ def verify(words: tuple[str, ...], as_json: bool) -> None:
         sys.exit(1)
 
 
+@dataclass
+class CleanSettings:
+    """What ``data clean`` is told beside names."""
+
+    older: float | None = None  # days: only what was not read for so long
+    larger: float | None = None  # MB: only what takes more
+
+    def __post_init__(self) -> None:
+        for name in ("older", "larger"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+
 @data.command()
-@click.argument("tasks", nargs=-1)
-@click.option("--older", type=click.FloatRange(min=0), metavar="DAYS", help="Only what was not read for so long.")
-@click.option("--larger", type=click.FloatRange(min=0), metavar="MB", help="Only what takes more.")
+@click.argument("words", nargs=-1, metavar="[SUITE|TASK...] [older=DAYS] [larger=MB]")
 @click.option("--delete", is_flag=True, help="Delete what is listed. It is decoded again when a run needs it.")
-def clean(tasks: tuple[str, ...], older: float | None, larger: float | None, delete: bool) -> None:
-    """List decoded images by task, age and size, and delete them: petlbench data clean vtab --older 30 --delete"""
+def clean(words: tuple[str, ...], delete: bool) -> None:
+    """List decoded images by task, age and size, and delete them: petlbench data clean vtab older=30 --delete"""
+    tasks, given = names_and_words(words)
+    settings = settings_of(CleanSettings, given)
+    older, larger = settings.older, settings.larger
     chosen = [
         entry
         for entry in entries()
@@ -110,27 +123,26 @@ def clean(tasks: tuple[str, ...], older: float | None, larger: float | None, del
         and (older is None or time.time() - entry.used > older * DAY)
         and (larger is None or entry.bytes > larger * 10**6)
     ]
-    if chosen:
-        table_console().print(_table(chosen))
+    print_rows(_rows(chosen), right=("images", "size", "days unused"))
     for entry in chosen if delete else ():
         evict(entry)
     total = decimal(sum(entry.bytes for entry in chosen))
     click.echo(f"{len(chosen)} stores, {total}{' deleted' if delete else ''}{'; --delete deletes them' if chosen and not delete else ''}")
 
 
-def _split(words: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+def _split(words: tuple[str, ...]) -> tuple[list[str], dict[str, Text]]:
     """The tasks that names of suites and tasks stand for, each once, and the settings as they were written."""
-    settings = [word for word in words if _SETTING.match(word)]
+    given, settings = names_and_words(words)
     tasks: dict[str, None] = {}
-    for word in (word for word in words if word not in settings):
+    for word in given:
         suite = suite_name(word)
         tasks |= dict.fromkeys(load_suite(suite).tasks if suite in names("suites") else [task_name(word)])
     if not tasks:
         raise ConfigError("no suite or task is named (petlbench suites and petlbench tasks list all)")
-    return list(tasks), split_words(settings)
+    return list(tasks), settings
 
 
-def _root_to_write(settings: dict[str, str]) -> Path:
+def _root_to_write(settings: dict[str, Text]) -> Path:
     """The data root, made when it is named on the command line and not there yet."""
     if named := settings.get("data_root"):
         try:
@@ -143,7 +155,7 @@ def _root_to_write(settings: dict[str, str]) -> Path:
     return root
 
 
-def _store(task: str, settings: dict[str, str]) -> str:
+def _store(task: str, settings: dict[str, Text]) -> str:
     """Decode a task's images as a run of the given settings reads them, by default of a linear probe."""
     import torch
 
@@ -177,11 +189,15 @@ def _print(found: Verification) -> None:
         click.echo("  nothing is wrong")
 
 
-def _table(chosen: list[Stored]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("task", "split", "form", "images", "size", "days unused"):
-        table.add_column(column, justify="right" if column in ("images", "size", "days unused") else "left")
-    for entry in chosen:
-        days = (time.time() - entry.used) / DAY
-        table.add_row(entry.task, entry.split, entry.form, f"{entry.images:,}", decimal(entry.bytes), f"{days:.0f}")
-    return table
+def _rows(chosen: list[Stored]) -> list[dict[str, str]]:
+    return [
+        {
+            "task": entry.task,
+            "split": entry.split,
+            "form": entry.form,
+            "images": f"{entry.images:,}",
+            "size": decimal(entry.bytes),
+            "days unused": f"{(time.time() - entry.used) / DAY:.0f}",
+        }
+        for entry in chosen
+    ]

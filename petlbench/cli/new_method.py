@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import keyword
 import re
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import click
 
+from petlbench.cli.words import settings_of, split_words
 from petlbench.errors import ConfigError
+
+
+@dataclass
+class NewMethodSettings:
+    """What ``new-method`` is told beside the name."""
+
+    root: str = "."  # the checkout that has methods/ and configs/
 
 
 @click.command("new-method")
 @click.argument("name")
-@click.option(
-    "--root", type=click.Path(path_type=Path), default=Path(), help="The checkout that has methods/ and configs/. Default: this folder."
-)
-def new_method(name: str, root: Path) -> None:
+@click.argument("words", nargs=-1, metavar="[root=DIR]")
+def new_method(name: str, words: tuple[str, ...]) -> None:
     """Write methods/NAME.py and configs/methods/NAME.yaml: a working method to change into yours."""
+    root = Path(settings_of(NewMethodSettings, split_words(words)).root)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ConfigError(f"'{name}' cannot name a method: use lower-case letters, digits and underscores, such as my_method")
     targets = {root / "methods" / f"{name}.py": "method.py.txt", root / "configs" / "methods" / f"{name}.yaml": "method.yaml.txt"}
     for path in targets:
         if not path.parent.is_dir():
-            raise ConfigError(f"{path.parent} is not a folder; run this in a petlbench checkout, or name one with --root")
+            raise ConfigError(f"{path.parent} is not a folder; run this in a petlbench checkout, or name one with root=DIR")
         if path.exists():
             raise ConfigError(f"{path} exists already; choose another name")
     class_name = "".join(part.capitalize() for part in name.split("_"))

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from petlbench import bench as grid
-from petlbench.cli.console import table_console
+from petlbench.cli.printing import table_console
 from petlbench.cli.words import parse_words
 from petlbench.config.resolve import resolve
 from petlbench.executors.local import carry_out, default_jobs
@@ -70,7 +70,7 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
     console.print(f"{len(runs)} runs: {before['done']} done, {before['failed']} failed, {before['missing']} missing; {len(todo)} to run")
     outcomes = _carry_out_with_bars(todo, jobs or default_jobs(runs[0].config, len(todo)), ctx.obj["debug"])
     out = Path(runs[0].config.execution.out)
-    from petlbench.cli.results import write_and_show
+    from petlbench.cli.leaderboard import write_and_show
 
     written = write_and_show(out, quiet=as_json)
     failures = [(cell, record) for cell, record, _ in outcomes if not record.has_result]

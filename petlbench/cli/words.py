@@ -1,21 +1,28 @@
-"""``key=value`` words, read once: what comes out is nested settings whose leaves are texts as they were typed."""
+"""``key=value`` words, read once: what comes out is settings whose leaves are texts as they were typed.
+
+One grammar holds for all commands: what has a value is a word (``out=DIR``), names stand alone, switches are options (``--json``).
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+import click
 
 from petlbench.config.resolve import nested
-from petlbench.config.typed import Text
+from petlbench.config.typed import COMMAND_LINE, Layer, Text, build
 from petlbench.errors import ConfigError
 
+S = TypeVar("S")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
 _KEY = re.compile(r"[A-Za-z_][\w.]*")
 
 
-def split_words(words: Sequence[str]) -> dict[str, str]:
+def split_words(words: Sequence[str]) -> dict[str, Text]:
     """Keys and texts. ConfigError for a word of another form."""
-    texts: dict[str, str] = {}
+    texts: dict[str, Text] = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not _KEY.fullmatch(key):
@@ -27,3 +34,22 @@ def split_words(words: Sequence[str]) -> dict[str, str]:
 def parse_words(words: Sequence[str]) -> dict[str, Any]:
     """Settings for ``petlbench.config.resolve.resolve``."""
     return nested(split_words(words))
+
+
+def names_and_words(arguments: Sequence[str]) -> tuple[list[str], dict[str, Text]]:
+    """Names, which stand alone, and words."""
+    words = [argument for argument in arguments if re.match(r"[A-Za-z_][\w.]*=", argument)]
+    return [argument for argument in arguments if argument not in words], split_words(words)
+
+
+def settings_of(kind: type[S], words: dict[str, Text]) -> S:
+    """A command's own settings: a dataclass, strictly typed."""
+    return build(kind, [Layer(COMMAND_LINE, words)])
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """``0,1,2`` as numbers."""
+    try:
+        return tuple(int(word) for word in text.strip("[]").split(","))
+    except ValueError:
+        raise ConfigError(f"seeds must be whole numbers such as 0,1,2, got '{text}'") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -84,6 +85,11 @@ def load_suite(name: str) -> Suite:
     if suite.groups and suite.ranked_by is None and sorted(grouped) != sorted(suite.tasks):
         raise ConfigError(f"configs/suites/{name}.yaml: groups must hold every task once, or ranked_by name the one that counts")
     return suite
+
+
+def suite_tasks(chosen: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
+    """Suite -> its tasks in order, of these suites or of all."""
+    return {name: load_suite(name).tasks for name in (names("suites") if chosen is None else chosen)}
 
 
 def suite_name(text: str) -> str:

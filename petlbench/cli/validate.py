@@ -1,4 +1,4 @@
-"""The commands for results that others are to rely on: validate, merge."""
+"""The command that checks records."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from petlbench.analysis.merge import merge as merge_folders
 from petlbench.analysis.validate import missing_cells, problems_among, problems_of
-from petlbench.config.files import load_suite, names
+from petlbench.config.files import suite_tasks
+from petlbench.cli.words import AS_JSON
 from petlbench.errors import RecordError
 from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore, record_files
@@ -19,7 +19,7 @@ from petlbench.records.store import RecordStore, record_files
 @click.command()
 @click.argument("records", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--complete", is_flag=True, help="A run that a method lacks of its suite's tasks and seeds is a problem as well.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
+@AS_JSON
 def validate(records: tuple[Path, ...], complete: bool, as_json: bool) -> None:
     """Check records: schema, name and hashes, metrics recomputed from the predictions, protocol ids, budgets, runs with two results.
 
@@ -30,8 +30,7 @@ def validate(records: tuple[Path, ...], complete: bool, as_json: bool) -> None:
     for path, found in problems_among(paths).items():
         problems[path] += found
     problems = {path: found for path, found in problems.items() if found}
-    suites = {name: load_suite(name).tasks for name in names("suites")}
-    missing = missing_cells([read_record(path) for path in paths if path not in problems], suites)
+    missing = missing_cells([read_record(path) for path in paths if path not in problems], suite_tasks())
     if as_json:
         found_by_name = {str(path): found for path, found in problems.items()}
         click.echo(json.dumps({"records": len(paths), "problems": found_by_name, "missing": missing}))
@@ -44,20 +43,6 @@ def validate(records: tuple[Path, ...], complete: bool, as_json: bool) -> None:
         click.echo(f"{len(paths)} records, {len(problems)} with problems" + _missing_note(len(missing), complete))
     if problems or (complete and missing):
         sys.exit(1)
-
-
-@click.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The results folder to make; must not exist.")
-def merge(folders: tuple[Path, ...], out: Path) -> None:
-    """Join results of several machines: petlbench merge results-a results-b --out results
-
-    Records are checked first. One run with different content, and protocols, data revisions or backbone weights that would share a column of
-    a table, are refused; then nothing is written.
-    """
-    merged = merge_folders(folders, out)
-    click.echo(f"{merged.records} records from {len(folders)} folders" + (f", {merged.repeated} repeated" if merged.repeated else ""))
-    click.echo(str(out))
 
 
 def _paths(given: Path) -> list[Path]:

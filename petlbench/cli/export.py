@@ -1,0 +1,57 @@
+"""The command that writes results in the forms that other programs read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from petlbench.access.handle import Access
+from petlbench.checkpoints.file import read_checkpoint
+from petlbench.cli.leaderboard import ResultsFolder
+from petlbench.cli.words import names_and_words, settings_of
+from petlbench.config.resolve import load_method, restore
+from petlbench.errors import CheckpointError
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[CHECKPOINT TARGET] [out=DIR]")
+def export(words: tuple[str, ...]) -> None:
+    """Write all runs as one flat table, runs.csv and runs.parquet in the results folder: petlbench export out=results
+
+    With two names, write what run … save=true learned as the weights of a plain timm model: petlbench export CHECKPOINT model.safetensors
+
+    LoRA and single entries are folded into the weights, so that the model costs what the frozen one does; the head is head.weight, head.bias.
+    Tokens that a method puts beside images, as pgn does, are turned into patches of pixels: petlbench export CHECKPOINT FOLDER
+    """
+    names, given = names_and_words(words)
+    out = settings_of(ResultsFolder, given).out
+    if not names:
+        from petlbench.analysis.export import write_flat
+
+        click.echo("\n".join(str(path) for path in write_flat(Path(out))))
+    elif len(names) != 2:
+        raise click.UsageError(f"export {names[0]} needs the file to write as well; without both it writes the table of all runs")
+    else:
+        _export_checkpoint(*map(Path, names))
+
+
+def _export_checkpoint(checkpoint: Path, target: Path) -> None:
+    from petlbench.checkpoints.evaluate import export_merged
+    from petlbench.checkpoints.pixels import export_artifact
+
+    saved = read_checkpoint(checkpoint)
+    try:
+        if load_method(restore(saved.config).method)[0].access is Access.WEIGHTS:
+            export_merged(saved, target)
+            click.echo(f"weights: {target}")
+        else:
+            about = export_artifact(saved, target)
+            click.echo(f"artifact: {target} ({about.library_size} patches of {about.patch_size} pixels, which {exactness(about.is_exact)})")
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from None
+
+
+def exactness(is_exact: bool) -> str:
+    """How patches compare with the tokens that they were made from."""
+    return "give their tokens exactly" if is_exact else "give the nearest tokens that patches can"

@@ -1,0 +1,36 @@
+"""The command that joins results folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from petlbench.analysis.merge import merge as merge_folders
+from petlbench.cli.words import names_and_words, settings_of
+from petlbench.errors import ConfigError
+
+
+@dataclass
+class MergeSettings:
+    """What ``merge`` is told beside the folders."""
+
+    out: str | None = None  # the results folder to make; must not exist
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="FOLDER... out=DIR")
+def merge(words: tuple[str, ...]) -> None:
+    """Join results of several machines in a new folder: petlbench merge results-a results-b out=results
+
+    Records are checked first. One run with different content, and protocols, data revisions or backbone weights that would share a column of
+    a table, are refused; then nothing is written.
+    """
+    folders, given = names_and_words(words)
+    out = settings_of(MergeSettings, given).out
+    if not folders or out is None:
+        raise ConfigError("merge takes results folders and the new one: petlbench merge results-a results-b out=results")
+    merged = merge_folders([Path(folder) for folder in folders], Path(out))
+    click.echo(f"{merged.records} records from {len(folders)} folders" + (f", {merged.repeated} repeated" if merged.repeated else ""))
+    click.echo(out)

@@ -1,0 +1,31 @@
+"""How the commands print: tables as wide as the terminal, progress bars on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 120  # columns of a log file or a pipe, which have no width of their own
+
+
+def table_console() -> Console:
+    """Standard output: as wide as the terminal, or WIDTH where there is none."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], right: Sequence[str] = ()) -> None:
+    """A table of rows with the same keys, the columns ``right`` aligned to the right. Of no rows nothing."""
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", justify="right" if column in right else "left")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    table_console().print(table)

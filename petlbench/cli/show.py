@@ -1,0 +1,28 @@
+"""The command that shows one record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from petlbench.cli.leaderboard import ResultsFolder
+from petlbench.cli.words import settings_of, split_words
+from petlbench.errors import RecordError
+from petlbench.records.schema import read_record
+from petlbench.records.store import RecordStore
+
+
+@click.command()
+@click.argument("record", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, metavar="[out=DIR]")
+def show(record: Path, words: tuple[str, ...]) -> None:
+    """Show one record: a path, or the beginning of a run id in the results folder."""
+    out = Path(settings_of(ResultsFolder, split_words(words)).out)
+    if not record.exists():
+        found = [path for path in RecordStore(out).paths() if path.stem.rpartition("-")[2].startswith(str(record))]
+        if len(found) != 1:
+            raise RecordError(f"{record}: no such file, and {len(found)} records in {out} have a run id that starts so")
+        record = found[0]
+    Console().print_json(read_record(record).model_dump_json())

@@ -1,0 +1,45 @@
+"""The command that writes a paper's table with our runs beside its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from petlbench.cli.words import read_seeds, settings_of, split_words
+from petlbench.published.numbers import published
+from petlbench.records.store import RecordStore
+from petlbench.report.paper_cells import fill
+from petlbench.report.paper_files import write_table
+from petlbench.report.paper_runs import Choice
+from petlbench.report.paper_tables import load_table
+
+
+@dataclass
+class TableSettings:
+    """What ``table`` is told beside the paper."""
+
+    out: str = "results"  # results folder
+    backbone: str | None = None  # null: the paper's
+    protocol: str | None = None  # null: the one with most runs
+    seeds: str | None = None  # only these: 0,1,2
+
+
+@click.command()
+@click.argument("paper")
+@click.argument("words", nargs=-1, metavar="[backbone=NAME] [protocol=NAME] [seeds=0,1,2] [out=DIR]")
+@click.option("--partial", is_flag=True, help="Averages over the columns that all rows have, where others are missing.")
+def table(paper: str, words: tuple[str, ...], partial: bool) -> None:
+    """Write a paper's table with our runs beside its numbers: petlbench table blackvip|craft|pgn|spt|vpt
+
+    Writes OUT/tables/PAPER-PART.{csv,md,tex} in the paper's rows and columns: mean ± standard deviation over seeds, the published number, the
+    difference. One backbone (the paper's unless backbone=NAME) and one protocol stand in a table.
+    """
+    shape = load_table(paper)
+    settings = settings_of(TableSettings, split_words(words))
+    seeds = () if settings.seeds is None else read_seeds(settings.seeds)
+    choice = Choice(settings.backbone, settings.protocol, seeds, partial)
+    out = Path(settings.out)
+    for path in write_table(out / "tables", paper, fill(shape, RecordStore(out).read(), published(), choice)):
+        click.echo(str(path))
