@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from petlbench import bench as grid
 from petlbench.cli.printing import table_console
 from petlbench.cli.words import parse_words
 from petlbench.config.resolve import resolve
 from petlbench.executors.local import carry_out, default_jobs
 from petlbench.records.schema import Record
-from petlbench.run import execute
+from petlbench.runs import plan as grid
+from petlbench.runs.execute import execute
 
 WORDS = click.argument("words", nargs=-1, metavar="KEY=VALUE...")
 AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are not there.")

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from petlbench.analysis.validate import missing_cells, problems_among, problems_of
-from petlbench.config.files import suite_tasks
 from petlbench.cli.words import AS_JSON
+from petlbench.config.files import suite_tasks
 from petlbench.errors import RecordError
 from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore, record_files

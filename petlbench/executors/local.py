@@ -9,13 +9,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from petlbench.bench import PlannedRun
 from petlbench.cli.words import parse_words
 from petlbench.config.files import load_yaml, names
 from petlbench.config.resolve import RunConfig, resolve
 from petlbench.errors import PetlbenchError
 from petlbench.records.schema import Record, read_record
-from petlbench.run import Progress, execute
+from petlbench.runs.execute import Progress, execute
+from petlbench.runs.plan import PlannedRun
 from petlbench.shared import pick_device
 
 SMALL_BACKBONE = 5_000_000  # parameters

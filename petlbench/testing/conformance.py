@@ -87,7 +87,7 @@ class MethodConformance:
         assert torch.equal(torch.tensor(json.loads(reply.stdout)), scores)
 
     def test_it_is_above_chance_on_the_mini_suite(self, tmp_path: Path) -> None:
-        from petlbench.run import execute
+        from petlbench.runs.execute import execute
 
         short = ("task=mini/digits", f"out={tmp_path}", "threads=1")
         record, _ = execute(resolve(parse_words([f"method={self.method}", *self.words, *short])))

@@ -17,7 +17,7 @@ from petlbench.data.batches import TrainingData
 from petlbench.errors import ConfigError
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
-from petlbench.run import execute
+from petlbench.runs.execute import execute
 from petlbench.testing.mocks import mock_task, tiny_backbone
 from tests.words import resolve
 

@@ -13,7 +13,7 @@ from petlbench.checkpoints.evaluate import evaluate_checkpoint, export_merged
 from petlbench.checkpoints.file import read_checkpoint
 from petlbench.data.batches import Batches
 from petlbench.errors import CheckpointError
-from petlbench.run import execute
+from petlbench.runs.execute import execute
 from petlbench.shared import open_task, shared_backbone
 from tests.words import resolve
 

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from petlbench.bench import plan
 from petlbench.cli import cli
 from petlbench.errors import ConfigError
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from petlbench.registry import METHODS
+from petlbench.runs.plan import plan
 
 FAST = ("train.epochs=2", "train.warmup_epochs=0", "threads=1")
 

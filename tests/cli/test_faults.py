@@ -20,7 +20,7 @@ from petlbench.errors import ConfigError, RecordError
 from petlbench.optim.loop import Epoch
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore
-from petlbench.run import execute
+from petlbench.runs.execute import execute
 from tests.words import resolve
 
 
@@ -193,7 +193,7 @@ def test_too_few_images_for_the_shots_fail_the_run_and_name_the_class(tmp_path: 
 
 
 def test_a_record_that_was_cut_short_is_run_again(tmp_path: Path) -> None:
-    from petlbench.bench import plan
+    from petlbench.runs.plan import plan
 
     words = ["method=zero_shot", "task=mini/digits", f"out={tmp_path}", "threads=1"]
     _, path = execute(resolve(words))

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from petlbench.bench import selected_tasks
 from petlbench.cli import _COMMANDS
 from petlbench.config.files import load_suite
 from petlbench.datasets import _facts
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
+from petlbench.runs.plan import selected_tasks
 from tests.conftest import Call
 from tests.datasets.miniature import image_folders, vtab_task
 from tests.words import resolve

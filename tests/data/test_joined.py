@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.bench import selected_tasks
 from petlbench.data.joined import accuracies_of_parts, join, names_joined, part_of_class
 from petlbench.data.load import find_task, require
 from petlbench.data.task import RenderedSource, TaskSpec
 from petlbench.errors import ConfigError
-from petlbench.run import execute
+from petlbench.runs.execute import execute
+from petlbench.runs.plan import selected_tasks
 from tests.words import resolve
 
 

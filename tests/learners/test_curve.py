@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from petlbench.access.handle import Meter
 from petlbench.learners.curve import Curve
 from petlbench.records.schema import Record
-from petlbench.run import execute
+from petlbench.runs.execute import execute
 from tests.words import resolve
 
 

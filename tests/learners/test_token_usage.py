@@ -13,7 +13,7 @@ from petlbench.errors import RecordError
 from petlbench.learners.token_usage import TokenUsage, read_usage, save_usage, token_usage
 from petlbench.method import Deployable, QueryMethod
 from petlbench.records.store import RecordStore
-from petlbench.run import execute
+from petlbench.runs.execute import execute
 from petlbench.testing.mocks import mock_task
 from tests.words import resolve
 

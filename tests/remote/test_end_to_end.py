@@ -17,7 +17,7 @@ from petlbench.config.resolve import load_method
 from petlbench.records.schema import Record
 from petlbench.registry import METHODS
 from petlbench.remote.connection import RetryPolicy
-from petlbench.run import execute
+from petlbench.runs.execute import execute
 from tests.remote import processes
 from tests.remote.processes import Exchange, Fault, ServerProcess, proxy
 from tests.words import resolve

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.run import execute
+from petlbench.runs.execute import execute
 from tests.words import resolve
 
 

@@ -18,7 +18,7 @@ from petlbench.methods.spt.__main__ import main
 from petlbench.methods.spt.candidates import candidates
 from petlbench.methods.spt.selection import Selection
 from petlbench.records.schema import Record
-from petlbench.run import execute
+from petlbench.runs.execute import execute
 from tests.words import resolve
 
 SHORT = ("task=mini/digits", "train.epochs=1", "train.warmup_epochs=0", "threads=1")

@@ -25,7 +25,7 @@ from petlbench.data.transforms import Form
 from petlbench.errors import AccessError, ConfigError
 from petlbench.optim.loop import Epoch
 from petlbench.records.schema import Record, read_record
-from petlbench.run import execute
+from petlbench.runs.execute import execute
 from petlbench.shared import accuracy, loaded, open_task
 from tests.object_graph import reachable
 from tests.words import resolve
@@ -307,7 +307,7 @@ def test_what_no_api_gives_is_refused_before_anything_is_paid(tmp_path: Path) ->
 def test_a_run_keeps_to_its_threads_in_numpy_as_well(run: Callable[..., tuple[Record, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr(
-        "petlbench.run.open_task",
+        "petlbench.runs.execute.open_task",
         lambda *parts: seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas") or open_task(*parts),
     )
     run("zero_shot", "threads=1")

@@ -19,7 +19,7 @@ from petlbench.data.presence import data_folder, missing_error, presence
 from petlbench.errors import ConfigError, did_you_mean
 from petlbench.records.store import RecordStore
 from petlbench.registry import METHODS, TASKS
-from petlbench.run import record_path
+from petlbench.runs.execute import record_path
 from petlbench.shared import served_name
 
 State = Literal["done", "failed", "missing"]
