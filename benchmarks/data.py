@@ -41,7 +41,7 @@ from petlbench.data.load import Task, load_task
 from petlbench.data.task import TaskSpec
 from petlbench.errors import PetlbenchError
 from petlbench.learners import cost as measure
-from petlbench.shared import pick_device
+from petlbench.optim.device import pick_device
 from petlbench.torchvision_ops import define_missing_schemas
 
 DISTINCT = 500  # images that differ; reading the same file again is no faster once its bytes are in memory

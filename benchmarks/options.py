@@ -11,8 +11,8 @@ import click
 import torch
 
 from petlbench.errors import ConfigError
+from petlbench.optim.device import pick_device
 from petlbench.records import provenance
-from petlbench.shared import pick_device
 
 
 def _in_a_folder(context: click.Context, parameter: click.Parameter, target: Path | None) -> Path | None:

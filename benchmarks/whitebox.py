@@ -34,9 +34,9 @@ from petlbench.cli.console import table_console
 from petlbench.config.resolve import load_method
 from petlbench.errors import ConfigError, PetlbenchError
 from petlbench.method import GradientMethod, Method
+from petlbench.optim.device import pick_device
 from petlbench.records import provenance
 from petlbench.registry import METHODS
-from petlbench.shared import pick_device
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

@@ -28,8 +28,8 @@ import torch
 from benchmarks.floor import GradientWatch
 from benchmarks.subjects import Settings, Subject, now, subject_type
 from petlbench.learners.cost import peak_memory_mb, reset_peak_memory
+from petlbench.optim.device import pick_device
 from petlbench.records import provenance
-from petlbench.shared import pick_device
 
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # a worker that waits for its turn leaves the cores alone
 

@@ -11,22 +11,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from petlbench.access.endpoint import Output
     from petlbench.access.handle import Access, QueryModel
+    from petlbench.api import Result, Results, bench, evaluate, plan, results, run
     from petlbench.data.batches import TrainingData
     from petlbench.method import GradientMethod, QueryMethod, register_method
 
 _EXPORTS = {
-    "Access": "petlbench.access.handle",
-    "QueryModel": "petlbench.access.handle",
+    **dict.fromkeys(("Access", "QueryModel"), "petlbench.access.handle"),
     "Output": "petlbench.access.endpoint",
     "TrainingData": "petlbench.data.batches",
-    "GradientMethod": "petlbench.method",
-    "QueryMethod": "petlbench.method",
-    "register_method": "petlbench.method",
+    **dict.fromkeys(("GradientMethod", "QueryMethod", "register_method"), "petlbench.method"),
+    **dict.fromkeys(("Result", "Results", "bench", "evaluate", "plan", "results", "run"), "petlbench.api"),
 }
-__all__ = ["Access", "GradientMethod", "Output", "QueryMethod", "QueryModel", "TrainingData", "register_method"]
+__all__ = [
+    "Access",
+    "GradientMethod",
+    "Output",
+    "QueryMethod",
+    "QueryModel",
+    "Result",
+    "Results",
+    "TrainingData",
+    "bench",
+    "evaluate",
+    "plan",
+    "register_method",
+    "results",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(importlib.import_module(_EXPORTS[name]), name)
     raise AttributeError(f"module 'petlbench' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

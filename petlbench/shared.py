@@ -20,19 +20,6 @@ from petlbench.remote.client import RemoteBackbone
 EVAL_BATCH = 256  # images per forward pass when nothing is kept for a backward pass
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the first GPU, else the CPU. ConfigError when a named device is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got '{name}'") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda, but torch sees no GPU; use device=auto")
-    return device
-
-
 def pinned(config: RunConfig) -> RunConfig:
     """The same run; ``backbone=remote`` with the name and the weights of the model that is served there, which decide the run's id. The address does
     not: the same model may be found elsewhere tomorrow."""

@@ -128,7 +128,7 @@ def flat_frame(records: Iterable[Record]) -> pd.DataFrame:
 def write_flat(results: Path) -> list[Path]:
     """Write RESULTS/runs.csv and RESULTS/runs.parquet. RecordError, after the CSV, when there is no pyarrow to write Parquet with."""
     if not RecordStore(results).paths():
-        raise RecordError(f"no records below {results / 'records'}; run petlbench bench first, or name another folder with --out")
+        raise RecordError(f"no records below {results / 'records'}; run petlbench bench first, or name another folder with out=DIR")
     frame = flat_frame(RecordStore(results).read())
     csv, parquet = results / "runs.csv", results / "runs.parquet"
     write_atomically(csv, frame.to_csv(index=False, lineterminator="\n").encode())

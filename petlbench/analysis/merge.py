@@ -32,7 +32,7 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     task on one backbone) would come to hold several protocols, revisions of the data or weights that no single folder holds together.
     """
     if out.exists():
-        raise RecordError(f"{out} exists already; name a new folder with --out, and add the old one to those that are merged")
+        raise RecordError(f"{out} exists already; name a new folder with out=DIR, and add the old one to those that are merged")
     found = [(folder, path, _trusted(path)) for folder in folders for path in _paths(folder)]
     chosen: dict[Path, tuple[Path, Path, Record]] = {}  # place -> where it comes from
     refused = []
@@ -57,7 +57,7 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
                 _copy(folder, path, record, results, place)
             results.rename(out)
     except OSError as error:
-        raise RecordError(f"cannot write {out}: {error.strerror}; free space or choose another folder with --out") from None
+        raise RecordError(f"cannot write {out}: {error.strerror}; free space or choose another folder with out=DIR") from None
     return Merged(records=len(chosen), repeated=len(found) - len(chosen))
 
 

@@ -20,10 +20,11 @@ from petlbench.data.presence import data_folder
 from petlbench.errors import CheckpointError
 from petlbench.learners import GradientLearner, Learner, open_learner
 from petlbench.nn import merge
+from petlbench.optim.device import pick_device
 from petlbench.optim.precision import choose
 from petlbench.records.store import write_atomically
 from petlbench.remote.client import RemoteBackbone
-from petlbench.shared import EVAL_BATCH, accuracy, among, open_task, pick_device, shared_backbone
+from petlbench.shared import EVAL_BATCH, accuracy, among, open_task, shared_backbone
 
 
 def evaluate_checkpoint(saved: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,9 +26,10 @@ from petlbench.errors import CheckpointError
 from petlbench.learners import QueryLearner, load_into
 from petlbench.method import Deployable, QueryMethod
 from petlbench.nn.inversion import Normalisation, invert
+from petlbench.optim.device import pick_device
 from petlbench.optim.precision import choose
 from petlbench.remote.client import RemoteBackbone
-from petlbench.shared import EVAL_BATCH, accuracy, among, open_task, pick_device, shared_backbone
+from petlbench.shared import EVAL_BATCH, accuracy, among, open_task, shared_backbone
 
 CPU = torch.device("cpu")
 SUM_TOLERANCE = 1e-4  # of mixture weights that sum to one

@@ -7,8 +7,8 @@ import click
 from petlbench.cli.words import split_words
 from petlbench.config.typed import COMMAND_LINE, Layer, build
 from petlbench.errors import ConfigError
+from petlbench.optim.device import pick_device
 from petlbench.remote.server.settings import ServeConfig
-from petlbench.shared import pick_device
 
 
 @click.command()

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from petlbench.cli.words import parse_words
 from petlbench.config.files import load_yaml, names
-from petlbench.config.resolve import RunConfig, resolve
+from petlbench.config.resolve import RunConfig
 from petlbench.errors import PetlbenchError
+from petlbench.optim.device import pick_device
 from petlbench.records.schema import Record, read_record
 from petlbench.runs.execute import Progress, execute
 from petlbench.runs.plan import PlannedRun
-from petlbench.shared import pick_device
 
 SMALL_BACKBONE = 5_000_000  # parameters
 MAX_JOBS = 8  # each holds torch and a backbone in memory
 Started = Callable[[PlannedRun], Progress]
+Outcome = tuple[PlannedRun, Record, Path]
 
 
 def default_jobs(config: RunConfig, runs: int) -> int:
@@ -35,10 +39,10 @@ def default_jobs(config: RunConfig, runs: int) -> int:
     return max(1, min(os.cpu_count() or 1, runs, MAX_JOBS))
 
 
-def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: bool = False) -> Iterator[tuple[PlannedRun, Record, Path]]:
+def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: bool = False) -> Iterator[Outcome]:
     """Carry runs out one after the other, or ``jobs`` at a time, and yield each with its record as it ends.
 
-    With several jobs each process gets an equal share of the cores. A worker takes the words of a run and gives the path of its record.
+    With several jobs each process gets an equal share of the cores. A worker takes a run's configuration and gives the path of its record.
     """
     if jobs <= 1:
         for run in runs:
@@ -47,10 +51,11 @@ def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: 
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")  # a forked torch may hang
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = {pool.submit(_carry_out_words, _with_threads(run.arguments, threads)): run for run in runs}
+        with _without_main():
+            futures = {pool.submit(_carry_out, _with_threads(run.config, threads)): run for run in runs}
         try:
             for future in as_completed(futures):
-                path = Path(future.result())
+                path = future.result()
                 yield futures[future], read_record(path), path
         except BrokenProcessPool:
             raise PetlbenchError(
@@ -61,11 +66,20 @@ def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: 
             raise
 
 
-def _with_threads(arguments: Iterable[str], threads: int) -> list[str]:
-    words = list(arguments)
-    return words if any(word.startswith("threads=") for word in words) else [*words, f"threads={threads}"]
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """While workers are started: they need nothing of the script that calls, and would run it again, or look for a file that is none (``python -``)."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
-def _carry_out_words(arguments: list[str]) -> str:
-    _, path = execute(resolve(parse_words(arguments)))
-    return str(path)
+def _with_threads(config: RunConfig, threads: int) -> RunConfig:
+    return config if config.execution.threads else replace(config, execution=replace(config.execution, threads=threads))
+
+
+def _carry_out(config: RunConfig) -> Path:
+    return execute(config)[1]

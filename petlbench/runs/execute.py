@@ -19,7 +19,6 @@ from torch import Tensor
 
 from petlbench.access.handle import Meter
 from petlbench.checkpoints.file import save_checkpoint, save_predictions
-from petlbench.checks import check
 from petlbench.config.files import suite_of
 from petlbench.config.identity import run_id
 from petlbench.config.resolve import RunConfig, load_method
@@ -33,12 +32,14 @@ from petlbench.learners import cost as measure
 from petlbench.learners.curve import Curve
 from petlbench.learners.token_usage import save_usage, token_usage
 from petlbench.method import Method, QueryMethod
+from petlbench.optim.device import pick_device
 from petlbench.optim.loop import Epoch
 from petlbench.optim.precision import choose
 from petlbench.records import provenance, schema
 from petlbench.records.store import RecordStore
 from petlbench.remote.client import RemoteBackbone
-from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, pick_device, pinned, shared_backbone
+from petlbench.runs.checks import check
+from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, pinned, shared_backbone
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
 

@@ -1,24 +1,23 @@
-"""A grid of runs: what is done, what is missing, and carrying out the rest."""
+"""A grid of runs: what is done, what is missing."""
 
 from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from petlbench.checks import check_setting, is_possible
-from petlbench.cli.words import parse_words
-from petlbench.config.files import load_suite, names, suite_name, task_name
-from petlbench.config.resolve import RunConfig, method_names, resolve
+from petlbench.config.files import load_suite, names, suite_name, suite_of, task_name
+from petlbench.config.resolve import RunConfig, method_names, nested, resolve
 from petlbench.data.joined import names_joined
 from petlbench.data.load import require
 from petlbench.data.presence import data_folder, missing_error, presence
 from petlbench.errors import ConfigError, did_you_mean
 from petlbench.records.store import RecordStore
 from petlbench.registry import METHODS, TASKS
+from petlbench.runs.checks import check_setting, is_possible
 from petlbench.runs.execute import record_path
 from petlbench.shared import served_name
 
@@ -30,7 +29,6 @@ _log = logging.getLogger("petlbench.data")
 class PlannedRun:
     """One cell of the grid."""
 
-    arguments: tuple[str, ...]  # what ``petlbench run`` would be given
     config: RunConfig
     state: State
 
@@ -39,77 +37,99 @@ class PlannedRun:
         return f"{self.config.method} on {self.config.task}, seed {self.config.seed}"
 
 
-def plan(arguments: Sequence[str], available: bool = False) -> list[PlannedRun]:
-    """The runs that ``method=all|A,B task=SUITE|TASK,… seeds=0,1 key=value…`` stands for, each with its state on disk.
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a grid, and what was asked for and is not among them."""
 
-    Without ``seeds`` one seed, 0. Tasks whose images are not there are refused, all in one message, or left out when what is ``available`` is asked for.
-    A cancelled or broken record counts as missing, one that failed or diverged as failed. Every run is checked, so
-    that a grid does not end in its middle; methods that only ``all`` stands for are left out where the backbone does not give what they need.
+    runs: tuple[PlannedRun, ...]
+    skipped: tuple[str, ...] = ()  # methods of ``all`` that the backbone does not give enough access
+    absent: tuple[str, ...] = ()  # tasks whose images are not there
+
+    @property
+    def out(self) -> Path:
+        """The results folder."""
+        return Path(self.runs[0].config.execution.out)
+
+
+def plan(
+    methods: str | Sequence[str] = "all",
+    tasks: str | Sequence[str] = "mini",
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    available: bool = False,
+) -> Plan:
+    """The runs of some methods on some tasks or suites with some seeds, each with its state on disk.
+
+    ``methods`` and ``tasks`` are names or texts of names with commas; ``all`` is every registered plugin. Without ``seeds`` those of the suite of a
+    task. Tasks whose images are not there are refused, all in one message, or left out when only what is ``available`` is asked for. A cancelled
+    or broken record counts as missing, one that failed or diverged as failed. Every run is checked, so that a grid does not end in its middle;
+    methods that only ``all`` names are skipped where the backbone does not give what they need.
     """
-    overrides = parse_words(arguments)  # refuses malformed words
-    words = _words(arguments)
-    tasks = _present(selected_tasks_of(arguments), data_folder(overrides.get("data_root")), available)
-    named = words.get("method", "all").split(",")
-    common = _pinned_words([argument for argument in arguments if argument.partition("=")[0] not in ("method", "task", "seeds", "seed")])
-    grid = []
-    for method in selected_methods_of(arguments):
-        for task in tasks:
-            for seed in selected_seeds(words.get("seeds", words.get("seed", "0"))):
-                cell = [f"method={method}", f"task={task}", f"seed={seed}", *common]
-                config = resolve(parse_words(cell))
+    common = nested(settings or {})
+    wanted = selected_tasks(tasks)
+    present = _present(wanted, data_folder(common.get("data_root")), available)
+    named = [name for text in _listed(methods) for name in text.split(",")]
+    common = _with_served_name(common)
+    grid: list[PlannedRun] = []
+    skipped = []
+    for method in selected_methods(methods):
+        for task in present:
+            for seed in seeds if seeds is not None else seeds_of(task):
+                config = resolve({**common, "method": _with_name(common.get("method"), method), "task": task, "seed": seed})
                 if method not in named and not is_possible(config):
+                    skipped.append(method)
                     continue
                 check_setting(config)
-                grid.append(PlannedRun(tuple(cell), config, state_of(config)))
-    return grid
+                grid.append(PlannedRun(config, state_of(config)))
+    return Plan(tuple(grid), tuple(dict.fromkeys(skipped)), tuple(task for task in wanted if task not in present))
 
 
-def _pinned_words(arguments: Sequence[str]) -> list[str]:
-    """The same, with the name of the model that is served there in place of ``backbone=remote``: the server is asked once for all runs."""
-    words = _words(arguments)
-    if words.get("backbone") != "remote" or "url" not in words:
-        return list(arguments)
-    return [word for word in arguments if not word.startswith("backbone=")] + [f"backbone={served_name(words['url'])}"]
+def _with_name(section: Any, name: str) -> Any:
+    return {**section, "name": name} if isinstance(section, Mapping) else {"name": name}
 
 
-def selected_methods_of(arguments: Sequence[str]) -> list[str]:
-    """The methods that the words of a bench name."""
-    return selected_methods(_words(arguments).get("method", "all"))
+def _with_served_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with the name of the model that is served there in place of ``remote``: the server is asked once for all runs."""
+    backbone, url = settings.get("backbone"), settings.get("url")
+    if not isinstance(backbone, Mapping) or backbone.get("name") != "remote" or url is None:
+        return dict(settings)
+    return {**settings, "backbone": {**backbone, "name": served_name(url)}}
 
 
-def selected_tasks_of(arguments: Sequence[str]) -> list[str]:
-    """The tasks that the words of a bench name."""
-    return selected_tasks(_words(arguments).get("task", "mini"))
+def _listed(names_: str | Sequence[str]) -> list[str]:
+    return [names_] if isinstance(names_, str) else list(names_)
 
 
-def _words(arguments: Sequence[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
+def seeds_of(task: str) -> tuple[int, ...]:
+    """The seeds that a task is run with when none are named: its suite's, else 0."""
+    suite = suite_of(task)
+    return load_suite(suite).seeds if suite in names("suites") else (0,)
 
 
-def selected_methods(text: str) -> list[str]:
+def selected_methods(chosen: str | Sequence[str]) -> list[str]:
     """``all`` is every registered plugin; presets run when they are named, as in ``all,adaptformer``."""
     known, selected = method_names(), []
-    for name in text.split(","):
+    for name in (name for text in _listed(chosen) for name in text.split(",")):
         if name != "all" and name not in known:
             raise ConfigError(f"no method '{name}'.{did_you_mean(name, known)} (petlbench methods lists all)")
         selected += METHODS.names() if name == "all" else [name]
     return list(dict.fromkeys(selected))
 
 
-def selected_tasks(text: str) -> list[str]:
-    """Suites are replaced by their tasks, aliases by what they stand for."""
-    if text.startswith("["):  # a list is one task: all of them together
-        text = text.strip("[]").replace(" ", "").replace(",", "+")
+def selected_tasks(chosen: str | Sequence[str]) -> list[str]:
+    """Suites are replaced by their tasks, aliases by the names that they are short for."""
     suites, tasks = names("suites"), []
-    for name in text.split(","):
-        suite, task = suite_name(name), task_name(name)
-        if suite in suites:
-            tasks += list(load_suite(suite).tasks)
-        elif all(part.partition(":")[0] in TASKS for part in names_joined(task)):
-            tasks.append(task)
-        else:
-            known = [*suites, *TASKS.names()]
-            raise ConfigError(f"no suite or task '{name}'.{did_you_mean(name, known)} (petlbench suites and petlbench tasks list all)")
+    for text in _listed(chosen):
+        joined = text.startswith("[")  # a list is one task: all of them together
+        for name in [text.strip("[]").replace(" ", "").replace(",", "+")] if joined else text.split(","):
+            suite, task = suite_name(name), task_name(name)
+            if suite in suites:
+                tasks += list(load_suite(suite).tasks)
+            elif all(part.partition(":")[0] in TASKS for part in names_joined(task)):
+                tasks.append(task)
+            else:
+                known = [*suites, *TASKS.names()]
+                raise ConfigError(f"no suite or task '{name}'.{did_you_mean(name, known)} (petlbench suites and petlbench tasks list all)")
     return tasks
 
 
@@ -127,14 +147,6 @@ def _present(tasks: Sequence[str], root: Path | None, available: bool) -> list[s
             require(task, root)  # a folder that is not a task is refused here, not in the middle of a bench
     names_absent = {one.task for one in absent}
     return [task for task in tasks if names_absent.isdisjoint(names_joined(task))]
-
-
-def selected_seeds(text: str) -> list[int]:
-    """``0,1,2`` as numbers."""
-    try:
-        return [int(word) for word in text.strip("[]").split(",")]
-    except ValueError:
-        raise ConfigError(f"seeds must be whole numbers such as 0,1,2, got '{text}'") from None
 
 
 def state_of(config: RunConfig) -> State:

@@ -1,0 +1,75 @@
+"""The command that runs a grid."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+from rich.console import Console
+
+from petlbench import api
+from petlbench.cli.leaderboard import write_and_show
+from petlbench.cli.words import AS_JSON, parse_words, read_seeds, split_words
+from petlbench.errors import ConfigError
+from petlbench.runs.plan import Plan
+
+AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are not there.")
+console = Console(stderr=True)
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="KEY=VALUE...")
+@AS_JSON
+@AVAILABLE
+@click.option("--retry-failed", is_flag=True, help="Run again what failed or diverged.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes. Default: one per core for a small backbone on a CPU, else one.")
+@click.pass_context
+def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: bool, retry_failed: bool, jobs: int | None) -> None:
+    """Run a grid: petlbench bench method=all task=mini seeds=0,1,2. What is on disk already is not run again."""
+    planned = api.plan(available=available, **grid_settings(words))
+    before = Counter(run.state for run in planned.runs)
+    todo = before["missing"] + (before["failed"] if retry_failed else 0)
+    for line in left_out(planned):
+        console.print(line)
+    console.print(f"{len(planned.runs)} runs: {before['done']} done, {before['failed']} failed, {before['missing']} missing; {todo} to run")
+    results = api.carry_out(planned, jobs, retry_failed, reraise=ctx.obj["debug"])
+    written = write_and_show(planned.out, quiet=as_json)
+    for result in results.failures:
+        record = result.record
+        label = f"{record.method.name} on {record.task}, seed {record.seed}"
+        console.print(f"{record.status}: {label}: {record.error}", style="red", highlight=False, markup=False)
+    left = 0 if retry_failed else before["failed"]
+    if left:
+        console.print(f"{left} runs failed earlier; --retry-failed runs them again")
+    if as_json:
+        summary = {"runs": [result.summary() for result in results], "skipped": len(planned.runs) - todo, "written": written}
+        click.echo(json.dumps(summary))
+    if results.failures or left:
+        sys.exit(1)
+
+
+def grid_settings(words: tuple[str, ...]) -> dict[str, Any]:
+    """What a grid is made of (``methods``, ``tasks``, ``seeds``), and the settings of all its runs."""
+    texts = split_words(words)
+    if "seed" in texts and "seeds" in texts:
+        raise ConfigError("seed and seeds name the same thing; give one of them, such as seeds=0,1,2")
+    seeds = texts.pop("seeds", None) or texts.pop("seed", None)
+    chosen = {name: str(texts.pop(key)) for name, key in (("methods", "method"), ("tasks", "task")) if key in texts}
+    return {
+        **parse_words([f"{key}={text}" for key, text in texts.items()]),
+        **chosen,
+        "seeds": None if seeds is None else read_seeds(seeds),
+    }
+
+
+def left_out(planned: Plan) -> list[str]:
+    """Lines about what was asked for and is not planned."""
+    lines = []
+    if planned.skipped:
+        lines.append(f"skipped: backbone lacks the required access: {', '.join(planned.skipped)}")
+    if planned.absent:
+        lines.append(f"skipped: images are not there: {', '.join(planned.absent)}")
+    return lines

@@ -1,0 +1,42 @@
+"""The command that shows what a bench would do."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import click
+
+from petlbench import api
+from petlbench.cli.bench import AVAILABLE, grid_settings, left_out
+from petlbench.cli.printing import print_rows
+from petlbench.cli.words import AS_JSON
+from petlbench.runs.plan import seconds_per_run
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="KEY=VALUE...")
+@AS_JSON
+@AVAILABLE
+def plan(words: tuple[str, ...], as_json: bool, available: bool) -> None:
+    """Show what bench would do with the same words: runs done and missing, and about how long the rest takes."""
+    planned = api.plan(available=available, **grid_settings(words))
+    runs, estimates = planned.runs, seconds_per_run(planned.out)
+    missing = [run for run in runs if run.state == "missing"]
+    known = [estimates[run.config.method] for run in missing if run.config.method in estimates]
+    seconds = sum(known) / len(known) * len(missing) if known else None
+    if as_json:
+        cells = [{"method": r.config.method, "task": r.config.task, "seed": r.config.seed, "state": r.state} for r in runs]
+        click.echo(json.dumps({"runs": cells, "estimated_seconds": seconds}))
+        return
+    rows = []
+    for method in dict.fromkeys(run.config.method for run in runs):
+        states = Counter(run.state for run in runs if run.config.method == method)
+        per_run = f"{estimates[method]:.1f}" if method in estimates else "–"
+        counts = {state: states[state] for state in ("done", "failed", "missing")}
+        rows.append({"method": method, **counts, "s per run": per_run})
+    print_rows(rows, right=("done", "failed", "missing", "s per run"))
+    for line in left_out(planned):
+        click.echo(line)
+    guess = "unknown: no method here has run before" if seconds is None else f"about {seconds / 60:.1f} minutes"
+    click.echo(f"{len(missing)} of {len(runs)} runs missing; time {guess if missing else 'none'}")

@@ -1,0 +1,34 @@
+"""What a person sees of runs that are under way: bars on a terminal and in a notebook, a line per finished run everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from petlbench.records.schema import Record
+
+
+def bars(is_shown: bool = True) -> Progress:
+    """Progress bars on stderr; nothing where nobody would see them."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not is_shown or not (console.is_terminal or console.is_jupyter))
+
+
+def bar_of(progress: Progress, description: str) -> Callable[[int, int], None]:
+    """A new bar, moved by how many epochs are done, of how many."""
+    bar = progress.add_task(description, total=None)
+    return lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def sentence(record: Record) -> str:
+    """A finished run in one line."""
+    name = f"{record.method.name} on {record.task}, seed {record.seed}"
+    if record.metrics is None:
+        return f"{name}: {record.status}: {(record.error or '').partition(chr(10))[0]}"
+    metrics = record.metrics
+    note = " (budget reached)" if record.status == "budget" else ""
+    note += " (oracle: the epoch was chosen on the test split)" if record.selection == "oracle_test" else ""
+    return f"{name}: accuracy {metrics.accuracy:.2f} % ± {metrics.standard_error:.2f} in {record.cost.total_seconds:.1f} s{note}"
