@@ -92,7 +92,7 @@ class Results(Sequence[Result]):
 
     def __repr__(self) -> str:
         done = sum(run.state == "done" for run in self.plan.runs)
-        return f"<{len(self)} runs carried out, {len(self.failures)} without a result, {done} were done before>\n{self.accuracies():.2f}"
+        return f"<{len(self)} runs carried out, {len(self.failures)} without a result, {done} were done before>\n{self.accuracies().round(2).to_string()}"
 
     def _repr_html_(self) -> str:
         return str(self.accuracies().style.format(precision=2, na_rep="–").to_html())
