@@ -1,0 +1,1 @@
+"""What a run learned: its file, its evaluation on a fresh backbone, its export as weights or as pixels."""

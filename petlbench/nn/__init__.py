@@ -1,4 +1,4 @@
-"""Layers that methods share."""
+"""Layers that methods share, and how they are put into timm's vision transformer."""
 # ruff: noqa: E402 (the call has to come first)
 
 from petlbench.torchvision_ops import define_missing_schemas

@@ -1,1 +1,1 @@
-"""Training: the gradient loop, schedules, number formats."""
+"""Training: the gradient loop, schedules, zeroth-order optimisers, devices and number formats."""

@@ -1,0 +1,1 @@
+"""What ``petlbench new-method`` writes."""
