@@ -7,28 +7,27 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from petlbench.remote.server.memory import Replies, Shelf
+from petlbench.remote.server.memory import Replies, weighted_cache
 from petlbench.remote.server.refusal import Refusal
 
 
-def test_a_shelf_gives_up_what_was_used_longest_ago() -> None:
-    shelf: Shelf[int] = Shelf(2)
-    shelf.put("a", 1)
-    shelf.put("b", 2)
-    shelf.get("a")
-    shelf.put("c", 3)
-    assert [shelf.get(key) for key in "abc"] == [1, None, 3]
+def test_a_cache_gives_up_what_was_used_longest_ago() -> None:
+    cache = weighted_cache(2, lambda value: 1)
+    cache["a"], cache["b"] = 1, 2
+    cache.get("a")
+    cache["c"] = 3
+    assert [cache.get(key) for key in "abc"] == [1, None, 3]
 
 
-def test_a_shelf_counts_weights_and_keeps_the_newest_whatever_it_weighs() -> None:
-    shelf: Shelf[int] = Shelf(10)
+def test_a_cache_counts_weights_and_keeps_the_newest_whatever_it_weighs() -> None:
+    cache = weighted_cache(10, lambda weight: weight)
     for key, weight in (("a", 4), ("b", 4), ("c", 4), ("d", 99)):
-        shelf.put(key, 0, weight)
-        assert shelf.get(key) == 0
-    assert shelf.get("c") is None
-    shelf.put("d", 1, 1)
-    shelf.put("e", 2, 9)
-    assert shelf.get("d") == 1  # its old weight went with its old value
+        cache[key] = weight
+        assert cache.get(key) == weight
+    assert cache.get("c") is None
+    cache["d"] = 1
+    cache["e"] = 9
+    assert cache.get("d") == 1  # its old weight went with its old value
 
 
 class Computation:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
+from cachetools import LRUCache
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from petlbench.access.handle import MAX_SCORES
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.local import Described, LocalEndpoint
 from petlbench.optim.precision import choose
-from petlbench.remote.server.memory import Shelf
+from petlbench.remote.server.memory import weighted_cache
 from petlbench.remote.server.metrics import Metrics
 from petlbench.remote.server.refusal import Refusal
 from petlbench.remote.server.settings import ServeConfig
@@ -52,8 +53,8 @@ class Service:
         self.worker = Worker(towers, config.batch_images, config.batch_delay_ms / 1000, self.metrics)
         self._config = config
         self._output = Output[self.model.output.upper()]
-        self._texts: Shelf[Described] = Shelf(config.keep_texts)
-        self._images: Shelf[Tensor] = Shelf(config.keep_images)  # (B, E)
+        self._texts: LRUCache[str, Described] = LRUCache(config.keep_texts)
+        self._images: LRUCache[str, Tensor] = weighted_cache(config.keep_images, len)  # (B, E)
 
     async def describe(self, body: bytes) -> bytes:
         """Class texts in JSON to the word embeddings (n, W) of their context, if they have one."""
@@ -68,7 +69,7 @@ class Service:
         known = self._texts.get(texts.digest)
         if known is None:
             known = await asyncio.wrap_future(self.worker.compute(lambda: self._endpoint.described(texts)))
-            self._texts.put(texts.digest, known)
+            self._texts[texts.digest] = known
         self.metrics.add("texts", texts.count)
         return pack({} if known.contexts is None else {"context": known.contexts.initial}, digest=texts.digest)
 
@@ -126,7 +127,7 @@ class Service:
         digest = await asyncio.to_thread(digest_of, images)
         if self._images.get(digest) is None:
             embeddings = await asyncio.wrap_future(self.worker.through(JOINT, images, lambda rows: rows.clone()))
-            self._images.put(digest, embeddings, len(embeddings))
+            self._images[digest] = embeddings
         self.metrics.add("images", len(images))
         return pack({}, digest=digest)
 
