@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from petlbench.access.endpoint import Output, restrict
 from petlbench.errors import ConfigError
@@ -154,6 +155,18 @@ def test_what_was_asked_is_counted_by_kind(opened: Open) -> None:
     assert {name: counter(client, name) for name in ("images", "contexts", "texts")} == {"images": 6, "contexts": 7, "texts": 3}
     assert 'petlbench_requests_total{route="/v1/contexts",status="200"} 2' in client.get("/metrics").text
     assert 'petlbench_requests_total{route="other",status="404"} 1' in client.get("/metrics").text
+
+
+def test_metrics_are_text_that_prometheus_reads_and_each_server_has_its_own(opened: Open) -> None:
+    client, other = opened(), opened()
+    for count in (1, 2):
+        client.post("/v1/features", content=pack({"images": images(count)}))
+    reply = client.get("/metrics")
+    assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    read = {metric.name: metric for metric in text_string_to_metric_families(reply.text)}
+    assert (read["petlbench_images"].type, read["petlbench_images"].samples[0].value) == ("counter", 3)
+    assert (read["petlbench_forward_batch_images"].type, read["petlbench_forward_batch_images"].samples[0].value) == ("gauge", 1.5)
+    assert counter(other, "images") == 0
 
 
 def test_uploaded_images_answer_as_sent_ones(opened: Open) -> None:

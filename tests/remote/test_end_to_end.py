@@ -70,7 +70,7 @@ def assert_same(one: tuple[Record, dict[str, torch.Tensor]], other: tuple[Record
 def paid(url: str) -> int:
     """Images that the server has counted."""
     lines = httpx.get(f"{url}/metrics").text.splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("petlbench_images_total "))
+    return next(int(float(line.split()[1])) for line in lines if line.startswith("petlbench_images_total "))
 
 
 def sent(record: Record) -> int:

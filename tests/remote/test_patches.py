@@ -15,7 +15,7 @@ from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import Answers
 from petlbench.errors import AccessError, EndpointError
 from petlbench.remote.client import RemoteBackbone
-from petlbench.remote.server.metrics import Metrics
+from petlbench.remote.server.metrics import Metrics, total
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.remote.server.worker import Job, Worker, companions
 from petlbench.remote.wire import pack
@@ -130,4 +130,4 @@ def test_questions_that_share_a_forward_pass_get_the_rows_of_their_own_patches()
     finally:
         gate.set()
         worker.close()
-    assert (metrics.value("forward_batches"), metrics.value("forward_images")) == (1, 3)
+    assert (total(metrics.forward_batches), total(metrics.forward_images)) == (1, 3)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from petlbench.remote.server.metrics import Metrics
+from petlbench.remote.server.metrics import Metrics, total
 from petlbench.remote.server.refusal import Refusal
 from petlbench.remote.server.worker import Job, Worker, companions
 
@@ -61,7 +61,7 @@ def test_requests_that_wait_share_a_forward_pass_and_get_their_own_rows(
     futures = [worker.through("a", part, lambda found: found.tolist()) for part in parts]
     gate.set()
     assert [future.result(10) for future in futures] == [[12.0], [24.0] * 2, [36.0] * 3]
-    assert (metrics.value("forward_batches"), metrics.value("forward_images")) == (1, 6)
+    assert (total(metrics.forward_batches), total(metrics.forward_images)) == (1, 6)
 
 
 def test_no_forward_pass_has_more_images_than_the_limit(started: Callable[..., tuple[Worker, Metrics]], gate: threading.Event) -> None:
@@ -83,7 +83,7 @@ def test_a_request_waits_for_others_until_the_batch_is_full(started: Callable[..
     worker, metrics = started(4, LONG)
     futures = [worker.through("a", torch.zeros(2, 1), len) for _ in range(2)]
     assert [future.result(10) for future in futures] == [2, 2]
-    assert metrics.value("forward_batches") == 1
+    assert total(metrics.forward_batches) == 1
 
 
 def test_a_request_does_not_wait_beyond_the_delay(started: Callable[..., tuple[Worker, Metrics]]) -> None:
@@ -96,7 +96,7 @@ def test_a_failed_answer_is_the_failure_of_its_own_request(started: Callable[...
     worker.compute(gate.wait)
     good, bad = worker.through("a", torch.zeros(1, 1), len), worker.through("a", torch.zeros(1, 1), lambda found: 1 // 0)
     gate.set()
-    assert good.result(10) == 1 and metrics.value("forward_batches") == 1
+    assert good.result(10) == 1 and total(metrics.forward_batches) == 1
     with pytest.raises(ZeroDivisionError):
         bad.result(10)
 
@@ -115,7 +115,7 @@ def test_what_nobody_waits_for_any_more_is_not_computed(started: Callable[..., t
     assert given_up.cancel()
     gate.set()
     assert worker.compute(lambda: 1).result(10) == 1
-    assert metrics.value("forward_batches") == 0
+    assert total(metrics.forward_batches) == 0
 
 
 def test_a_worker_that_is_busy_is_not_waited_for_when_the_server_ends(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:

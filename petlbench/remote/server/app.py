@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -53,8 +54,8 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
             _log.exception("request %s, %s %s", number, request.method, request.url.path)
             response = _error(500, "internal", f"something went wrong here; the server's log has it under {number}")
         route = getattr(request.scope.get("route"), "path", "other")
-        metrics.add("requests", route=route, status=response.status_code)
-        metrics.add("request_seconds", time.perf_counter() - started, route=route)
+        metrics.requests.labels(route, response.status_code).inc()
+        metrics.request_seconds.labels(route).inc(time.perf_counter() - started)
         return response
 
     @app.exception_handler(Refusal)
@@ -86,7 +87,7 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
 
     @app.get("/metrics", dependencies=[Depends(allowed)])
     async def counters() -> Response:
-        return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
+        return Response(metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     @app.get("/v1/model", dependencies=[Depends(allowed)])
     async def model() -> Response:
@@ -99,7 +100,7 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
             with door.place() as place:
                 body = await _body(request, config.body_bytes, place)
                 reply, is_replay = await replies.once(request.headers.get("idempotency-key"), path, body, lambda: handle(body))
-            metrics.add("replays", int(is_replay))
+            metrics.replays.inc(int(is_replay))
             return Response(reply, media_type="application/octet-stream", headers={"Idempotent-Replay": str(is_replay).lower()})
 
         app.add_api_route(path, query, methods=["POST"], dependencies=[Depends(allowed)], response_model=None)

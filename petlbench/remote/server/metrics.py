@@ -1,48 +1,40 @@
-"""Counters in Prometheus' text format (version 0.0.4)."""
+"""What the server has done since it started, in Prometheus' text format (version 0.0.4)."""
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
+from functools import partial
 
-_HELP = {
-    "requests": "requests by route and status",
-    "request_seconds": "time from a request's arrival to its reply",
-    "images": "images asked about or uploaded",
-    "contexts": "prompt contexts asked about",
-    "texts": "captions described",
-    "forward_batches": "forward passes of the vision tower, of one request or of several that were merged",
-    "forward_images": "images in these forward passes",
-    "replays": "requests that were answered with the reply to an earlier one of the same idempotency key; counted in none of the above but requests",
-}
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
+
+disable_created_metrics()  # else each counter has a second series beside it: when it began
 
 
 class Metrics:
-    """What the server has done since it started."""
+    """The counters of one server, in a registry of its own."""
 
     def __init__(self) -> None:
-        self._values: defaultdict[tuple[str, str], float] = defaultdict(float)
-        self._lock = threading.Lock()  # the worker and the event loop count
+        self._registry = CollectorRegistry()
+        counter = partial(Counter, namespace="petlbench", registry=self._registry)
+        self.requests = counter("requests", "requests by route and status", ["route", "status"])
+        self.request_seconds = counter("request_seconds", "time from a request's arrival to its reply", ["route"])
+        self.images = counter("images", "images asked about or uploaded")
+        self.contexts = counter("contexts", "prompt contexts asked about")
+        self.texts = counter("texts", "captions described")
+        self.forward_batches = counter(
+            "forward_batches", "forward passes of the vision tower, of one request or of several that were merged"
+        )
+        self.forward_images = counter("forward_images", "images in these forward passes")
+        self.replays = counter(
+            "replays",
+            "requests that were answered with the reply to an earlier one of the same idempotency key; counted in none of the above but requests",
+        )
+        mean = Gauge("forward_batch_images", "images per forward pass, mean", namespace="petlbench", registry=self._registry)
+        mean.set_function(lambda: total(self.forward_images) / max(1.0, total(self.forward_batches)))
 
-    def add(self, name: str, amount: float = 1, **labels: object) -> None:
-        assert name in _HELP
-        written = ",".join(f'{key}="{value}"' for key, value in labels.items())
-        with self._lock:
-            self._values[name, f"{{{written}}}" if written else ""] += amount
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
 
-    def value(self, name: str) -> float:
-        """A counter, over all its labels."""
-        with self._lock:
-            return sum(value for (of, _), value in self._values.items() if of == name)
 
-    def text(self) -> str:
-        with self._lock:
-            values = dict(self._values)
-        lines = []
-        for name, help_text in _HELP.items():
-            lines += [f"# HELP petlbench_{name}_total {help_text}", f"# TYPE petlbench_{name}_total counter"]
-            samples = {labels: value for (of, labels), value in sorted(values.items()) if of == name} or {"": 0}
-            lines += [f"petlbench_{name}_total{labels} {value:.17g}" for labels, value in samples.items()]
-        mean = self.value("forward_images") / max(1.0, self.value("forward_batches"))
-        lines += ["# HELP petlbench_forward_batch_images images per forward pass, mean", "# TYPE petlbench_forward_batch_images gauge"]
-        return "\n".join([*lines, f"petlbench_forward_batch_images {mean:.17g}", ""])
+def total(counter: Counter) -> float:
+    """What a counter has come to, over all its labels."""
+    return sum(sample.value for metric in counter.collect() for sample in metric.samples if sample.name.endswith("_total"))

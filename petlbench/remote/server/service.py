@@ -70,7 +70,7 @@ class Service:
         if known is None:
             known = await asyncio.wrap_future(self.worker.compute(lambda: self._endpoint.described(texts)))
             self._texts[texts.digest] = known
-        self.metrics.add("texts", texts.count)
+        self.metrics.texts.inc(texts.count)
         return pack({} if known.contexts is None else {"context": known.contexts.initial}, digest=texts.digest)
 
     async def scores(self, body: bytes) -> bytes:
@@ -84,7 +84,7 @@ class Service:
             return self._answer(self._endpoint.logits(embeddings, known), question)
 
         reply = await asyncio.wrap_future(self.worker.through(JOINT, images, finish, patches))
-        self.metrics.add("images", len(images))
+        self.metrics.images.inc(len(images))
         return reply
 
     async def contexts(self, body: bytes) -> bytes:
@@ -108,8 +108,8 @@ class Service:
 
         answered = self.worker.compute(lambda: finish(torch.cat(stored))) if stored else self.worker.through(JOINT, images, finish)
         reply = await asyncio.wrap_future(answered)
-        self.metrics.add("contexts", len(contexts))
-        self.metrics.add("images", len(images))
+        self.metrics.contexts.inc(len(contexts))
+        self.metrics.images.inc(len(images))
         return reply
 
     async def features(self, body: bytes) -> bytes:
@@ -118,7 +118,7 @@ class Service:
         images = self._checked_images(tensors)
         patches = self._checked_patches(tensors, len(images))
         reply = await asyncio.wrap_future(self.worker.through(FEATURES, images, lambda rows: pack({"features": rows}), patches))
-        self.metrics.add("images", len(images))
+        self.metrics.images.inc(len(images))
         return reply
 
     async def upload(self, body: bytes) -> bytes:
@@ -128,7 +128,7 @@ class Service:
         if self._images.get(digest) is None:
             embeddings = await asyncio.wrap_future(self.worker.through(JOINT, images, lambda rows: rows.clone()))
             self._images[digest] = embeddings
-        self.metrics.add("images", len(images))
+        self.metrics.images.inc(len(images))
         return pack({}, digest=digest)
 
     def _features(self, images: Tensor, patches: Tensor | None = None) -> Tensor:

@@ -125,8 +125,8 @@ class Worker:
         sizes = [len(part) for part in images]
         patches = [job.patches for job in batch if job.patches is not None]  # of all or of none
         rows = self._towers[batch[0].tower](torch.cat(images), *([torch.cat(patches)] if patches else []))
-        self._metrics.add("forward_batches")
-        self._metrics.add("forward_images", sum(sizes))
+        self._metrics.forward_batches.inc()
+        self._metrics.forward_images.inc(sum(sizes))
         return rows.split(sizes)
 
 
