@@ -109,7 +109,7 @@ class Connection:
                 failing_since = now
             wait = asked + backoff * self._jitter.uniform(0.5, 1.0)  # clients that were told the same do not come back together
             if now + wait - failing_since > patience:
-                raise EndpointError(self._farewell(what, reason, now - failing_since, asked))
+                raise EndpointError(self._timeout_message(what, reason, now - failing_since, asked))
             if self._is_abandoned.wait(wait):
                 raise EndpointError(given_up)
             backoff = min(2 * backoff, self.policy.longest_backoff_seconds)
@@ -126,7 +126,7 @@ class Connection:
                 return read(reply)
             except ValueError as error:
                 raise _Unusable(f"the reply is {error}") from None
-        code, message = _told(reply)
+        code, message = _parse_error(reply)
         if reply.status_code in (408, 429) or reply.status_code >= 500:
             raise _Unusable(
                 f"{reply.status_code} {message}", retry_after(reply.headers, datetime.now(UTC)), is_busy=reply.status_code == 429
@@ -135,7 +135,7 @@ class Connection:
             raise Refused(f"{self.url} does not let this client in ({message}); put its token into {TOKEN_VARIABLE}", code)
         raise Refused(f"{self.url}: {message} ({reply.status_code} {code})", code)
 
-    def _farewell(self, what: str, reason: str, seconds: float, asked: float) -> str:
+    def _timeout_message(self, what: str, reason: str, seconds: float, asked: float) -> str:
         wish = f", and it asks to wait {asked:.0f} s" if asked > self.policy.longest_backoff_seconds else ""
         where = f"{self.url}: no answer to {what} in {seconds:.0f} s{wish} ({reason})"
         if self.etag is None:
@@ -161,7 +161,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _told(reply: httpx.Response) -> tuple[str, str]:
+def _parse_error(reply: httpx.Response) -> tuple[str, str]:
     """Code and message of an error, of whatever server."""
     try:
         error = reply.json()["error"]

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import torch
 
-from petlbench.remote.server.app import _Door
+from petlbench.remote.server.app import RequestLimiter
 from petlbench.remote.server.refusal import Refusal
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.remote.wire import TextsMessage, pack, unpack
@@ -64,27 +64,27 @@ def test_body_size_bounds_the_images_that_are_offered(opened: Open) -> None:
 
 
 def test_no_more_requests_than_allowed_are_let_in() -> None:
-    door = _Door(2, 100)
-    with door.place():
-        with door.place(), pytest.raises(Refusal) as refused, door.place():
+    limiter = RequestLimiter(2, 100)
+    with limiter.slot():
+        with limiter.slot(), pytest.raises(Refusal) as refused, limiter.slot():
             pass
-        with door.place():
+        with limiter.slot():
             pass
     assert (refused.value.status, refused.value.code, refused.value.headers) == (429, "busy", {"Retry-After": "1"})
 
 
 def test_no_more_bytes_than_there_is_room_for_are_let_in() -> None:
-    door = _Door(9, 100)
-    with door.place() as first:
+    limiter = RequestLimiter(9, 100)
+    with limiter.slot() as first:
         first.hold(60)
         first.hold(50)  # of the same body
-        with door.place() as second:
+        with limiter.slot() as second:
             second.hold(40)
-            with pytest.raises(Refusal) as refused, door.place() as third:
+            with pytest.raises(Refusal) as refused, limiter.slot() as third:
                 third.hold(1)
     assert refused.value.status == 429
-    with door.place() as place:
-        place.hold(100)
+    with limiter.slot() as slot:
+        slot.hold(100)
 
 
 @contextmanager

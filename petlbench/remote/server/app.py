@@ -40,7 +40,7 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
         service.worker.close()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    metrics, replies, door = service.metrics, Replies(REPLIES_BYTES), _Door(config.max_waiting, BODIES * config.body_bytes)
+    metrics, replies, limiter = service.metrics, Replies(REPLIES_BYTES), RequestLimiter(config.max_waiting, BODIES * config.body_bytes)
 
     @app.middleware("http")
     async def watch(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -97,8 +97,8 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
         async def query(request: Request) -> Response:
             if request.headers.get("if-match", service.model.etag) != service.model.etag:
                 raise Refusal(412, "other_model", f"this server has another model now, or has it otherwise: {service.model.name}")
-            with door.place() as place:
-                body = await _body(request, config.body_bytes, place)
+            with limiter.slot() as slot:
+                body = await _body(request, config.body_bytes, slot)
                 reply, is_replay = await replies.once(request.headers.get("idempotency-key"), path, body, lambda: handle(body))
             metrics.replays.inc(int(is_replay))
             return Response(reply, media_type="application/octet-stream", headers={"Idempotent-Replay": str(is_replay).lower()})
@@ -113,24 +113,24 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
     return app
 
 
-class _Door:
+class RequestLimiter:
     """Lets so many requests with so many bytes in at a time."""
 
-    def __init__(self, places: int, bytes_: int) -> None:
-        self._places = places
+    def __init__(self, slots: int, bytes_: int) -> None:
+        self._slots = slots
         self._bytes = bytes_
 
     @contextmanager
-    def place(self) -> Iterator[_Place]:
-        if self._places == 0:
+    def slot(self) -> Iterator[Slot]:
+        if self._slots == 0:
             raise self.busy()
-        self._places -= 1
-        place = _Place(self)
+        self._slots -= 1
+        slot = Slot(self)
         try:
-            yield place
+            yield slot
         finally:
-            self._places += 1
-            self._bytes += place.bytes
+            self._slots += 1
+            self._bytes += slot.bytes
 
     def take(self, count: int) -> None:
         if count > self._bytes:
@@ -142,27 +142,27 @@ class _Door:
         return Refusal(429, "busy", "too many requests at a time; come back later", {"Retry-After": "1"})
 
 
-class _Place:
-    """What one request has taken of the door."""
+class Slot:
+    """What one request has taken of the limits."""
 
-    def __init__(self, door: _Door) -> None:
-        self._door = door
+    def __init__(self, limiter: RequestLimiter) -> None:
+        self._limiter = limiter
         self.bytes = 0
 
     def hold(self, count: int) -> None:
         """Make room for ``count`` bytes in all. Refusal when others leave no room for them."""
         if count > self.bytes:
-            self._door.take(count - self.bytes)
+            self._limiter.take(count - self.bytes)
             self.bytes = count
 
 
-async def _body(request: Request, limit: int, place: _Place) -> bytes:
+async def _body(request: Request, limit: int, slot: Slot) -> bytes:
     """The body, read no further than the limit."""
     too_large = Refusal(413, "body_too_large", f"at most {limit // 2**20} MiB per request (max_body_mb)", {"Connection": "close"})
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
-    place.hold(int(declared) if declared.isdigit() else 0)
+    slot.hold(int(declared) if declared.isdigit() else 0)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -170,7 +170,7 @@ async def _body(request: Request, limit: int, place: _Place) -> bytes:
                 body += chunk
                 if len(body) > limit:
                     raise too_large
-                place.hold(len(body))
+                slot.hold(len(body))
     except TimeoutError:
         raise Refusal(408, "slow_body", f"the body did not arrive within {BODY_SECONDS:.0f} s", {"Connection": "close"}) from None
     return bytes(body)
