@@ -36,7 +36,7 @@ from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones import text
 from petlbench.backbones.backbone import Backbone
-from petlbench.backbones.open_clip import convert
+from petlbench.backbones.families.open_clip import convert
 from petlbench.cli.console import table_console
 from petlbench.config.settings import Answers
 from petlbench.methods.blackvip import BlackVIP, BlackVIPConfig

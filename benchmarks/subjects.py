@@ -225,7 +225,7 @@ REFERENCES: dict[str, Callable[[Settings, torch.device], Subject]] = {"gemm": Ge
 def subject_type(name: str, settings: Settings) -> Callable[[Settings, torch.device], Subject]:
     """What builds a reference or a method; everything that it will import is imported here."""
     if settings.backbone == "mini_clip":
-        importlib.import_module("petlbench.backbones.mini_clip")
+        importlib.import_module("petlbench.backbones.families.mini_clip")
     if name == "plain_peft" or (name not in REFERENCES and load_method(name)[0].name == "lora_peft"):
         importlib.import_module("peft")  # brings transformers along
     return REFERENCES.get(name) or partial(MethodSubject, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
 import types
 import warnings
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from petlbench.backbones.backbone import BACKBONES
 from petlbench.errors import ConfigError
-from petlbench.registry import Registry
+from petlbench.registry import METHODS, Registry
 
 PACKAGE = "fruit_plugins"
 GOOD = "import fruit_hub\nfruit_hub.registry.register({name!r}, {name!r}.upper(), __name__)\n"
@@ -118,10 +120,33 @@ def test_a_list_warns_of_the_broken_plugin_and_has_the_others(registry: Registry
         assert registry.names() == ["apple"]
 
 
-def test_an_unknown_name_mentions_the_broken_plugin_that_may_have_had_it(registry: Registry[str], write: Callable[..., None]) -> None:
-    write("rotten", "undefined_name")
-    with pytest.raises(ConfigError, match=r"no fruit 'plum'.*rotten cannot be imported"):
-        registry.get("plum")
+@pytest.mark.parametrize("text", ["undefined_name", "def (", "raise ConfigError('no disk')"])
+def test_an_unknown_name_mentions_the_broken_plugin_that_may_have_had_it_and_no_other(
+    registry: Registry[str], write: Callable[..., None], text: str
+) -> None:
+    write("rotten", f"from petlbench.errors import ConfigError\n{text}\n" + GOOD.format(name="plum"))
+    write("melon", text)
+    for name in ("roten", "plum"):  # one that is nearly the file's, one that the file holds
+        with pytest.raises(ConfigError, match=rf"^no fruit '{name}'.*; the plugin module {PACKAGE}\.rotten cannot be imported: [^;]*$"):
+            registry.get(name)
+    with pytest.raises(ConfigError, match=r"^no fruit 'xyz'\. \(petlbench fruits lists all\)$"):
+        registry.get("xyz")
+
+
+def test_a_plugin_that_breaks_with_an_error_of_petlbench_does_not_disturb_the_others(
+    registry: Registry[str], write: Callable[..., None]
+) -> None:
+    write("rotten", "from petlbench.errors import ConfigError\nraise ConfigError('needs a disk')")
+    write("apple")
+    with pytest.warns(UserWarning, match="rotten cannot be imported: ConfigError: needs a disk"):
+        assert registry.names() == ["apple"]
+
+
+@pytest.mark.parametrize("plugins", [METHODS, BACKBONES], ids=lambda plugins: plugins.kind)
+def test_a_folder_that_is_scanned_holds_plugins_and_nothing_else(plugins: Registry[object]) -> None:
+    folder = importlib.import_module(plugins._package)
+    scanned = {f"{plugins._package}.{module.name}" for module in pkgutil.iter_modules(folder.__path__) if not module.name.startswith("_")}
+    assert scanned == {module for module in scanned if any(plugins.origin(name).startswith(module) for name in plugins.names())}
 
 
 def test_nothing_of_a_plugin_that_breaks_half_way_stays_registered(registry: Registry[str], write: Callable[..., None]) -> None:

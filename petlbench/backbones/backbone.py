@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petlbench.access.endpoint import Endpoint, Output
-from petlbench.backbones.extra_tokens import appended, embed_patches, patch_size, takes_tokens
-from petlbench.backbones.last_block import end_with_the_class_token
 from petlbench.backbones.local import LocalEndpoint
+from petlbench.backbones.vit import appended, embed_patches, end_with_the_class_token, patch_size, takes_tokens
 from petlbench.registry import BACKBONES
 
 

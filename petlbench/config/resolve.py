@@ -75,8 +75,9 @@ class RunConfig:
 
 
 def method_names() -> list[str]:
-    """Every name that ``method=`` takes: the registered plugins and the presets of configs/methods."""
-    return sorted({*METHODS.names(), *names("methods")})
+    """Every name that ``method=`` takes: the registered plugins and the presets of configs/methods, but for those of plugins that are broken."""
+    plugins = METHODS.names()
+    return sorted({*plugins, *(name for name in names("methods") if load_yaml("methods", name).get("plugin", name) in plugins)})
 
 
 def load_method(name: str) -> tuple[type[Method], dict[str, Any]]:
@@ -85,7 +86,8 @@ def load_method(name: str) -> tuple[type[Method], dict[str, Any]]:
         values = load_yaml("methods", name)
         return METHODS.get(values.pop("plugin", name)), values
     if name not in METHODS:
-        raise ConfigError(f"no method '{name}'.{did_you_mean(name, method_names())} (petlbench methods lists all)")
+        hint = did_you_mean(name, {*METHODS.known(), *names("methods")})
+        raise ConfigError(f"no method '{name}'.{hint} (petlbench methods lists all){METHODS.reasons(name)}")
     return METHODS.get(name), {}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from petlbench.config.files import load_suite, names, suite_name, suite_of, task_name
-from petlbench.config.resolve import RunConfig, method_names, nested, resolve
+from petlbench.config.resolve import RunConfig, load_method, nested, resolve
 from petlbench.data.joined import names_joined
 from petlbench.data.load import require
 from petlbench.data.presence import data_folder, missing_error, presence
@@ -108,10 +108,10 @@ def seeds_of(task: str) -> tuple[int, ...]:
 
 def selected_methods(chosen: str | Sequence[str]) -> list[str]:
     """``all`` is every registered plugin; presets run when they are named, as in ``all,adaptformer``."""
-    known, selected = method_names(), []
+    selected = []
     for name in (name for text in _listed(chosen) for name in text.split(",")):
-        if name != "all" and name not in known:
-            raise ConfigError(f"no method '{name}'.{did_you_mean(name, known)} (petlbench methods lists all)")
+        if name != "all":
+            load_method(name)  # refuses what is none
         selected += METHODS.names() if name == "all" else [name]
     return list(dict.fromkeys(selected))
 
@@ -128,8 +128,8 @@ def selected_tasks(chosen: str | Sequence[str]) -> list[str]:
             elif all(part.partition(":")[0] in TASKS for part in names_joined(task)):
                 tasks.append(task)
             else:
-                known = [*suites, *TASKS.names()]
-                raise ConfigError(f"no suite or task '{name}'.{did_you_mean(name, known)} (petlbench suites and petlbench tasks list all)")
+                hint = did_you_mean(name, [*suites, *TASKS.known()])
+                raise ConfigError(f"no suite or task '{name}'.{hint} (petlbench suites and petlbench tasks list all){TASKS.reasons(name)}")
     return tasks
 
 

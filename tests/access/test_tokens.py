@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from petlbench.access.handle import Access, Meter, QueryModel
 from petlbench.backbones.backbone import Backbone, Card
-from petlbench.backbones.open_clip import convert_tower
+from petlbench.backbones.families.open_clip import convert_tower
 from petlbench.config.settings import Answers, Budget
 from petlbench.data.batches import TrainingData
 from petlbench.errors import AccessError, BudgetExceeded

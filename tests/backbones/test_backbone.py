@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import sys
+import warnings
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from petlbench.backbones.backbone import Backbone, load_backbone, share
+from petlbench.backbones.backbone import BACKBONES, Backbone, load_backbone, share
 from petlbench.errors import ConfigError
 from petlbench.testing.mocks import tiny_backbone
 
@@ -99,3 +101,15 @@ def test_an_unknown_backbone_is_answered_with_the_nearest() -> None:
 def test_a_single_backbone_takes_nothing_after_a_colon() -> None:
     with pytest.raises(ConfigError, match="takes nothing after a colon, got 'large'"):
         load_backbone("mini_clip:large")
+
+
+def test_backbones_are_listed_and_looked_up_without_the_extra_for_remote_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.delitem(sys.modules, "petlbench.remote.connection", raising=False)
+    monkeypatch.setattr(BACKBONES, "_is_complete", False)
+    monkeypatch.setattr(BACKBONES, "_broken", {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert BACKBONES.names() == ["mini_clip", "open_clip", "timm"]
+    with pytest.raises(ConfigError, match=r"^no backbone 'mini_clp'\. Did you mean 'mini_clip'\? \(petlbench backbones lists all\)$"):
+        load_backbone("mini_clp")

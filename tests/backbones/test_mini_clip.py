@@ -8,7 +8,7 @@ import torch
 import yaml
 
 import petlbench
-from petlbench.backbones import mini_clip
+from petlbench.backbones.families import mini_clip
 
 
 @pytest.fixture(scope="module")

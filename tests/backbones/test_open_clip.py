@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from petlbench.access.endpoint import ClassTexts, Output
 from petlbench.access.handle import Meter
 from petlbench.backbones.backbone import load_backbone
-from petlbench.backbones.open_clip import convert
+from petlbench.backbones.families.open_clip import convert
 from petlbench.config.resolve import load_method
 from petlbench.errors import AccessError, CheckpointError, ConfigError
 from petlbench.learners import open_learner

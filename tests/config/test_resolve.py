@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from petlbench.config.identity import run_id
 from petlbench.config.resolve import RunConfig, load_method, method_names, restore
 from petlbench.config.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
 from petlbench.errors import ConfigError, PetlbenchError
+from petlbench.registry import METHODS
 from tests.words import resolve
 
 RUN = ("method=lora", "task=mini/digits")
@@ -265,3 +268,18 @@ def test_text_that_looks_like_another_type_stays_text(text: str) -> None:
     identity = configured().identity
     identity["backbone"]["checkpoint"] = text
     assert restore(identity).backbone.checkpoint == text
+
+
+def test_a_broken_plugin_takes_its_presets_from_the_list_and_disturbs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(METHODS._targets, "adapter")
+    monkeypatch.delitem(METHODS._origins, "adapter")
+    monkeypatch.setattr(METHODS, "_is_complete", False)
+    monkeypatch.setattr(METHODS, "_broken", {})
+    monkeypatch.setitem(sys.modules, "petlbench.methods.adapter", None)  # as when what it imports is not installed
+    with pytest.warns(UserWarning, match="methods.adapter cannot be imported"):
+        listed = method_names()
+    assert "lora" in listed and not {"adapter", "adaptformer"} & {*listed}
+    assert "adapter cannot be imported" in message("method=adaptformer", "task=mini/digits")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert message("method=lroa", "task=mini/digits") == "no method 'lroa'. Did you mean 'lora'? (petlbench methods lists all)"

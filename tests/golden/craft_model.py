@@ -13,7 +13,7 @@ from torch import Tensor
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
-from petlbench.backbones.open_clip import convert
+from petlbench.backbones.families.open_clip import convert
 from petlbench.config.settings import Answers
 from petlbench.methods.craft.refinement import Refinement
 from tests.golden.case import Case

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone, Card
-from petlbench.backbones.open_clip import convert
+from petlbench.backbones.families.open_clip import convert
 from petlbench.backbones.text import ClipText
 from petlbench.config.settings import Answers, Train
 from petlbench.data.batches import Batches, TrainingData

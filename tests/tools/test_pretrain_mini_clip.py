@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from petlbench.backbones import mini_clip
+from petlbench.backbones.families import mini_clip
 from tools.pretrain_mini_clip import captions, metrics, train
 from tools.pretrain_mini_clip.glyphs import SKELETONS, handwritten, placed
 from tools.pretrain_mini_clip.textures import TEXTURES, texture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from petlbench.backbones import mini_clip
+from petlbench.backbones.families import mini_clip
 
 
 def real_digits() -> tuple[torch.Tensor, np.ndarray]:

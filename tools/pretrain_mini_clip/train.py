@@ -20,7 +20,7 @@ import torch
 import yaml
 from torch.nn import functional as F
 
-from petlbench.backbones import mini_clip
+from petlbench.backbones.families import mini_clip
 from tools.pretrain_mini_clip import captions
 from tools.pretrain_mini_clip.metrics import measure
 
