@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -20,31 +21,40 @@ from petlbench.remote.client import RemoteBackbone
 EVAL_BATCH = 256  # images per forward pass when nothing is kept for a backward pass
 
 
-def pinned(config: RunConfig) -> RunConfig:
-    """The same run; ``backbone=remote`` with the name and the weights of the model that is served there, which decide the run's id. The address does
-    not: the same model may be found elsewhere tomorrow."""
+@contextmanager
+def with_served_name(config: RunConfig) -> Iterator[tuple[RunConfig, RemoteBackbone | None]]:
+    """The same run; ``backbone=remote`` with the name and the weights of the model that is served there, which decide the run's id, and the connection
+    that told them. The address does not decide: the same model may be found elsewhere tomorrow."""
     if config.backbone.name != "remote":
-        return config
+        yield config, None
+        return
     assert config.execution.url is not None, "a run is checked first"
-    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name=served_name(config.execution.url)))
+    with RemoteBackbone(config.execution.url) as remote:
+        yield dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name=remote.name)), remote
 
 
 def served_name(url: str) -> str:
     """What a served model is called, with the start of its checksum."""
-    return RemoteBackbone(url).name
+    with RemoteBackbone(url) as remote:
+        return remote.name
 
 
-def shared_backbone(config: RunConfig, device: torch.device) -> tuple[Backbone | RemoteBackbone, str]:
-    """A run's backbone and its checksum. One in this process is loaded once; a server is asked anew, since it may be another one now."""
+@contextmanager
+def shared_backbone(
+    config: RunConfig, device: torch.device, connected: RemoteBackbone | None = None
+) -> Iterator[tuple[Backbone | RemoteBackbone, str]]:
+    """A run's backbone and its checksum. One in this process is loaded once; a server is asked anew unless the run is ``connected`` already, since it may
+    be another one now, and the connection is closed at the end."""
     choice, url = config.backbone, config.execution.url
     if not choice.is_remote:
-        return loaded(choice.name, choice.checkpoint, device)
+        yield loaded(choice.name, choice.checkpoint, device)
+        return
     if url is None:
         raise ConfigError(f"{choice.name} is a model behind HTTP; say where with url=http://HOST:PORT")
-    remote = RemoteBackbone(url)
-    if choice.name not in ("remote", remote.name):
-        raise ConfigError(f"{url} serves {remote.name}, the run is about {choice.name}")
-    return remote, remote.checksum()
+    with connected or RemoteBackbone(url) as remote:
+        if choice.name not in ("remote", remote.name):
+            raise ConfigError(f"{url} serves {remote.name}, the run is about {choice.name}")
+        yield remote, remote.checksum()
 
 
 @lru_cache(maxsize=2)

@@ -66,14 +66,14 @@ def export_merged(saved: Checkpoint, path: Path) -> None:
 @contextmanager
 def reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iterator[tuple[Learner, Backbone | RemoteBackbone]]:
     """The learner of a checkpoint with what it had learned, on the backbone that it was learned on."""
-    backbone, checksum = shared_backbone(config, device)
-    check_weights(saved.backbone_sha256, checksum, config.backbone.name)
-    method = load_method(config.method)[0](config.method_config, config.seed)
-    number_format = choose(config.precision, device, backbone.parameter_count)
-    spec = find_task(config.task, data_folder(config.execution.data_root))
-    with open_learner(method, backbone, spec, device, number_format, Meter(phase="test"), config.access) as learner:
-        learner.load_state(saved.state)
-        yield learner, backbone
+    with shared_backbone(config, device) as (backbone, checksum):
+        check_weights(saved.backbone_sha256, checksum, config.backbone.name)
+        method = load_method(config.method)[0](config.method_config, config.seed)
+        number_format = choose(config.precision, device, backbone.parameter_count)
+        spec = find_task(config.task, data_folder(config.execution.data_root))
+        with open_learner(method, backbone, spec, device, number_format, Meter(phase="test"), config.access) as learner:
+            learner.load_state(saved.state)
+            yield learner, backbone
 
 
 def check_weights(learned_on: str, found: str, name: str) -> None:

@@ -105,8 +105,13 @@ def evaluate_artifact(artifact: Artifact, settings: Mapping[str, Any]) -> dict[s
     device = pick_device(config.execution.device)
     if config.execution.threads:
         torch.set_num_threads(config.execution.threads)
-    backbone, checksum = shared_backbone(config, device)
-    check_weights(about.backbone_sha256, checksum, backbone.name)
+    with shared_backbone(config, device) as (backbone, checksum):
+        check_weights(about.backbone_sha256, checksum, backbone.name)
+        return _evaluated(artifact, config, backbone, device)
+
+
+def _evaluated(artifact: Artifact, config: RunConfig, backbone: Backbone | RemoteBackbone, device: torch.device) -> dict[str, Any]:
+    about = artifact.about
     task = open_task(config, backbone)
     if task.spec.class_names != about.class_names:
         raise CheckpointError(f"it is for the classes {', '.join(about.class_names)[:60]}…, {config.task} has others")

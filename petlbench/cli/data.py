@@ -162,8 +162,8 @@ def _store(task: str, settings: dict[str, Text]) -> str:
     from petlbench.shared import open_task, shared_backbone
 
     config = resolve({"method": "linear", **settings, "task": task})
-    backbone, _ = shared_backbone(config, torch.device("cpu"))
-    opened = open_task(config, backbone)
+    with shared_backbone(config, torch.device("cpu")) as (backbone, _):
+        opened = open_task(config, backbone)
     sizes = " / ".join(f"{len(split):,}" for split in (opened.train, opened.val, opened.test))
     return f"; {sizes} images to train, validate and test; {opened.images_decoded:,} decoded now"
 

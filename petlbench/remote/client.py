@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -43,7 +43,10 @@ MAX_REMINDERS = 5  # a server that has forgotten what it was told is told again 
 
 
 class RemoteBackbone:
-    """What a run has to know of a model that it can only ask. The server is asked once, here, and must stay the same from then on."""
+    """What a run has to know of a model that it can only ask. The server is asked once, here, and must stay the same from then on.
+
+    It holds a connection until it is closed: use it in a ``with`` block.
+    """
 
     def __init__(self, url: str, policy: RetryPolicy | None = None, transport: httpx.BaseTransport | None = None) -> None:
         try:
@@ -52,7 +55,11 @@ class RemoteBackbone:
             raise ConfigError(f"backbone=remote needs {error.name}; install it with: pip install 'petlbench[remote]'") from None
         token = token_from(os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE)
         self._connection = Connection(url, token, policy or RetryPolicy(), transport)
-        self._served = _served_by(self._connection)
+        try:
+            self._served = _served_by(self._connection)
+        except BaseException:  # nobody else has it yet
+            self._connection.close()
+            raise
         self._connection.etag = self._served.etag
         served = self._served
         source = f"{served.name} at {url}"
@@ -61,6 +68,12 @@ class RemoteBackbone:
         )
         self.parameter_count = served.parameters
         self.feature_width = served.feature_width
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
 
     @property
     def name(self) -> str:

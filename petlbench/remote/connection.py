@@ -93,6 +93,11 @@ class Connection:
         """Let queries that other threads repeat end, and begin no others: the run is over."""
         self._is_abandoned.set()
 
+    def close(self) -> None:
+        """Give the sockets back, and answer no more questions."""
+        self.abandon()
+        self._client.close()
+
     def _until_answered(self, attempt: Callable[[], httpx.Response], what: str, read: Callable[[httpx.Response], T], patience: float) -> T:
         failing_since: float | None = None
         backoff = self.policy.backoff_seconds

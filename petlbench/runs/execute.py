@@ -39,7 +39,7 @@ from petlbench.records import provenance, schema
 from petlbench.records.store import RecordStore
 from petlbench.remote.client import RemoteBackbone
 from petlbench.runs.checks import check
-from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, pinned, shared_backbone
+from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, shared_backbone, with_served_name
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
 
@@ -50,23 +50,24 @@ def execute(config: RunConfig, progress: Progress = lambda done, total: None, re
     A failure is recorded and returned (with ``reraise`` also raised); an interrupt is recorded as ``cancelled`` and raised again.
     """
     check(config)
-    run = _Run(pinned(config), progress)
-    status, error = "ok", None
-    failure: BaseException | None = None
-    try:
-        run.carry_out()
-    except Diverged as reason:
-        status, error = "diverged", str(reason)
-    except KeyboardInterrupt as reason:
-        status, error, failure = "cancelled", "interrupted", reason
-    except PetlbenchError as reason:
-        status, error, failure = "failed", str(reason), reason if reraise else None
-    except Exception as reason:
-        status, error, failure = "failed", f"{type(reason).__name__}: {reason}", reason if reraise else None
-    record, path = run.write(status, error)
-    if failure is not None:
-        raise failure
-    return record, path
+    with with_served_name(config) as (named, connected):
+        run = _Run(named, progress, connected)
+        status, error = "ok", None
+        failure: BaseException | None = None
+        try:
+            run.carry_out()
+        except Diverged as reason:
+            status, error = "diverged", str(reason)
+        except KeyboardInterrupt as reason:
+            status, error, failure = "cancelled", "interrupted", reason
+        except PetlbenchError as reason:
+            status, error, failure = "failed", str(reason), reason if reraise else None
+        except Exception as reason:
+            status, error, failure = "failed", f"{type(reason).__name__}: {reason}", reason if reraise else None
+        record, path = run.write(status, error)
+        if failure is not None:
+            raise failure
+        return record, path
 
 
 def record_path(config: RunConfig) -> Path:
@@ -92,9 +93,10 @@ def _evaluate_curve(ticket: int) -> None:
 class _Run:
     """The parts of a record, gathered as a run goes on, so that what is known can be written at any moment."""
 
-    def __init__(self, config: RunConfig, progress: Progress) -> None:
+    def __init__(self, config: RunConfig, progress: Progress, connected: RemoteBackbone | None = None) -> None:
         self.config = config
         self.progress = progress
+        self.connected = connected  # to the server that has told the name of its model; None: there is none, or it was named before
         self.device = pick_device(config.execution.device)
         self.method: Method = load_method(config.method)[0](config.method_config, config.seed)
         self.meter = Meter(config.budget)
@@ -115,8 +117,11 @@ class _Run:
         threads = config.execution.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
         measure.reset_peak_memory(self.device)
-        with self.clock.measure("total"), threadpool_limits(threads, user_api="blas"):  # numpy's own, which CMA-ES decomposes matrices with
-            backbone, checksum = shared_backbone(config, self.device)
+        with (
+            self.clock.measure("total"),
+            threadpool_limits(threads, user_api="blas"),  # numpy's own, which CMA-ES decomposes matrices with
+            shared_backbone(config, self.device, self.connected) as (backbone, checksum),
+        ):
             self.facts["backbone"] = schema.BackboneId(
                 name=backbone.name,
                 sha256=checksum,

@@ -14,7 +14,7 @@ from petlbench.checkpoints.file import read_checkpoint
 from petlbench.data.batches import Batches
 from petlbench.errors import CheckpointError
 from petlbench.runs.execute import execute
-from petlbench.shared import open_task, shared_backbone
+from petlbench.shared import loaded, open_task
 from tests.words import resolve
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def test_a_plain_timm_model_with_the_exported_weights_predicts_what_the_run_did(
     saved = read_checkpoint(checkpoint(method, tmp_path))
     export_merged(saved, tmp_path / "model.safetensors")
     config = resolve(["method=linear", "task=mini/digits"])
-    backbone, _ = shared_backbone(resolve(["method=lora", "task=mini/digits"]), CPU)
+    backbone, _ = loaded("mini_clip", None, CPU)
     plain = VisionTransformer(img_size=32, patch_size=8, embed_dim=128, depth=6, num_heads=4, num_classes=10).eval()
     plain.load_state_dict(load_file(tmp_path / "model.safetensors"))
     task = open_task(config, backbone)

@@ -24,10 +24,9 @@ from petlbench.data.load import Task
 from petlbench.errors import CheckpointError
 from petlbench.nn.inversion import invert
 from petlbench.remote.server.settings import ServeConfig
-from petlbench.shared import open_task, shared_backbone
+from petlbench.shared import loaded, open_task
 from tests.deployed import CPU, SIZES, learned
 from tests.remote.processes import serving
-from tests.words import resolve
 
 ALIKE = {"rtol": 0, "atol": 1e-4}
 
@@ -56,9 +55,7 @@ def url() -> Iterator[str]:
 
 
 def mini_clip() -> Backbone:
-    backbone = shared_backbone(resolve(["method=pgn", "task=mini/digits"]), CPU)[0]
-    assert isinstance(backbone, Backbone)
-    return backbone
+    return loaded("mini_clip", None, CPU)[0]
 
 
 def test_an_artifact_says_what_it_needs_and_holds_the_library_as_pixels(saved: Checkpoint, folder: Path) -> None:

@@ -41,8 +41,8 @@ def local() -> Backbone:
 @pytest.fixture(scope="module")
 def remote(local: Backbone) -> Iterator[RemoteBackbone]:
     config = ServeConfig(port=0, batch_images=1, batch_delay_ms=0, max_images=16, max_contexts=3)
-    with serving(local, config) as (url, _):
-        yield RemoteBackbone(url, QUICK)
+    with serving(local, config) as (url, _), RemoteBackbone(url, QUICK) as remote:
+        yield remote
 
 
 def test_a_remote_backbone_is_known_by_what_the_server_says(local: Backbone, remote: RemoteBackbone) -> None:

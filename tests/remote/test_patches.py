@@ -40,8 +40,11 @@ def local() -> Backbone:
 
 @pytest.fixture(scope="module")
 def remote(local: Backbone) -> Iterator[RemoteBackbone]:
-    with serving(local, ServeConfig(port=0, batch_images=1, batch_delay_ms=0, max_patches=4)) as (url, _):
-        yield RemoteBackbone(url, QUICK)
+    with (
+        serving(local, ServeConfig(port=0, batch_images=1, batch_delay_ms=0, max_patches=4)) as (url, _),
+        RemoteBackbone(url, QUICK) as remote,
+    ):
+        yield remote
 
 
 @pytest.mark.parametrize(("rung", "verb"), [(Access.SCORES, "scores"), (Access.FEATURES, "features")])
