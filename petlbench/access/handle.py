@@ -22,6 +22,7 @@ from petlbench.config.settings import Answers, Budget
 from petlbench.errors import AccessError, BudgetExceeded, ConfigError
 
 PHASES = ("train", "val", "test", "curve")
+LIMITED = ("train", "curve")  # phases that the budget is for, taken together
 COUNTED = ("calls", "images", "contexts", "texts", "cached", "bytes")
 MAX_SCORES = 2**24  # scores (P, B, C) in one answer about contexts: 64 MB
 
@@ -51,17 +52,21 @@ class Meter:
     seen: Access | None = None  # the highest rung that was made use of
 
     def charge(self, rung: Access | None = None, **amounts: int) -> None:
-        """Count a query that is about to be sent. BudgetExceeded, with nothing counted, when it would pass a limit of the training phase."""
-        counts = self.counts[self.phase]
-        if self.phase == "train":
-            for name, amount in amounts.items():
-                limit = getattr(self.budget, name, None)
-                if limit is not None and counts[name] + amount > limit:
-                    raise BudgetExceeded(f"budget reached after {counts[name]:,} of {limit:,} {name}")
+        """Count a query that is about to be sent. BudgetExceeded, with nothing counted, when it would pass a limit."""
+        self.require(**amounts)
         for name, amount in amounts.items():
-            counts[name] += amount
+            self.counts[self.phase][name] += amount
         if rung is not None:
             self.note(rung)
+
+    def require(self, **amounts: int) -> None:
+        """BudgetExceeded when so much more would pass a limit of the budget, in a phase that it is for."""
+        if self.phase not in LIMITED:
+            return
+        for name, amount in amounts.items():
+            limit, spent = getattr(self.budget, name, None), sum(self.counts[phase][name] for phase in LIMITED)
+            if limit is not None and spent + amount > limit:
+                raise BudgetExceeded(f"budget reached after {spent:,} of {limit:,} {name}")
 
     def note(self, rung: Access) -> None:
         """Take down that a rung was made use of."""

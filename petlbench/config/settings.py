@@ -146,7 +146,11 @@ class Answers:
 
 @dataclass
 class Budget:
-    """Limits on what a run may send to a black box while it trains; the query that would exceed one is not sent. null: no limit."""
+    """Limits on what a method may send to a black box while it trains; the query that would exceed one is not sent. null: no limit.
+
+    The looks of its curve are made with what training leaves. What protocol.selection looks at while a method trains, and the final test, is counted
+    by phase and not limited: how much that is follows from the protocol.
+    """
 
     calls: int | None = None
     images: int | None = None
@@ -172,7 +176,9 @@ class Execution:
     )
     data_root: str | None = None  # where datasets lie; null: the environment variable PETLBENCH_DATA
     url: str | None = None  # of the server that backbone=remote asks
-    curve: bool = True  # of methods that ask: test accuracy whenever what they have sent has doubled, to be drawn and for nothing else
+    curve: bool | None = (
+        None  # of methods that ask, to be drawn only: accuracy as what is sent doubles; a point sends all test images, null: not to a remote model
+    )
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "threads")

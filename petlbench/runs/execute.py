@@ -108,6 +108,7 @@ class _Run:
         self.status = "ok"
         self._curve: Curve | None = None
         self._scored: tuple[int, ...] | None = None  # the labels that test images may have; None: all
+        self._cost_of_test: dict[str, int] = {}  # queries of one pass over the test split
         self._images_of_looks = (0, 0)  # forwarded and encoded for the curve only
         self._best: tuple[float, dict[str, Tensor]] | None = None
         self._select: Callable[[schema.Epoch], schema.Epoch] = lambda epoch: epoch  # under the rule ``last`` there is nothing to look at
@@ -137,6 +138,7 @@ class _Run:
                 try:
                     self._fit(learner, task)
                     self._test(learner, task, checksum)
+                    self._draw_curve(learner, task)
                 finally:
                     looked_forwarded, looked_encoded = self._images_of_looks
                     self.counted["images_forwarded"] = learner.images_forwarded() - looked_forwarded
@@ -163,8 +165,8 @@ class _Run:
         watched = {"best_val": val, "oracle_test": test}.get(self.config.protocol.selection)
         if watched is not None:
             self._select = partial(self._keep_best, learner, watched)
-        if self.config.execution.curve and isinstance(self.method, QueryMethod):
-            self._curve = Curve(self.meter, partial(self._evaluate_point, learner, test))
+        if isinstance(self.method, QueryMethod) and self._has_curve:
+            self._curve = Curve(self.meter, learner.state)
         self.meter.phase = "train"
         _running[ticket] = self
         with self.clock.measure("train"):
@@ -196,18 +198,15 @@ class _Run:
         self.progress(epoch.epoch + 1, self.config.train.epochs)
 
     def evaluate_curve(self) -> None:
-        """Evaluate the method as it is now, when the curve is due for a point."""
+        """Keep what the method has learned for the curve, when it is time to."""
         if self._curve is not None:
             self._curve.after_step()
 
-    def _evaluate_point(self, learner: Learner, test: Batches) -> float:
-        """Test accuracy for the curve. What it costs is counted apart: a run without a curve has the same cost."""
-        before = (learner.images_forwarded(), learner.images_encoded())
-        with self.clock.measure("curve"):
-            reached = accuracy(among(learner.predict(test), self._scored), test.labels)
-        forwarded, encoded = self._images_of_looks
-        self._images_of_looks = (forwarded + learner.images_forwarded() - before[0], encoded + learner.images_encoded() - before[1])
-        return reached
+    @property
+    def _has_curve(self) -> bool:
+        """Unless it is said, not where somebody else may send a bill."""
+        wanted = self.config.execution.curve
+        return not self.config.backbone.is_remote if wanted is None else wanted
 
     def _should_evaluate(self, epoch: int) -> bool:
         """Whether a selection rule that looks at epochs looks at this one."""
@@ -237,14 +236,14 @@ class _Run:
         )
         test = Batches(task.test, task.transform, EVAL_BATCH, self.device)
         self.meter.phase = "test"
+        before = dict(self.meter.counts["test"])
         with self.clock.measure("eval"):
             scores = among(learner.predict(test), self._scored)
+        self._cost_of_test = {name: count - before[name] for name, count in self.meter.counts["test"].items()}
         if not torch.isfinite(scores.amax(dim=1)).all():  # -inf: a class that a restricted answer did not name
             raise Diverged("the scores of test images are not finite")
         percent = accuracy(scores, test.labels)
         error = math.sqrt(percent * (100.0 - percent) / len(scores))
-        if self._curve is not None:
-            self._curve.end(percent)
         best = self._best[0] if self._best and self.config.protocol.selection == "best_val" else None
         parts = accuracies_of_parts(task.spec, scores, test.labels.cpu())
         self.facts["metrics"] = schema.Metrics(accuracy=percent, samples=len(scores), standard_error=error, val_accuracy=best, parts=parts)
@@ -260,6 +259,22 @@ class _Run:
             target = Path(self.config.execution.out) / "checkpoints" / f"{path.stem}.safetensors"
             save_checkpoint(target, state, self.config.identity, backbone_checksum)
             self.facts["checkpoint"] = str(target.relative_to(self.config.execution.out))
+
+    def _draw_curve(self, learner: Learner, task: Task) -> None:
+        """What it costs is counted apart: a run without a curve has the same cost."""
+        if self._curve is None:
+            return
+        test = Batches(task.test, task.transform, EVAL_BATCH, self.device)
+        before = learner.images_forwarded(), learner.images_encoded()
+
+        def look(state: dict[str, Tensor]) -> float:
+            learner.load_state(state)
+            return accuracy(among(learner.predict(test), self._scored), test.labels)
+
+        try:
+            self._curve.draw(self.facts["metrics"].accuracy, self._cost_of_test, look)
+        finally:
+            self._images_of_looks = (learner.images_forwarded() - before[0], learner.images_encoded() - before[1])
 
     def write(self, status: str, error: str | None) -> tuple[schema.Record, Path]:
         config, seconds = self.config, self.clock.seconds
@@ -287,7 +302,7 @@ class _Run:
             "code": provenance.code(),
             "environment": provenance.environment(self.device, self.precision),
             "cost": schema.Cost(
-                train_seconds=seconds.get("train", 0.0) - seconds.get("curve", 0.0),
+                train_seconds=seconds.get("train", 0.0),
                 eval_seconds=seconds.get("eval", 0.0),
                 total_seconds=seconds.get("total", 0.0),
                 queries=queries,

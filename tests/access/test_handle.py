@@ -214,11 +214,23 @@ def test_the_query_that_would_exceed_the_budget_is_not_sent(access: Access) -> N
 
 
 @pytest.mark.parametrize("phase", ["val", "test"])
-def test_the_budget_limits_training_only(phase: str) -> None:
+def test_the_budget_does_not_limit_what_follows_from_the_protocol(phase: str) -> None:
     meter = Meter(Budget(images=1), phase=phase)
     with granted(Access.FEATURES, meter=meter) as model:
         model.features(images(3))
     assert meter.counts[phase]["images"] == 3
+
+
+def test_training_and_the_looks_of_its_curve_have_one_budget() -> None:
+    meter = Meter(Budget(images=10))
+    meter.charge(images=6)
+    meter.phase = "curve"
+    meter.charge(images=4)
+    for phase in ("train", "curve"):
+        meter.phase = phase
+        with pytest.raises(BudgetExceeded, match="budget reached after 10 of 10 images"):
+            meter.charge(images=1)
+    assert [meter.counts[phase]["images"] for phase in ("train", "curve")] == [6, 4]
 
 
 @given(

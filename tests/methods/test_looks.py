@@ -48,6 +48,16 @@ def test_a_look_after_every_step_sees_what_that_step_learned(method: str) -> Non
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_what_was_learned_at_a_look_predicts_the_same_when_the_run_is_over(method: str) -> None:
+    with asking(*METHODS[method][0]) as run:
+        seen: list[tuple[dict[str, Tensor], Tensor]] = []
+        run.fit(lambda: seen.append((run.learner.state(), run.predict())))
+        for state, scores in seen:
+            run.learner.load_state(state)
+            assert torch.equal(run.predict(), scores)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_looks_do_not_change_what_is_learned(method: str) -> None:
     words, _ = METHODS[method]
     with asking(*words) as unseen, asking(*words) as seen:
