@@ -102,6 +102,7 @@ def make_record(
         ),
         cost=schema.Cost(
             train_seconds=12.5 + seed,
+            run_memory_mb=100.0 + seed,
             peak_memory_mb=800.0 + seed,
             images_forwarded=5000,
             queries=phases if rung != "WEIGHTS" else {},

@@ -19,8 +19,9 @@ from petlbench.records.schema import Record
 BOXES = {"SCORES": "black box", "CONTEXT": "black box", "FEATURES": "black box", "GRADIENTS": "grey box", "WEIGHTS": "white box"}
 
 _MEANS_OF_TASKS = ("params_trainable", "params_head", "stored_bytes")
+_PEAKS = ("run_memory_mb", "peak_memory_mb")
 _ASKED = ("images_forwarded", "queries", "contexts")
-_COSTS = (*_MEANS_OF_TASKS, "train_seconds", "peak_memory_mb", *_ASKED)
+_COSTS = (*_MEANS_OF_TASKS, "train_seconds", *_PEAKS, *_ASKED)
 RUN_COLUMNS = [
     *("run_id", "method", "access", "backbone", "task", "protocol", "selection", "seed", "accuracy", "standard_error"),
     *(*_COSTS, "params_backbone", "code", "access_seen", "allocation", "curve"),
@@ -62,7 +63,8 @@ def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) 
     A task's cell is the mean over seeds, percent. ``mean`` is the mean of the cells, of those that the suite is ranked by where it names some;
     beside it stand the other averages that papers print over a suite (``average_columns``). Each is withheld (NaN) when one of its cells is
     missing. Ranks (1 is best, ties share) compare the means of one suite, backbone and protocol. Parameters and stored bytes are means over tasks,
-    time, images and queries means over runs, memory is the largest of all runs.
+    time, images and queries means over runs, memory is the largest of all runs: what a run added (``run_memory_mb``, NaN for records from before it was
+    measured) and the whole process.
     """
     runs = runs_frame(records)
     rows = []
@@ -78,7 +80,8 @@ def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) 
             row |= {column: by_task[column].mean().mean() for column in _MEANS_OF_TASKS}
             row |= {column: group[column].mean() for column in ("train_seconds", *_ASKED)}
             row |= {"access_seen": max(group["access_seen"], key=["", *BOXES].index)}
-            row |= {"peak_memory_mb": group["peak_memory_mb"].max(), "seeds": ",".join(map(str, sorted(set(group["seed"]))))}
+            row |= {column: group[column].max() for column in _PEAKS}
+            row |= {"seeds": ",".join(map(str, sorted(set(group["seed"]))))}
             rows.append(row)
     order = {suite: i for i, suite in enumerate(suites)}
     rows.sort(key=lambda row: (order[row["suite"]], math.isnan(row["mean"]), -row["mean"], row["method"], row["backbone"], row["protocol"]))
@@ -255,6 +258,7 @@ def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str,
         "params_head": float(parameters.head) if parameters else math.nan,
         "stored_bytes": float(parameters.stored_bytes) if parameters else math.nan,
         "train_seconds": cost.train_seconds,
+        "run_memory_mb": math.nan if cost.run_memory_mb is None else cost.run_memory_mb,
         "peak_memory_mb": math.nan if cost.peak_memory_mb is None else cost.peak_memory_mb,
         "images_forwarded": float(cost.images_forwarded),
         "queries": float(sum(count.images for count in queries)) if is_asked else math.nan,

@@ -99,7 +99,15 @@ COLUMNS = (
     Column("train_seconds", "number", "cost.train_seconds", "Time of training."),
     Column("eval_seconds", "number", "cost.eval_seconds", "Time of predicting the test split."),
     Column("total_seconds", "number", "cost.total_seconds", "Time of the run."),
-    Column("peak_memory_mb", "number", "cost.peak_memory_mb", "Memory of the device on a GPU, resident set of the process on a CPU."),
+    Column(
+        "run_memory_mb", "number", "cost.run_memory_mb", "Memory that the run added to the loaded backbone, at its peak; from version 4 on."
+    ),
+    Column(
+        "peak_memory_mb",
+        "number",
+        "cost.peak_memory_mb",
+        "Peak of the whole process: of device memory on a GPU, its resident set on a CPU.",
+    ),
     Column("images_decoded", "integer", "cost.images_decoded", "Image files decoded."),
     Column("images_forwarded", "integer", "cost.images_forwarded", "Images through the backbone, all phases, without looks for the curve."),
     Column("images_encoded", "integer", "cost.images_encoded", "Images through models that the method has beside the backbone."),

@@ -16,7 +16,7 @@ from petlbench.records.schema import CurvePoint
 PPT_SCALE = 1e7  # C of the formula
 COSTS = {
     "parameters": "params_trainable",
-    "memory": "peak_memory_mb",
+    "memory": "run_memory_mb",
     "time": "train_seconds",
     "queries": "queries",
 }  # -> leaderboard column

@@ -111,7 +111,7 @@ class Backbone:
 
     def to(self, device: torch.device) -> Backbone:
         self.vit.to(device)
-        self._rounded.clear()
+        self.forget_rounded()
         for part in (self.projection, self.classifier):
             if part is not None:
                 part.to(device)
@@ -158,11 +158,15 @@ class Backbone:
         return share(self.vit)
 
     def rounded(self, frozen: Tensor) -> Tensor:
-        """A tensor of the vision tower in bf16; made once."""
+        """A tensor of the vision tower in bf16; made once, until :meth:`forget_rounded`."""
         key = frozen.data_ptr()
         if key not in self._rounded:
             self._rounded[key] = frozen.detach().to(torch.bfloat16)
         return self._rounded[key]
+
+    def forget_rounded(self) -> None:
+        """Drop the tensors in bf16."""
+        self._rounded.clear()
 
     def checksum(self) -> str:
         """SHA-256 over names, shapes and bytes of all tensors of the vision tower and the projection."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import re
 import resource
 import sys
 import time
@@ -15,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
-_CLEAR_PEAK = Path("/proc/self/clear_refs")
+_CLEAR_PEAK, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 class Stopwatch:
@@ -55,28 +58,75 @@ class ImageCounter:
             handle.remove()
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Start a new peak. On a CPU only Linux can; elsewhere the peak is that of the process."""
+class AddedMemory:
+    """How far the memory of this process, or of a GPU, rises above what is held now. What nobody needs any longer is given back first, so that it does
+    not matter what the process did before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            _fill_workspaces(device)
+        gc.collect()
+        _return_freed_memory()
+        self._held = _held_mb(device)
+        self._is_new_peak = reset_peak_memory(device)
+
+    @property
+    def mb(self) -> float | None:
+        """In units of 2^20 bytes; None where the system does not tell, or where the peak may be one from before."""
+        if self._held is None or not self._is_new_peak:
+            return None
+        return max(0.0, peak_memory_mb(self._device) - self._held)
+
+
+def reset_peak_memory(device: torch.device) -> bool:
+    """Start a new peak, if that is possible. On a CPU only Linux can; elsewhere the peak is that of the process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif _CLEAR_PEAK.exists():
-        try:
-            _CLEAR_PEAK.write_text("5")
-        except OSError:  # not permitted in some containers: the peak is then that of the process
-            return
+        return True
+    if not _CLEAR_PEAK.exists():
+        return False
+    try:
+        _CLEAR_PEAK.write_text("5")
+    except OSError:  # not permitted in some containers
+        return False
+    return True
 
 
 def peak_memory_mb(device: torch.device) -> float:
     """Device memory on a GPU, resident set of this process on a CPU, in units of 2^20 bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
+    told = _status_mb("VmHWM")
+    if told is not None:
+        return told
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+
+def _held_mb(device: torch.device) -> float | None:
+    return torch.cuda.memory_allocated(device) / 2**20 if device.type == "cuda" else _status_mb("VmRSS")
+
+
+def _status_mb(name: str) -> float | None:
+    """What Linux says of this process; None on other systems."""
+    if not _STATUS.exists():
+        return None
+    found = re.search(rf"^{name}:\s*(\d+) kB$", _STATUS.read_text(), flags=re.MULTILINE)
+    return None if found is None else int(found[1]) / 1024
+
+
+def _return_freed_memory() -> None:
+    """Give the system back what C has freed and keeps in store; only glibc can be told to."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
+
+
+def _fill_workspaces(device: torch.device) -> None:
+    """cuBLAS keeps a workspace per thread from its first product on, which is no matter of the run that happens to be the first."""
+    matrix = torch.zeros(8, 8, device=device, requires_grad=True)
+    with torch.enable_grad():
+        (matrix @ matrix).sum().backward()
 
 
 def flops_per_image(model: nn.Module, image: Tensor) -> float:

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, StringConstra
 
 from petlbench.errors import RecordError
 
-# 2 added what is known of queries (rungs seen, bytes, transport, curves), 3 layouts, splits, joined tasks and usage of tokens.
-SCHEMA_VERSION = 3
+# 2 added what is known of queries (rungs seen, bytes, transport, curves), 3 layouts, splits, joined tasks and usage of tokens,
+# 4 the memory that a run itself took.
+SCHEMA_VERSION = 4
 Place = Annotated[str, StringConstraints(pattern=r"^(\d+\.)?[a-z]\w*$")]  # "3.q", "embed": see petlbench.nn.allocation
 Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
 
@@ -79,7 +80,8 @@ class Cost(_Part):
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     total_seconds: float = 0.0
-    peak_memory_mb: float | None = None  # device memory on a GPU, resident set of the process on a CPU
+    run_memory_mb: float | None = None  # peak above what was held with backbone and task loaded; None: not known, as before version 4
+    peak_memory_mb: float | None = None  # of the whole process: allocated on the device on a GPU, the resident set on a CPU
     images_decoded: int = 0
     images_forwarded: int = 0  # through the backbone, all phases
     images_encoded: int = 0  # through models that the method has beside the backbone
@@ -127,7 +129,7 @@ class Predictions(_Part):
 class Record(_Part):
     """One run. ``run_id`` is the hash of the resolved configuration; a record without status ``ok`` has an ``error`` and no metrics."""
 
-    schema_version: Literal[1, 2, 3] = 3
+    schema_version: Literal[1, 2, 3, 4] = 4
     run_id: str = Field(pattern=r"^[0-9a-f]{16}$")
     status: Status
     error: str | None = None

@@ -140,7 +140,8 @@ def _columns(part: pd.DataFrame, tasks: Sequence[str], is_compact: bool) -> list
         ("rung seen", [Text(rung or MISSING) for rung in part["access_seen"]]),
         ("head", _counts(part["params_head"])),
         ("stored bytes", _counts(part["stored_bytes"])),
-        ("memory MB", [Text(_number(megabytes, 0)) for megabytes in part["peak_memory_mb"]]),
+        ("memory MB", [Text(_number(megabytes, 0)) for megabytes in part["run_memory_mb"]]),
+        ("process MB", [Text(_number(megabytes, 0)) for megabytes in part["peak_memory_mb"]]),
         ("images", _counts(part["images_forwarded"])),
         ("contexts", _counts(part["contexts"])),
     ]

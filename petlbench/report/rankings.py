@@ -24,7 +24,7 @@ _BAR = 0.13  # and from one bar to the next
 _LEAST = 0.1  # of a cost on a logarithmic axis, such as seconds; less is next to nothing
 _LABELS = {
     "parameters": "trainable parameters without the head",
-    "memory": "peak memory (MB)",
+    "memory": "memory that a run adds to the backbone (MB)",
     "time": "training time (s)",
     "queries": "queries (images sent per run)",
 }

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from petlbench.access.handle import Meter
+from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.file import save_checkpoint, save_predictions
 from petlbench.config.files import suite_of
 from petlbench.config.identity import run_id
@@ -117,7 +118,6 @@ class _Run:
         config = self.config
         threads = config.execution.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
-        measure.reset_peak_memory(self.device)
         with (
             self.clock.measure("total"),
             threadpool_limits(threads, user_api="blas"),  # numpy's own, which CMA-ES decomposes matrices with
@@ -132,6 +132,9 @@ class _Run:
             self.precision = choose(config.precision, self.device, backbone.parameter_count)
             task = open_task(config, backbone)
             self._describe(task)
+            if isinstance(backbone, Backbone):
+                backbone.forget_rounded()  # else a run would not pay for what an earlier one has rounded
+            self.memory = measure.AddedMemory(self.device)  # not earlier: the first run loads the backbone and prepares the task for others
             torch.manual_seed(config.seed)  # not earlier: loading the backbone draws random numbers, in a process's first run only
             setting = (self.device, self.precision, self.meter, config.access)
             with open_learner(self.method, backbone, task.spec, *setting) as learner:
@@ -247,6 +250,7 @@ class _Run:
         best = self._best[0] if self._best and self.config.protocol.selection == "best_val" else None
         parts = accuracies_of_parts(task.spec, scores, test.labels.cpu())
         self.facts["metrics"] = schema.Metrics(accuracy=percent, samples=len(scores), standard_error=error, val_accuracy=best, parts=parts)
+        self.counted["run_memory_mb"] = self.memory.mb
         self.counted["peak_memory_mb"] = measure.peak_memory_mb(self.device)
         self.counted["flops_per_image"] = learner.flops_per_image()
         path = record_path(self.config)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petlbench.analysis.aggregate import COST_COLUMNS, ROW_COLUMNS, comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
+from petlbench.analysis.tradeoffs import tradeoffs
 from petlbench.config.files import load_suite
 from petlbench.errors import RecordError
 from petlbench.records.schema import Record
@@ -31,7 +32,7 @@ def test_columns_and_their_order() -> None:
     frame = leaderboard(make_grid(("lora",), TASKS[:2], (0,)), {"mini": (B, A), "other": ("other/x",)})
     assert list(frame.columns) == [*ROW_COLUMNS, B, A, "other/x", *COST_COLUMNS]
     assert ROW_COLUMNS == ["method", "access", "backbone", "suite", "protocol", "mean", "rank"]
-    costs = ["params_trainable", "params_head", "stored_bytes", "train_seconds", "peak_memory_mb", "images_forwarded"]
+    costs = ["params_trainable", "params_head", "stored_bytes", "train_seconds", "run_memory_mb", "peak_memory_mb", "images_forwarded"]
     costs += ["queries", "contexts", "access_seen", "seeds"]
     assert costs == COST_COLUMNS
 
@@ -73,8 +74,18 @@ def test_costs() -> None:
     row = row_of(leaderboard(records, PAIR), "craft")
     assert row["params_trainable"] == 250  # of the tasks, not of the runs
     assert row["train_seconds"] == pytest.approx(12.5 + 2 / 3)
-    assert row["peak_memory_mb"] == 802
+    assert (row["run_memory_mb"], row["peak_memory_mb"]) == (102, 802)  # of the run that took most
     assert row["queries"] == 1200  # all phases
+
+
+def test_what_older_records_know_of_memory_is_never_taken_for_what_a_run_added() -> None:
+    old = make_record("lora", A)
+    old = old.model_copy(update={"schema_version": 3, "cost": old.cost.model_copy(update={"run_memory_mb": None})})
+    frame = leaderboard([old, make_record("full", A), make_record("bar", A, 0), make_record("bar", A, 1)], {"mini": (A,)})
+    assert math.isnan(row_of(frame, "lora")["run_memory_mb"]) and row_of(frame, "lora")["peak_memory_mb"] == 800
+    assert (row_of(frame, "full")["run_memory_mb"], row_of(frame, "bar")["run_memory_mb"]) == (100, 101)
+    front = tradeoffs(comparable_parts(frame)[0], runs_frame([old, make_record("full", A)])).set_index("method")["front_memory"]
+    assert pd.isna(front["lora"]) and front["full"]
 
 
 def test_only_a_model_that_is_asked_has_queries() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import mmap
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from timm.layers import Attention
 from torch import nn
 
-from petlbench.learners.cost import ImageCounter, Stopwatch, flops_per_image, peak_memory_mb, reset_peak_memory
+from petlbench.learners.cost import AddedMemory, ImageCounter, Stopwatch, flops_per_image, peak_memory_mb, reset_peak_memory
 from petlbench.testing.mocks import tiny_backbone
 
 CPU = torch.device("cpu")
@@ -68,10 +72,97 @@ def test_a_multiplication_and_an_addition_are_two_operations() -> None:
 def test_peak_memory_sees_what_was_allocated_and_freed() -> None:
     reset_peak_memory(CPU)
     before = peak_memory_mb(CPU)
-    with mmap.mmap(-1, 128 * 2**20) as block:  # new pages for certain: a tensor may get memory that an earlier test has freed
+    allocate(128)
+    assert peak_memory_mb(CPU) > before + 100
+
+
+def test_added_memory_is_what_was_allocated_since_and_not_what_was_there() -> None:
+    allocate(256)
+    added = AddedMemory(CPU)
+    assert added.mb is not None and added.mb < 20
+    allocate(128)
+    assert 120 < added.mb < 160
+
+
+def test_no_memory_is_added_by_giving_some_back() -> None:
+    block = mmap.mmap(-1, 64 * 2**20)
+    block[:] = bytes(len(block))
+    added = AddedMemory(CPU)
+    block.close()
+    reset_peak_memory(CPU)
+    assert added.mb == 0
+
+
+def test_there_is_no_number_where_the_peak_may_be_an_earlier_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("petlbench.learners.cost._CLEAR_PEAK", tmp_path / "absent")
+    assert AddedMemory(CPU).mb is None
+    monkeypatch.setattr("petlbench.learners.cost._CLEAR_PEAK", tmp_path)  # cannot be written to
+    assert AddedMemory(CPU).mb is None
+
+
+def test_there_is_no_number_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("petlbench.learners.cost._STATUS", tmp_path / "absent")
+    assert AddedMemory(CPU).mb is None
+    assert peak_memory_mb(CPU) > 100  # of the process, which is known everywhere
+
+
+RUNS = """
+import json, sys
+import torch
+from petlbench import Access, QueryMethod, register_method
+from petlbench.runs import execute as run
+from petlbench.config import resolve
+
+def megabytes(count):
+    return torch.ones(count, 2**18)
+
+class Asks(QueryMethod):
+    access = Access.SCORES
+
+    def predict(self, model, images):
+        return model.scores(images)
+
+@register_method("modest")
+class Modest(Asks):
+    def fit(self, model, data):
+        megabytes(128)
+
+@register_method("greedy")
+class Greedy(Asks):
+    def fit(self, model, data):
+        self.cycle = [megabytes(384), self]  # stays until garbage is collected
+
+weights, load = [], run.shared_backbone
+
+def load_a_large_one(*arguments):
+    weights.extend([] if weights else [megabytes(256)])
+    return load(*arguments)
+
+run.shared_backbone = load_a_large_one
+costs = []
+for name in ("modest", "greedy", "modest"):
+    words = [f"method={name}", "task=mini/digits", "threads=1", "device=cpu", "curve=false", f"out={sys.argv[1]}"]
+    record, _ = run.execute(resolve(words), reraise=True)
+    costs.append((record.cost.run_memory_mb, record.cost.peak_memory_mb))
+print(json.dumps(costs))
+"""
+
+
+def test_the_memory_of_a_run_does_not_depend_on_the_runs_before_it_nor_on_who_loaded_the_backbone(tmp_path: Path) -> None:
+    reply = subprocess.run([sys.executable, "-c", RUNS, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert reply.returncode == 0, reply.stderr
+    (first, whole), (greedy, _), (again, _) = json.loads(reply.stdout)
+    slack = 100  # what asking takes, and code that only the first run reads
+    assert 128 <= first < 128 + slack and 128 <= again < 128 + slack
+    assert 384 <= greedy < 384 + slack
+    assert whole > 128 + 256 + 100  # with the weights and the libraries
+
+
+def allocate(megabytes: int) -> None:
+    """New pages for certain, and free them: a tensor may get memory that an earlier test has freed."""
+    with mmap.mmap(-1, megabytes * 2**20) as block:
         for page in range(0, len(block), mmap.PAGESIZE):
             block[page] = 1
-    assert peak_memory_mb(CPU) > before + 100
 
 
 def test_the_products_of_attention_are_counted() -> None:

@@ -6,7 +6,7 @@ const COSTS = {
   queries: "images sent per run",
   contexts: "contexts sent per run",
   train_seconds: "seconds of training",
-  peak_memory_mb: "MB of memory",
+  run_memory_mb: "MB of memory that a run adds",
 };
 
 const SHADES = "; the stronger the shade, the nearer to the best of the column";
@@ -121,7 +121,8 @@ function publishedColumns(part) {
 function costColumns(rows) {
   const costs = [
     cost("params_trainable", "trainable", count),
-    cost("peak_memory_mb", "memory MB", count),
+    cost("run_memory_mb", "memory MB", count),
+    cost("peak_memory_mb", "process MB", count),
     cost("train_seconds", "train s", (seconds) => (seconds === null ? MISSING : seconds.toFixed(seconds < 100 ? 1 : 0))),
     cost("queries", "queries", count),
     cost("contexts", "contexts", count),
