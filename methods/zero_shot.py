@@ -13,6 +13,7 @@ class ZeroShot(QueryMethod):
 
     access = Access.SCORES
     output = Output.LABEL
+    learns = False
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:
         pass

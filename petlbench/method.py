@@ -30,6 +30,7 @@ class Method(ABC):
     cite: ClassVar[str]
     Config: ClassVar[type]
     access: ClassVar[Access]
+    learns: ClassVar[bool] = True  # False: ``fit`` does nothing and nothing is stored, as with the frozen model itself
 
     def __init__(self, config: Any, seed: int = 0) -> None:
         self.config = config

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-import types
 from collections.abc import Iterator
 
 from torch import Tensor
 
+from petlbench.testing import reach as conformance_kit
+
 
 def reachable(root: object) -> Iterator[object]:
-    """Everything that code holding ``root`` can get at through attributes, containers, closures, defaults and bound methods.
-
-    Modules, others' classes and the globals of functions are not followed: behind those lies all of Python.
-    """
-    seen: set[int] = set()
-    waiting = [root]
-    while waiting:
-        found = waiting.pop()
-        if id(found) in seen or _is_a_stop(found):
-            continue
-        seen.add(id(found))
-        yield found
-        waiting += _following(found)
+    """Everything that code holding ``root`` can get at, as the conformance kit walks it."""
+    return (found for _, found in conformance_kit.reachable(root))
 
 
 def of_the_graph(answer: Tensor) -> Iterator[object]:
@@ -40,26 +29,3 @@ def of_the_graph(answer: Tensor) -> Iterator[object]:
                     if isinstance(thing, Tensor):
                         waiting.append(thing.grad_fn)
         waiting += [following for following, _ in node.next_functions]
-
-
-def _is_a_stop(found: object) -> bool:
-    if isinstance(found, type):
-        return found.__module__.partition(".")[0] != "petlbench"
-    return isinstance(found, types.ModuleType)
-
-
-def _following(found: object) -> list[object]:
-    if isinstance(found, type):
-        return [*vars(found).values(), *found.__bases__]
-    if isinstance(found, types.FunctionType):
-        cells = [cell.cell_contents for cell in found.__closure__ or () if _is_filled(cell)]
-        return [*cells, *(found.__defaults__ or ()), *(found.__kwdefaults__ or {}).values(), found.__dict__]
-    return [*gc.get_referents(found), type(found)]
-
-
-def _is_filled(cell: types.CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,42 +16,60 @@ from petlbench.errors import AccessError
 Pull = Callable[[Tensor], tuple[Tensor, ...]]  # a gradient with respect to the answer to those with respect to what requires one
 Ask = Callable[[Tensor, Tensor | None], tuple[Tensor, Pull]]
 
-_graphs: dict[int, Pull] = {}  # on the model's side
-_receipts = itertools.count(1)
+
+class Graphs:
+    """The ways back through a model, each until it is used or its answer is gone. Held on the model's side only: an answer refers to them weakly."""
+
+    def __init__(self) -> None:
+        self.pulls: dict[int, Pull] = {}
+        self._numbers = itertools.count(1)
+
+    def receipt(self, pull: Pull) -> _Receipt:
+        """What an answer holds in place of its graph."""
+        number = next(self._numbers)
+        self.pulls[number] = pull
+        receipt = _Receipt(weakref.ref(self), number)
+        weakref.finalize(receipt, _drop, weakref.ref(self), number)
+        return receipt
 
 
-def differentiable(ask: Ask, images: Tensor, tokens: Tensor | None) -> Tensor:
+def differentiable(ask: Ask, images: Tensor, tokens: Tensor | None, graphs: Graphs) -> Tensor:
     """What ``ask`` answers about images (B, 3, S, S) and tokens (B, K, W); a gradient reaches those of them that require one."""
-    return _ThroughTheModel.apply(images, tokens, ask)
+    return _ThroughTheModel.apply(images, tokens, ask, graphs)
 
 
 class _ThroughTheModel(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, images: Tensor, tokens: Tensor | None, ask: Ask) -> Tensor:
-        wants_images, wants_tokens, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
+    def forward(ctx: torch.autograd.function.FunctionCtx, images: Tensor, tokens: Tensor | None, ask: Ask, graphs: Graphs) -> Tensor:
+        wants_images, wants_tokens, *_ = ctx.needs_input_grad  # type: ignore[attr-defined]
         asked = images.detach().requires_grad_(wants_images)
         answer, pull = ask(asked, None if tokens is None else tokens.detach().requires_grad_(wants_tokens))
-        ctx.receipt = _Receipt(pull)  # type: ignore[attr-defined]
+        ctx.receipt = graphs.receipt(pull)  # type: ignore[attr-defined]
         return answer
 
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        pulled = iter(_redeem(ctx.receipt.number)(*gradients))  # type: ignore[attr-defined]
+        pulled = iter(_redeem(ctx.receipt)(*gradients))  # type: ignore[attr-defined]
         return tuple(next(pulled) if is_wanted else None for is_wanted in ctx.needs_input_grad)  # type: ignore[attr-defined]
 
 
+@dataclass(eq=False)  # a weak reference to it can be taken, and it is itself only
 class _Receipt:
-    """A number that stands for a graph on the model's side; the graph is dropped with the number."""
+    """Stands for a graph on the model's side; the graph is dropped with it."""
 
-    def __init__(self, pull: Pull) -> None:
-        self.number = next(_receipts)
-        _graphs[self.number] = pull
-        weakref.finalize(self, _graphs.pop, self.number, None)
+    _graphs: weakref.ref[Graphs]
+    _number: int
 
 
-def _redeem(number: int) -> Pull:
-    """The way back through a graph, which is let go of. AccessError the second time."""
-    if number not in _graphs:
-        raise AccessError("an answer can be differentiated once; for another gradient ask the model again")
-    return _graphs.pop(number)
+def _drop(graphs: weakref.ref[Graphs], number: int) -> None:
+    if (held := graphs()) is not None:
+        held.pulls.pop(number, None)
+
+
+def _redeem(receipt: _Receipt) -> Pull:
+    """The way back through a graph, which is let go of. AccessError the second time, and after the run."""
+    held = receipt._graphs()
+    if held is None or receipt._number not in held.pulls:
+        raise AccessError("an answer can be differentiated once, and before its run has ended; for another gradient ask the model again")
+    return held.pulls.pop(receipt._number)

@@ -1,12 +1,11 @@
 """The access ladder: what a method may touch of a backbone, enforced and counted by the harness.
 
-In one process the boundary is a discipline: a handle holds no reference to the model, only a ticket number, and the models lie in a table of
-this module. ``petlbench serve`` is the wall.
+In one process the boundary is a discipline: a handle holds a number, the model is held by the block that grants it, and the table between them holds
+it weakly (``petlbench.access.tickets``). ``petlbench serve`` is the wall.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ import torch
 from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, paired, restrict, tensor_bytes
-from petlbench.access.gradients import differentiable
+from petlbench.access.gradients import Graphs, differentiable
+from petlbench.access.tickets import Tickets
 from petlbench.config.settings import Answers, Budget
 from petlbench.errors import AccessError, BudgetExceeded, ConfigError
 
@@ -96,6 +96,7 @@ class _Grant:
     output: Output
     answers: Answers
     uploaded: set[str] = field(default_factory=set)  # digests
+    graphs: Graphs = field(default_factory=Graphs)
 
     @property
     def k(self) -> int:
@@ -115,8 +116,7 @@ class _Grant:
         return max(1, min(limits))
 
 
-_grants: dict[int, _Grant] = {}
-_tickets = itertools.count(1)
+_grants: Tickets[_Grant] = Tickets()
 
 
 class QueryModel:
@@ -212,7 +212,7 @@ class QueryModel:
 
 def _grant_of(ticket: int, verb: str, *rungs: Access) -> _Grant:
     """What a ticket stands for. AccessError when it does not allow the verb."""
-    grant = _grants.get(ticket)
+    grant = _grants.redeem(ticket)
     if grant is None:
         raise AccessError(f"model.{verb} was called after the run that granted the model had ended")
     if grant.access not in rungs:
@@ -247,7 +247,7 @@ def _graded(grant: _Grant, images: Tensor, tokens: Tensor | None, texts: ClassTe
         _check_beside("tokens", tokens, images, (facts.token_width,))
     pairs = paired(images.split(size), None if tokens is None else tokens.split(size))
     grant.meter.charge(Access.GRADIENTS, calls=len(pairs), images=len(images), bytes=tensor_bytes(images, tokens))
-    return torch.cat([differentiable(partial(grant.endpoint.graded, texts=texts), *pair) for pair in pairs])
+    return torch.cat([differentiable(partial(grant.endpoint.graded, texts=texts), *pair, grant.graphs) for pair in pairs])
 
 
 def _pixels(grant: _Grant, rung: Access, images: Tensor, patches: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor] | None]:
@@ -300,9 +300,5 @@ def grant(
         meter.charge(texts=texts.count, bytes=texts.bytes)
         described, context = texts, endpoint.describe(texts)
     output = min(endpoint.facts.output, Output[answers.output.upper()])
-    ticket = next(_tickets)
-    _grants[ticket] = _Grant(endpoint, access, meter, described, context, output, answers)
-    try:
+    with _grants.issued(_Grant(endpoint, access, meter, described, context, output, answers)) as ticket:
         yield QueryModel(ticket, endpoint, class_names)
-    finally:
-        del _grants[ticket]

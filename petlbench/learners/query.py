@@ -91,13 +91,13 @@ class QueryLearner:
 
     def fit(self, data: TrainingData) -> None:
         self.method.train()
-        self.method.fit(self._model(), data)
+        self.method.fit(self.handle, data)
         self.method.eval()
 
     @torch.no_grad()
     def predict(self, batches: Batches) -> Tensor:
         with evaluating(self.method):
-            return torch.cat([self.method.predict(self._model(), images).float() for images, _ in batches.in_order()]).cpu()
+            return torch.cat([self.method.predict(self.handle, images).float() for images, _ in batches.in_order()]).cpu()
 
     def state(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.method.state_dict().items()}
@@ -122,6 +122,8 @@ class QueryLearner:
     def flops_per_image(self) -> None:
         return None  # behind an interface that only answers, nobody can count
 
-    def _model(self) -> QueryModel:
+    @property
+    def handle(self) -> QueryModel:
+        """What the method is lent."""
         assert self._handle is not None, "the learner is not opened"
         return self._handle

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from petlbench.access.handle import Meter
+from petlbench.access.tickets import lent
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.file import save_checkpoint, save_predictions
 from petlbench.config.files import suite_of
@@ -75,20 +75,6 @@ def record_path(config: RunConfig) -> Path:
     """Where a run's record lies, whether it was carried out or not."""
     store = RecordStore(Path(config.execution.out))
     return store.path(config.task, config.method, config.backbone.name, config.seed, run_id(config.identity))
-
-
-_running: dict[int, _Run] = {}
-_tickets = itertools.count(1)
-
-
-def _log_epoch(ticket: int, epoch: Epoch) -> None:
-    """What a method calls after an epoch. It holds a number and not the run, from which test images and the backbone could be reached."""
-    _running[ticket].log_epoch(epoch)
-
-
-def _evaluate_curve(ticket: int) -> None:
-    """What a method calls after a step."""
-    _running[ticket].evaluate_curve()
 
 
 class _Run:
@@ -160,7 +146,7 @@ class _Run:
         self._scored = spec.scored
 
     def _fit(self, learner: Learner, task: Task) -> None:
-        recipe, ticket = self.config.train, next(_tickets)
+        recipe = self.config.train
         generator = torch.Generator().manual_seed(self.config.seed)
         train = Batches(task.train, task.transform, recipe.batch_size, self.device, generator, recipe.drop_last)
         val = Batches(task.val, task.transform, EVAL_BATCH, self.device)
@@ -171,25 +157,26 @@ class _Run:
         if isinstance(self.method, QueryMethod) and self._has_curve:
             self._curve = Curve(self.meter, learner.state)
         self.meter.phase = "train"
-        _running[ticket] = self
         with self.clock.measure("train"):
             try:
-                learner.fit(self._training_data(task, train, val, ticket))
+                with (
+                    lent(self.log_epoch) as log_epoch,
+                    lent(self.evaluate_curve) as evaluate_curve,
+                ):  # from the run, test images and the backbone could be reached
+                    learner.fit(self._training_data(task, train, val, log_epoch, evaluate_curve))
             except BudgetExceeded as reason:
                 self.status, self.facts["error"] = "budget", str(reason)
-            finally:
-                del _running[ticket]
             if self._best is not None:
                 learner.load_state(self._best[1])
 
-    def _training_data(self, task: Task, train: Batches, val: Batches, ticket: int) -> TrainingData:
+    def _training_data(
+        self, task: Task, train: Batches, val: Batches, log_epoch: Callable[[Epoch], None], evaluate_curve: Callable[[], None]
+    ) -> TrainingData:
         config = self.config
         identity = [self.facts["backbone"].sha256, task.spec.revision, task.train.digest, config.protocol.described]
         cache = Cache(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
-        calls = (partial(_log_epoch, ticket), partial(_evaluate_curve, ticket))
-        return TrainingData(
-            train, val, config.train, task.spec.class_names, *calls, cache, config.execution.cache_mb, part_of_class(task.spec)
-        )
+        names, parts = task.spec.class_names, part_of_class(task.spec)
+        return TrainingData(train, val, config.train, names, log_epoch, evaluate_curve, cache, config.execution.cache_mb, parts)
 
     def log_epoch(self, reported: Epoch) -> None:
         """Record an epoch, and let the selection rule look at it."""

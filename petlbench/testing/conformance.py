@@ -2,53 +2,76 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import subprocess
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.file import read_checkpoint, save_checkpoint
 from petlbench.cli.words import parse_words
-from petlbench.config.resolve import RunConfig, resolve, restore
+from petlbench.config.resolve import RunConfig, load_method, resolve, restore
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task
-from petlbench.learners import PLAN, GradientLearner, Learner, open_learner
+from petlbench.learners import PLAN, GradientLearner, QueryLearner, open_learner
 from petlbench.method import GradientMethod, Method, QueryMethod
+from petlbench.remote.client import RemoteBackbone
+from petlbench.shared import open_task, shared_backbone
 from petlbench.testing.mocks import mock_task, tiny_backbone
+from petlbench.testing.reach import reachable
 
 CPU = torch.device("cpu")
+_LEAST = -20.0  # log-probability of a class that a restricted answer did not name
 _RELOAD = "import sys; from petlbench.testing.conformance import print_predictions; print_predictions(sys.argv[1])"
 
 
 class MethodConformance:
-    """Subclass it in a test module and set ``method``; ``words`` are further settings, ``min_accuracy`` what the method must reach on mini/digits."""
+    """Subclass it in a test module and set ``method``; ``words`` are further settings, ``min_accuracy`` what the method must reach on mini/digits and
+    ``min_gain`` by how much it must lower the cross entropy of the training images there.
+
+    A method that says ``learns = False`` must change and store nothing instead.
+    """
 
     method: ClassVar[str] = ""
     words: ClassVar[tuple[str, ...]] = ()
     min_accuracy: ClassVar[float] = 15.0  # percent; chance is 10
+    min_gain: ClassVar[float] = (
+        5.0  # percent of the cross entropy before training; the least of this suite's own is 14, blackvip's and vp_spsa's
+    )
 
-    def test_only_declared_parameters_train(self) -> None:
-        """What training changes is exactly what the learner counts and stores; everything else of the network stays as it was."""
-        backbone, task = tiny_backbone(), mock_task()
-        config = _configured(self)
-        with _opened(config, backbone, task) as learner:
+    def test_only_what_is_stored_trains(self) -> None:
+        """Of everything that the method and its network lead to, by attributes, lists or closures, training changes only what is stored."""
+        task, config = mock_task(), _configured(self)
+        with _opened(config, tiny_backbone(), task) as learner:
             learner.prepare(_data(task, config))
-            before = _everything(learner)
+            before = _Tensors(learner)
             learner.fit(_data(task, config))
-            after = _everything(learner)
-            stored = learner.state()
-        changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
-        assert changed <= set(stored), f"trained but not stored: {sorted(changed - set(stored))}"
-        if isinstance(learner, GradientLearner):
-            assert changed, "training changed nothing"
+            after = _Tensors(learner)
+        changed = after.ways_changed_since(before)
+        assert not changed - after.stored, f"trained but not stored: {_some(changed - after.stored)}"
+        if self._learns:
+            assert changed, "training changed nothing; a method that does not learn says learns = False"
+        else:
+            assert not changed, f"a method that says learns = False trained {_some(changed)}"
+
+    def test_training_changes_its_predictions(self) -> None:
+        task, config = mock_task(), _configured(self)
+        with _opened(config, tiny_backbone(), task) as learner:
+            learner.prepare(_data(task, config))
+            before = learner.predict(_test(task))
+            learner.fit(_data(task, config))
+            is_same = torch.equal(learner.predict(_test(task)), before)
+        assert is_same is not self._learns, (
+            "predictions are the same after training" if is_same else "learns = False, but predictions change"
+        )
 
     def test_the_backbone_is_untouched(self) -> None:
         backbone, task = tiny_backbone(), mock_task()
@@ -61,14 +84,20 @@ class MethodConformance:
         assert not any(p.requires_grad or p.grad is not None for p in backbone.vit.parameters())
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.vit.modules())
 
-    def test_trainable_count_equals_what_is_stored(self) -> None:
-        backbone, task = tiny_backbone(), mock_task()
-        config = _configured(self)
-        with _opened(config, backbone, task) as learner:
+    def test_trainable_count_is_what_was_trained_and_stored(self) -> None:
+        """Parameters that training leaves alone do not count, and are not stored as if they had been learned."""
+        task, config = mock_task(), _configured(self)
+        with _opened(config, tiny_backbone(), task) as learner:
             learner.prepare(_data(task, config))
-            buffers = _stored_buffers(learner)
-            stored = sum(t.numel() for name, t in learner.state().items() if name not in buffers and not name.startswith(PLAN))
-            assert sum(learner.parameter_counts()) == stored
+            before = {name: parameter.detach().clone() for name, parameter in _module(learner).named_parameters()}
+            learner.fit(_data(task, config))
+            trained = sum(p.numel() for name, p in _module(learner).named_parameters() if not torch.equal(p, before[name]))
+            buffers, state = {name for name, _ in _module(learner).named_buffers()}, learner.state()
+            stored = sum(t.numel() for name, t in state.items() if name not in buffers and not name.startswith(PLAN))
+            counted = sum(learner.parameter_counts())
+        assert counted == stored, f"{counted:,} parameters are counted as trainable, {stored:,} are stored"
+        assert counted == trained, f"{counted:,} parameters are counted as trainable, training changed {trained:,}"
+        assert self._learns or not state, f"a method that says learns = False stores {_some(set(state))}"
 
     def test_it_is_deterministic_under_a_seed(self) -> None:
         first, second = (_trained_scores(_configured(self)) for _ in range(2))
@@ -84,18 +113,27 @@ class MethodConformance:
             save_checkpoint(path, learner.state(), config.identity, backbone.checksum())
             reply = subprocess.run([sys.executable, "-c", _RELOAD, str(path)], capture_output=True, text=True, check=False)
         assert reply.returncode == 0, reply.stderr
-        assert torch.equal(torch.tensor(json.loads(reply.stdout)), scores)
+        assert torch.equal(torch.tensor(json.loads(reply.stdout)), scores), "predictions in another process differ: something is not stored"
 
-    def test_it_is_above_chance_on_the_mini_suite(self, tmp_path: Path) -> None:
+    def test_it_learns_the_mini_suite(self, tmp_path: Path) -> None:
+        """It is above chance on test images, and what is stored is better on the training images than the method's own start."""
         from petlbench.runs.execute import execute
 
-        short = ("task=mini/digits", f"out={tmp_path}", "threads=1")
-        record, _ = execute(resolve(parse_words([f"method={self.method}", *self.words, *short])))
+        short = ("task=mini/digits", f"out={tmp_path}", "threads=1", "save=true")
+        config = resolve(parse_words([f"method={self.method}", *self.words, *short]))
+        record, _ = execute(config)
         assert record.error is None
         assert record.metrics is not None and record.metrics.accuracy > self.min_accuracy
+        if self._learns:
+            assert record.checkpoint is not None
+            start, end = _losses(config, tmp_path / record.checkpoint)
+            assert end < start * (1 - self.min_gain / 100), (
+                f"the cross entropy of training images is {start:.3f} before and {end:.3f} after training"
+            )
 
     def test_it_did_not_reach_above_its_rung(self) -> None:
-        """A method below WEIGHTS holds a handle that leads to no parameter of the model; its access is one that its base class is run at."""
+        """Below WEIGHTS, the method and the handle that it is given lead to no parameter of the model: not by attributes, closures, classes, or the
+        globals of petlbench and of the method's module. Its access is one that its base class is run at."""
         backbone, task = tiny_backbone(), mock_task()
         config = _configured(self)
         with _opened(config, backbone, task) as learner:
@@ -103,11 +141,17 @@ class MethodConformance:
             if isinstance(method, GradientMethod):
                 assert method.access >= Access.GRADIENTS
                 return
-            assert isinstance(method, QueryMethod) and method.access < Access.WEIGHTS
+            assert isinstance(method, QueryMethod) and isinstance(learner, QueryLearner) and method.access < Access.WEIGHTS
             learner.fit(_data(task, config))
             learner.predict(_test(task))
-            held = {id(p) for p in backbone.vit.parameters()}
-            assert not held & _reachable(method), "the method holds a parameter of the model"
+            weights = {p.data_ptr() for part in (backbone.vit, backbone.projection) if part is not None for p in part.parameters()}
+            for name, root in (("method", method), ("model", learner.handle)):
+                for way, found in reachable(root, name, (type(method).__module__,)):
+                    assert not (isinstance(found, Tensor) and found.data_ptr() in weights), f"a parameter of the model is reached by {way}"
+
+    @property
+    def _learns(self) -> bool:
+        return load_method(self.method)[0].learns
 
 
 def print_predictions(path: str) -> None:
@@ -125,9 +169,7 @@ def _configured(case: MethodConformance) -> RunConfig:
     return resolve(parse_words([f"method={case.method}", "task=mini/digits", *recipe, *case.words]))
 
 
-def _opened(config: RunConfig, backbone: Backbone, task: Task):  # type: ignore[no-untyped-def]
-    from petlbench.config.resolve import load_method
-
+def _opened(config: RunConfig, backbone: Backbone | RemoteBackbone, task: Task) -> AbstractContextManager[GradientLearner | QueryLearner]:
     torch.manual_seed(config.seed)
     torch.set_num_threads(1)
     method = load_method(config.method)[0](config.method_config, config.seed)
@@ -151,33 +193,51 @@ def _trained_scores(config: RunConfig) -> Tensor:
         return learner.predict(_test(task))
 
 
-def _everything(learner: Learner) -> dict[str, Tensor]:
-    module = learner.model if isinstance(learner, GradientLearner) else learner.method  # type: ignore[attr-defined]
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+def _losses(config: RunConfig, checkpoint: Path) -> tuple[float, float]:
+    """Cross entropy of a task's training images, before training and with what was learned."""
+    backbone, _ = shared_backbone(config, CPU)
+    task = open_task(config, backbone)
+    images = Batches(task.train, task.transform, 64, CPU)
+    losses = []
+    for state in (None, read_checkpoint(checkpoint).state):
+        with _opened(config, backbone, task) as learner:
+            if state is None:
+                learner.prepare(_data(task, config))
+            else:
+                learner.load_state(state)
+            log_probabilities = learner.predict(images).log_softmax(dim=1).clamp_min(_LEAST)
+            losses.append(float(F.nll_loss(log_probabilities, images.labels)))
+    return losses[0], losses[1]
 
 
-def _stored_buffers(learner: Learner) -> set[str]:
-    module = learner.model if isinstance(learner, GradientLearner) else learner.method  # type: ignore[attr-defined]
-    return {name for name, _ in module.named_buffers()}
+class _Tensors:
+    """The tensors that a method and its network lead to, with what is in them now."""
+
+    def __init__(self, learner: GradientLearner | QueryLearner) -> None:
+        module, names = _module(learner), set(learner.state())
+        kept = {id(tensor) for name, tensor in module.state_dict(keep_vars=True).items() if name in names}
+        roots = {"method": learner.method, "network": module}
+        own = (type(learner.method).__module__,)
+        found = [(way, thing) for way, thing in reachable(roots, "", own) if isinstance(thing, Tensor)]
+        self.stored = {way for way, tensor in found if id(tensor) in kept}
+        self._held = [tensor for _, tensor in found]  # or an id might be given anew
+        self._by_id = {id(tensor): (way, tensor.detach().clone()) for way, tensor in found}
+        self._by_way = dict(self._by_id.values())
+
+    def ways_changed_since(self, before: _Tensors) -> set[str]:
+        """The ways to tensors whose values were others, or that stand where others stood."""
+        changed = set()
+        for key, (way, now) in self._by_id.items():
+            then = before._by_id[key][1] if key in before._by_id else before._by_way.get(way)
+            if then is not None and not torch.equal(now, then):
+                changed.add(way)
+        return changed
 
 
-def _reachable(root: object) -> set[int]:
-    """Ids of everything that an object leads to through attributes, containers and closures; modules and classes are not followed."""
-    seen: set[int] = set()
-    waiting = [root]
-    skipped = (type, type(sys), type(_reachable))
-    while waiting:
-        found = waiting.pop()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        following = gc.get_referents(found) if not isinstance(found, skipped) else _closure(found)
-        waiting += following
-    return seen
+def _module(learner: GradientLearner | QueryLearner) -> nn.Module:
+    """Whose parameters and buffers are learned."""
+    return learner.model if isinstance(learner, GradientLearner) else learner.method
 
 
-def _closure(found: object) -> list[object]:
-    """A function leads to its closure and defaults, not to its module's globals."""
-    if not isinstance(found, type(_reachable)):
-        return []
-    return [*(cell.cell_contents for cell in found.__closure__ or ()), *(found.__defaults__ or ())]
+def _some(ways: set[str]) -> str:
+    return ", ".join(sorted(ways)[:5])

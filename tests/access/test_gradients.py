@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench.access import gradients as differentiable
+from petlbench.access import handle as access
 from petlbench.access.endpoint import Output
 from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone
@@ -92,14 +93,28 @@ def test_the_walk_of_a_graph_finds_weights_that_it_leads_to() -> None:
 
 
 def test_a_graph_that_is_not_used_is_dropped_with_the_answer() -> None:
-    held = differentiable._graphs
     with granted(Access.GRADIENTS) as model:
+        grant = access._grants.redeem(model.ticket)
+        assert grant is not None
+        held = grant.graphs.pulls
         before = len(held)
         answer = model.scores(images().requires_grad_(True))
         assert len(held) == before + 1
         del answer
         gc.collect()
         assert len(held) == before
+
+
+def test_no_answer_is_differentiated_after_the_run_and_none_keeps_the_model_alive() -> None:
+    backbone = tiny_backbone()
+    with granted(Access.GRADIENTS, backbone) as model:
+        answer = model.scores(images().requires_grad_(True))
+    is_gone = weakref.ref(backbone)
+    del backbone
+    gc.collect()
+    assert is_gone() is None
+    with pytest.raises(AccessError, match="before its run has ended"):
+        answer.sum().backward()
 
 
 def test_only_a_query_that_wants_gradients_makes_use_of_the_rung() -> None:

@@ -77,6 +77,13 @@ def test_the_walk_finds_what_a_closure_a_bound_method_or_a_container_hides() -> 
 
 
 @pytest.mark.parametrize("access", BLACK)
+def test_a_table_that_held_the_model_would_be_found_through_the_globals_of_a_verb(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petlbench.access.tickets.weakref.ref", lambda thing: lambda: thing)
+    with granted(access) as model:
+        assert any(isinstance(found, Backbone) for found in reachable(model))
+
+
+@pytest.mark.parametrize("access", BLACK)
 def test_an_answer_carries_no_graph_even_for_an_input_that_wants_gradients(access: Access) -> None:
     with granted(access) as model:
         answer = ask(model, access, images().requires_grad_(True))

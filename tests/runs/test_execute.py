@@ -74,6 +74,19 @@ def test_a_run_gives_the_same_numbers_whatever_the_process_did_before(run: Calla
     assert (first.predictions, first.history) == (second.predictions, second.history)
 
 
+def test_what_a_run_rounds_to_bf16_is_not_there_before_the_memory_of_the_next_is_measured(
+    run: Callable[..., tuple[Record, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, _ = loaded("mini_clip", None, torch.device("cpu"))
+    held = []
+    monkeypatch.setattr("petlbench.learners.cost.AddedMemory.__init__", lambda self, device: held.append(len(backbone._rounded)))
+    monkeypatch.setattr("petlbench.learners.cost.AddedMemory.mb", 0.0)
+    for _ in range(2):
+        run("bitfit", "precision=bf16", "train.epochs=1")
+        assert backbone._rounded
+    assert held == [0, 0]
+
+
 @pytest.mark.parametrize("method", ["linear", "lora"])
 def test_another_seed_gives_other_numbers(run: Callable[..., tuple[Record, Path]], method: str) -> None:
     losses = [run(method, f"seed={seed}", "train.epochs=1")[0].history[0].loss for seed in (0, 1)]
@@ -226,7 +239,7 @@ def test_a_black_box_method_can_reach_neither_the_model_nor_the_test_split(
 
 def test_what_a_method_reports_after_its_run_is_not_taken_down(run: Callable[..., tuple[Record, Path]], snoop: str) -> None:
     run(snoop)
-    with pytest.raises(KeyError):
+    with pytest.raises(AccessError, match="while the method trains"):
         Snoop.given.log_epoch(Epoch(epoch=0, loss=0.0, learning_rate=0.0))
 
 
