@@ -97,6 +97,6 @@ def test_the_plugin_that_may_only_ask_learns(asked_border: str) -> None:
 
 def test_the_plugin_that_may_only_ask_keeps_the_contract(asked_border: str) -> None:
     case = type("Case", (MethodConformance,), {"method": "asked_border"})()
-    case.test_only_declared_parameters_train()
+    case.test_only_what_is_stored_trains()
     case.test_it_is_deterministic_under_a_seed()
     case.test_it_did_not_reach_above_its_rung()
