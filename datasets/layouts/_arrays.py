@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from petlbench.data.listing import Arrays, Listing
 from petlbench.errors import DataError
 
-Fetch = Callable[[NDArray[np.int64]], NDArray[np.uint8]]  # rows (n,) -> images (n, H, W) or (n, H, W, 3)
+Fetch = Callable[[NDArray[np.int64]], NDArray[np.uint8]]  # rows (n,), ascending -> images (n, H, W) or (n, H, W, 3)
+HELD_BYTES = 2**28  # of the blocks that a listing keeps
 
 _CIFAR_PARTS = {
     "cifar-10-batches-py": ({"trainval": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}, "labels"),
@@ -94,9 +98,8 @@ def pcam(folder: Path, stem: str) -> Rows:
             labels = np.asarray(file["y"]).ravel()
 
         def fetch(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-            ascending, places = np.unique(rows, return_inverse=True)  # the only order that h5py reads in
             with h5py.File(path) as file:
-                return np.asarray(file["x"][ascending])[places]
+                return np.asarray(file["x"][rows])
 
         return Rows(path, np.arange(len(labels)), labels, fetch, block=1024)
     except (OSError, KeyError) as error:
@@ -104,33 +107,50 @@ def pcam(folder: Path, stem: str) -> Rows:
 
 
 class Rows(Listing):
-    """Images (N, H, W) or (N, H, W, 3) inside a file that is only read when one is asked for: then ``block`` of them at a time."""
+    """Images (N, H, W) or (N, H, W, 3) inside a file that is only read when one is asked for: then a block of them, which is kept for a while.
+
+    A block is up to ``block`` images of this listing that follow one another in the file, whatever the order of the split; those that are kept take
+    up ``HELD_BYTES``, or are two. A thread that asks for a block that another is reading waits for it.
+    """
 
     def __init__(self, path: Path, rows: NDArray[np.int64], labels: ArrayLike, fetch: Fetch, block: int) -> None:
         super().__init__([str(row) for row in rows], labels)
         self.path = path
-        self.rows = rows
+        self.positions = rows
         self.fetch = fetch
         self.block = block
-        self._held: tuple[int, NDArray[np.uint8]] | None = None
+        self._held: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()  # the block that was used last is the last
+        self._lock = threading.Lock()
 
     def place(self, index: int) -> str:
-        return f"{self.path}:{self.rows[index]}"
+        return f"{self.path}:{self.positions[index]}"
 
     def read(self, index: int) -> bytes:
         return self.decode(index).tobytes()
 
     def fingerprint(self) -> str:
         """Of the file's size and the rows: the file is of one version, and too large to be read for this."""
-        return hashlib.sha256(np.concatenate([[self.path.stat().st_size], self.rows]).astype("<i8").tobytes()).hexdigest()
+        return hashlib.sha256(np.concatenate([[self.path.stat().st_size], self.positions]).astype("<i8").tobytes()).hexdigest()
 
     def take(self, indices: NDArray[np.int64]) -> Rows:
-        return Rows(self.path, self.rows[indices], self.labels[indices], self.fetch, self.block)
+        return Rows(self.path, self.positions[indices], self.labels[indices], self.fetch, self.block)
 
     def decode(self, index: int) -> NDArray[np.uint8]:
-        number, within = divmod(index, self.block)
-        held = self._held
-        if held is None or held[0] != number:
-            held = self._held = (number, self.fetch(self.rows[number * self.block : (number + 1) * self.block]))
-        image = held[1][within]
+        number, within = divmod(int(self._ranked[1][index]), self.block)
+        image = self._block(number)[within]
         return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+    @cached_property
+    def _ranked(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows in the order of the file, each once, though it may have been drawn twice; and for each image the place of its row among them."""
+        ascending, ranks = np.unique(self.positions, return_inverse=True)
+        return ascending, ranks
+
+    def _block(self, number: int) -> NDArray[np.uint8]:
+        with self._lock:
+            if number not in self._held:
+                self._held[number] = self.fetch(self._ranked[0][number * self.block : (number + 1) * self.block])
+            self._held.move_to_end(number)
+            while len(self._held) > 2 and sum(block.nbytes for block in self._held.values()) > HELD_BYTES:  # threads may be at work on two
+                self._held.popitem(last=False)
+            return self._held[number]
