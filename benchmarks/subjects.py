@@ -25,7 +25,7 @@ from petlbench.backbones.backbone import Backbone, Card, load_backbone
 from petlbench.config.resolve import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.split import Split
-from petlbench.data.task import RenderedSource, TaskSpec
+from petlbench.data.task import TaskSpec
 from petlbench.data.transforms import Form, Transform
 from petlbench.learners import GradientLearner
 from petlbench.optim.precision import choose
@@ -90,8 +90,7 @@ class MethodSubject:
         side = backbone.card.input_size
         transform = Transform(Form("squash", side, cut=side), backbone.card.mean, backbone.card.std)
         classes = tuple(f"class {label}" for label in range(CLASSES))
-        source = RenderedSource(split.labels, split.images.__getitem__)
-        spec = TaskSpec(config.task, classes, ("a photo of {}.",), "random", lambda _: source)
+        spec = TaskSpec(config.task, classes, ("a photo of {}.",), "random", lambda _: split)
         shuffled = torch.Generator().manual_seed(0)
         train = Batches(split, transform, settings.batch, device, shuffled)
         val = Batches(split.take(np.arange(settings.batch)), transform, settings.batch, device)

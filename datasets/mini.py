@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.data.task import SPLITS, RenderedSource, TaskSpec, register_task
+from petlbench.data.source import RenderedSource
+from petlbench.data.task import SPLITS, TaskSpec, register_task
 
 from . import _digits, _scenes, _shapes, _textures
 

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from petlbench.data.task import GENERATED, DiskTask, ImageSource, Location, RenderedSource, TaskSpec, register_task
+from petlbench.data.source import ImageSource, RenderedSource, take
+from petlbench.data.task import GENERATED, DiskTask, Location, TaskSpec, register_task
 from petlbench.errors import DataError
 
 from . import _digits, _facts
@@ -129,8 +130,8 @@ def _open(name: str, facts: str, make: Maker, val_share: float, val_is_apart: bo
     def source(split: str) -> ImageSource:
         whole: RenderedSource = made("test" if split == "test" else "train")
         if split == "val":
-            return _part(whole, chosen())
-        return _part(whole, np.delete(np.arange(len(whole.labels)), chosen())) if split == "train" and val_is_apart else whole
+            return take(whole, chosen())
+        return take(whole, np.delete(np.arange(len(whole.labels)), chosen())) if split == "train" and val_is_apart else whole
 
     return TaskSpec(
         name=name,
@@ -153,10 +154,6 @@ def _held_out(labels: Indices, share: float) -> Indices:
         random.Random(0).shuffle(members)
         held_out += members[: max(1, round(share * len(members)))]
     return np.asarray(sorted(held_out), dtype=np.int64)
-
-
-def _part(whole: RenderedSource, indices: Indices) -> RenderedSource:
-    return RenderedSource(whole.labels[indices], lambda index: whole.decode(int(indices[index])))
 
 
 def _revision(name: str, parts: Mapping[str, tuple[Grey, Indices]]) -> str:

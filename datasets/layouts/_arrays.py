@@ -113,6 +113,8 @@ class Rows(Listing):
     up ``HELD_BYTES``, or are two. A thread that asks for a block that another is reading waits for it.
     """
 
+    is_uniform = True
+
     def __init__(self, path: Path, rows: NDArray[np.int64], labels: ArrayLike, fetch: Fetch, block: int) -> None:
         super().__init__([str(row) for row in rows], labels)
         self.path = path

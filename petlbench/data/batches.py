@@ -1,7 +1,8 @@
 """A split as normalised batches on the training device.
 
 Images that are stored at the size at which they are read are cut, augmented and normalised as whole batches, on a GPU by the GPU. Images that have to be
-decoded or resized each time are prepared by threads, one by one, ahead of the batch that is being used.
+decoded or resized each time are prepared by threads, one by one, ahead of the batch that is being used, and within a batch in the order in which they lie
+in a file of many.
 Letters in shapes: N images of a split, B images of a batch, S input side.
 """
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from petlbench.config.augment import RandomResizedCrop
 from petlbench.config.settings import Train
 from petlbench.data.cache import Cache
+from petlbench.data.source import reading_order
 from petlbench.data.split import Ragged, Split
 from petlbench.data.streaming import in_order
 from petlbench.data.transforms import Draws, Form, Pixels, Transform, moved
@@ -40,7 +42,7 @@ class Batches:
         generator: torch.Generator | None = None,
         drop_last: bool = False,
     ) -> None:
-        self._images, self._form = split.images, split.form
+        self._split, self._images, self._form = split, split.images, split.form
         self.labels = torch.from_numpy(np.array(split.labels)).to(device)  # (N,)
         self.transform = transform
         self.batch_size = batch_size
@@ -108,23 +110,23 @@ class Batches:
         return Windows(self._images, self.transform.size, self.device, stay=self._generator is not None)
 
     def _made_one_by_one(self, plans: Iterable[Plan]) -> Iterator[tuple[Plan, Tensor]]:
-        planned, used = itertools.tee(plans)
-        jobs = ((int(index), row) for indices, draws in planned for index, row in zip(indices, _rows(draws), strict=False))
+        planned, used = itertools.tee((plan, reading_order(self._split, plan[0].numpy())) for plan in plans)
+        jobs = ((int(plan[0][place]), _row(plan[1], place)) for plan, order in planned for place in order)
         views = in_order(self._view, jobs, ahead=self.batch_size)
-        for plan in used:
-            made = np.stack(list(itertools.islice(views, len(plan[0]))))
-            yield plan, moved(torch.from_numpy(made), self.device)
+        for plan, order in used:
+            made = dict(zip(order.tolist(), views, strict=False))
+            yield plan, moved(torch.from_numpy(np.stack([made[place] for place in range(len(order))])), self.device)
 
     def _view(self, job: tuple[int, Tensor | None]) -> Pixels:
         index, drawn = job
-        image = self._images[index]
+        image = self._split.decode(index)
         if drawn is not None:
             return self.transform.view(image, drawn)
         return image if self._form in (None, self.transform.form) else self.transform.form(image)
 
 
-def _rows(draws: Draws | None) -> Iterable[Tensor | None]:
-    return itertools.repeat(None) if draws is None or draws.window is None else draws.window
+def _row(draws: Draws | None, place: int) -> Tensor | None:
+    return None if draws is None or draws.window is None else draws.window[place]
 
 
 @dataclass(frozen=True)

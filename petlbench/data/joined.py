@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from petlbench.data.task import ImageSource, TaskSpec
+from petlbench.data.source import Concatenation, starts
+from petlbench.data.task import TaskSpec
 from petlbench.errors import ConfigError
 from petlbench.records.schema import PartMetrics
 from petlbench.registry import TASKS
@@ -51,7 +51,7 @@ def join(parts: Sequence[TaskSpec]) -> JoinedTask:
         class_names=tuple(f"{part.name} {name}" for part in parts for name in part.class_names),
         templates=tuple(dict.fromkeys(template for part in parts for template in part.templates)),
         revision=hashlib.sha256(json.dumps([[part.name, part.revision] for part in parts]).encode()).hexdigest()[:16],
-        source=lambda split: _Chain([part.source(split) for part in parts], _starts([len(part.class_names) for part in parts])),
+        source=lambda split: Concatenation([part.source(split) for part in parts], starts([len(part.class_names) for part in parts])),
         description=f"{', '.join(names[:-1])} and {names[-1]} as one task",
         val_in_train=_val_in_train(parts),
         scored=_scored(parts),
@@ -78,27 +78,10 @@ def accuracies_of_parts(spec: TaskSpec, scores: Tensor, labels: Tensor) -> dict[
     return found
 
 
-class _Chain:
-    """Images of several sources one after the other, their labels moved by ``offsets``."""
-
-    def __init__(self, sources: Sequence[ImageSource], offsets: Sequence[int]) -> None:
-        self.labels = np.concatenate([source.labels + offset for source, offset in zip(sources, offsets, strict=True)])
-        self._sources = sources
-        self._starts = _starts([len(source.labels) for source in sources])
-
-    def decode(self, index: int) -> NDArray[np.uint8]:
-        place = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._sources[place].decode(index - self._starts[place])
-
-
-def _starts(lengths: Sequence[int]) -> list[int]:
-    return list(accumulate(lengths, initial=0))[:-1]
-
-
 def _scored(parts: Sequence[TaskSpec]) -> tuple[int, ...] | None:
     if all(part.scored is None for part in parts):
         return None
-    offsets = _starts([len(part.class_names) for part in parts])
+    offsets = starts([len(part.class_names) for part in parts])
     chosen = (range(len(part.class_names)) if part.scored is None else part.scored for part in parts)
     return tuple(offset + label for offset, labels in zip(offsets, chosen, strict=True) for label in labels)
 
@@ -110,5 +93,5 @@ def _val_in_train(parts: Sequence[TaskSpec]) -> NDArray[np.int64] | None:
     if len(known) < len(parts):
         apart = next(part.name for part in parts if part.val_in_train is None)
         raise ConfigError(f"{apart} has validation images of its own and others do not; such tasks cannot be joined")
-    offsets = _starts([len(part.source("train").labels) for part in parts])
+    offsets = starts([len(part.source("train").labels) for part in parts])
     return np.concatenate([places + offset for places, offset in zip(known, offsets, strict=True)])

@@ -108,6 +108,8 @@ class ZipMembers(Listing):
 class Arrays(Listing):
     """Images that lie decoded in one array (N, H, W, 3) or (N, H, W) of uint8, perhaps a memory map. ``names`` say where in the source."""
 
+    is_uniform = True
+
     def __init__(self, images: NDArray[np.uint8], labels: ArrayLike, names: Sequence[str], origin: Path) -> None:
         super().__init__(names, labels)
         self.images = images

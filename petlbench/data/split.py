@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.data.streaming import Chained, Streamed
+from petlbench.data.source import Concatenation, ImageSource, positions_of, take
 from petlbench.data.transforms import Form, Pixels
 
 
@@ -35,7 +35,7 @@ class Ragged:
         return Ragged(self.pixels, self.shapes[indices], self.starts[indices])
 
 
-Images = NDArray[np.uint8] | Ragged | Streamed | Chained  # an array is (N, H, W, 3); of each kind, [i] is the image i, (H, W, 3)
+Images = NDArray[np.uint8] | Ragged | ImageSource  # in an array (N, H, W, 3), in one of several sizes, or decoded when they are read
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,33 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def positions(self) -> NDArray[np.int64] | None:
+        """See ``reading_order``."""
+        return positions_of(self.images)
+
+    def decode(self, index: int) -> Pixels:
+        """One image (H, W, 3): a split is an ImageSource too."""
+        return self.images[index] if isinstance(self.images, (np.ndarray, Ragged)) else self.images.decode(index)
+
     def take(self, indices: NDArray[np.int64]) -> Split:
         """A part of the split, in the given order; its digest depends on the parent's and on the choice."""
-        images = self.images.take(indices) if isinstance(self.images, (Ragged, Streamed)) else np.asarray(self.images)[indices]
+        images: Images
+        match self.images:
+            case np.ndarray():
+                images = np.asarray(self.images)[indices]  # of a memory map too: a copy
+            case Ragged():
+                images = self.images.take(indices)
+            case source:
+                images = take(source, indices)
         return Split(images, self.labels[indices], digest_of_part(self.digest, indices), self.form)
 
 
 def joined(first: Split, second: Split) -> Split:
     """One split after another, both of one form."""
-    parts = (first.images, second.images)
-    arrays = [images for images in parts if isinstance(images, np.ndarray)]
+    arrays = [part.images for part in (first, second) if isinstance(part.images, np.ndarray)]
     one_size = len(arrays) == 2 and arrays[0].shape[1:] == arrays[1].shape[1:]
-    images: Images = np.concatenate(arrays) if one_size else Chained(parts)
+    images: Images = np.concatenate(arrays) if one_size else Concatenation([first, second])
     return Split(images, np.concatenate([first.labels, second.labels]), f"{first.digest}+{second.digest}", first.form)
 
 

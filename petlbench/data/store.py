@@ -24,9 +24,10 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from petlbench.data.source import ImageSource, Indices, is_uniform, reading_order, take
 from petlbench.data.split import Images, Ragged, Split, digest_of_part
 from petlbench.data.streaming import Streamed, Tally, in_order
-from petlbench.data.task import ImageSource, TaskSpec
+from petlbench.data.task import TaskSpec
 from petlbench.data.transforms import Form, Pixels
 from petlbench.errors import DataError
 
@@ -115,15 +116,18 @@ class TaskStore:
 
     def _build(self, folder: Path, split: str, form: Form, sample: dict[int, Pixels], part: NDArray[np.int64] | None) -> bool:
         """Decode beside the final place and move there in one step, so that no reader ever meets half a store. False when it would be too large."""
-        source = self._source(split)
-        indices = np.arange(len(source.labels)) if part is None else part
+        indices = np.arange(len(self._source(split).labels)) if part is None else part
+        source = take(self._source(split), indices)  # what it reads besides these images, and keeps, goes when the store is there
+        order = reading_order(source, np.arange(len(indices)))
 
-        def prepared(index: int) -> Pixels:
-            return sample[index] if index in sample else self._decoded(source, split, form, index)
+        def prepared(place: int) -> Pixels:
+            index = int(indices[place])
+            return sample[index] if index in sample else self._decoded(source, split, form, index, place)
 
         if form.side is None and not sample:
-            some = indices[np.unique(np.linspace(0, len(indices) - 1, _SAMPLE).astype(int))].tolist()
-            sample.update(zip(some, in_order(prepared, some, _SAMPLE), strict=True))
+            count = 1 if is_uniform(source) else _SAMPLE
+            some = order[np.unique(np.linspace(0, len(order) - 1, count).astype(int))].tolist()
+            sample.update(zip(indices[some].tolist(), in_order(prepared, some, _SAMPLE), strict=True))
         per_image = form.side**2 * 3 if form.side else sum(image.nbytes for image in sample.values()) / len(sample)
         expected = round(per_image * len(indices))
         if expected > self._limit:
@@ -132,17 +136,19 @@ class TaskStore:
             _log.warning(
                 "%s: storing %s %s images once, about %s MB, in %s", self.spec.name, f"{len(indices):,}", split, expected >> 20, folder
             )
-        with _writing(folder, expected) as work:
-            images = in_order(prepared, indices.tolist(), _AHEAD * torch.get_num_threads())
-            facts = _write(work, images, source.labels[indices])
+        is_sorted = bool((np.diff(order) > 0).all())
+        with _writing(folder, expected if is_sorted else 2 * expected) as work:
+            images = in_order(prepared, order.tolist(), _AHEAD * torch.get_num_threads())
+            facts = _write(work, images if is_sorted else _rearranged(work / "unordered.bin", images, order), source.labels)
             facts |= {"task": self.spec.name, "split": split, "revision": self.spec.revision, "form": form.words}
             (work / "meta.json").write_text(json.dumps(facts))
         return True
 
-    def _decoded(self, source: ImageSource, split: str, form: Form, index: int) -> Pixels:
+    def _decoded(self, source: ImageSource, split: str, form: Form, index: int, place: int) -> Pixels:
+        """``index``: in the split; ``place``: of the same image in the source."""
         self.tally.add()
         try:
-            return form(source.decode(index))
+            return form(source.decode(place))
         except OSError as error:
             raise DataError(f"{self.spec.name}: {split} image {index} cannot be read: {error}") from None
 
@@ -254,6 +260,20 @@ def _explained(folder: Path, size: int = 0) -> Iterator[None]:
         raise DataError(
             f"cannot write the image cache {folder.parent}: {error.strerror}; set PETLBENCH_CACHE to a writable folder{room}"
         ) from None
+
+
+def _rearranged(file: Path, images: Iterable[Pixels], order: Indices) -> Iterator[Pixels]:
+    """Images that come in the order of the places ``order``, in the order of the places. Meanwhile they lie in a file, which is removed at the end."""
+    shapes = np.empty((len(order), 2), dtype=np.int64)
+    with file.open("wb") as written:
+        for place, image in zip(order, images, strict=True):
+            written.write(np.ascontiguousarray(image).data)
+            shapes[place] = image.shape[:2]
+    first = np.empty(len(order), dtype=np.int64)
+    first[order] = np.cumsum(shapes[order].prod(1)) - shapes[order].prod(1)
+    arranged = Ragged(np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, 3), shapes, first)
+    yield from (arranged[place] for place in range(len(order)))
+    file.unlink()
 
 
 def _write(work: Path, images: Iterable[Pixels], labels: NDArray[np.int64]) -> dict[str, Any]:

@@ -1,22 +1,19 @@
 """Images that are decoded whenever they are asked for, and work on images that several threads do without changing its order.
 
-Pillow and zlib release Python's lock, so threads use all cores. N: images.
+Pillow and zlib release Python's lock, so threads use all cores.
 """
 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from petlbench.data.task import ImageSource
+from petlbench.data.source import ImageSource, Indices, positions_of, take
 from petlbench.data.transforms import Form, Pixels
 
 J = TypeVar("J")
@@ -52,44 +49,19 @@ def in_order(work: Callable[[J], R], jobs: Iterable[J], ahead: int) -> Iterator[
 
 
 class Streamed:
-    """Images of a source (some of them, in a given order) in a stored form, decoded anew every time."""
+    """A source's images in a form, decoded anew every time."""
 
-    def __init__(self, source: ImageSource, form: Form, tally: Tally, indices: NDArray[np.int64] | None = None) -> None:
+    def __init__(self, source: ImageSource, form: Form, tally: Tally) -> None:
+        self.labels = source.labels
+        self.positions = positions_of(source)
         self._source = source
         self._form = form
         self._tally = tally
-        self._indices = np.arange(len(source.labels)) if indices is None else indices
 
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Pixels:
+    def decode(self, index: int) -> Pixels:
         self._tally.add()
-        return self._form(self._source.decode(int(self._indices[index])))
+        return self._form(self._source.decode(index))
 
-    def take(self, indices: NDArray[np.int64]) -> Streamed:
+    def take(self, indices: Indices) -> Streamed:
         """Some of the images, in the given order."""
-        return Streamed(self._source, self._form, self._tally, self._indices[indices])
-
-
-class Indexed(Protocol):
-    """A number of images, each of which can be read."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Pixels: ...
-
-
-class Chained:
-    """Images of several sequences, one after another."""
-
-    def __init__(self, parts: Sequence[Indexed]) -> None:
-        self._parts = parts
-        self._ends = np.cumsum([len(part) for part in parts]).tolist()
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, index: int) -> Pixels:
-        part = bisect_right(self._ends, index)
-        return self._parts[part][index - (self._ends[part - 1] if part else 0)]
+        return Streamed(take(self._source, indices), self._form, self._tally)

@@ -1,31 +1,20 @@
-"""What a dataset family provides to the harness: a task description and a source of raw images per split."""
+"""What a dataset family provides to the harness: a task description with a source of images per split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.data.fetch import Fetch
+from petlbench.data.source import ImageSource
 from petlbench.errors import DataError
 from petlbench.registry import TASKS
 
 SPLITS = ("train", "val", "test")
-
-
-@runtime_checkable
-class ImageSource(Protocol):
-    """One split before resizing: its labels are known at once, its images are decoded or rendered one at a time."""
-
-    labels: NDArray[np.int64]  # (N,)
-
-    def decode(self, index: int) -> NDArray[np.uint8]:
-        """The image at native size, (H, W, 3) RGB. Raises DataError naming the file when it cannot be read."""
-        ...
 
 
 GENERATED, NINETY_TEN, RESAMPLED = "generated", "generated-90-10", "resampled"
@@ -63,17 +52,6 @@ class TaskSpec:
             )
         names = [name.replace("_", " ") for name in self.class_names]
         return tuple(tuple(template.format(name) for template in templates or self.templates) for name in names)
-
-
-class RenderedSource:
-    """An ImageSource over images that are already arrays or are rendered by a function of the index."""
-
-    def __init__(self, labels: Sequence[int] | NDArray[np.integer], render: Callable[[int], NDArray[np.uint8]]) -> None:
-        self.labels = np.asarray(labels, dtype=np.int64)
-        self._render = render
-
-    def decode(self, index: int) -> NDArray[np.uint8]:
-        return self._render(index)
 
 
 @dataclass(frozen=True)

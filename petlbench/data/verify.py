@@ -16,8 +16,9 @@ from petlbench.data.images import decode_bytes, is_jpeg
 from petlbench.data.listing import Files, Listing, ZipMembers
 from petlbench.data.load import find_task
 from petlbench.data.presence import presence
+from petlbench.data.source import ImageSource, reading_order
 from petlbench.data.streaming import in_order
-from petlbench.data.task import MADE_HERE, SPLITS, DiskTask, ImageSource, TaskSpec
+from petlbench.data.task import MADE_HERE, SPLITS, DiskTask, TaskSpec
 from petlbench.errors import DataError
 from petlbench.registry import TASKS
 
@@ -155,7 +156,7 @@ class _Look:
 def _images(spec: TaskSpec, sources: dict[str, ImageSource], is_lossless: bool, progress: Progress) -> Iterator[Finding]:
     """Decode all images, several at a time."""
     splits = [split for split in SPLITS if split != "val" or spec.val_in_train is None]  # else val is a part of train
-    jobs = [(split, index) for split in splits for index in range(len(sources[split].labels))]
+    jobs = [(split, index) for split in splits for index in _reading_order(sources[split])]
     seen: dict[bytes, _Look] = {}
     broken: list[str] = []
     shared: list[str] = []
@@ -181,6 +182,10 @@ def _images(spec: TaskSpec, sources: dict[str, ImageSource], is_lossless: bool, 
     if is_lossless and jpegs:
         action = "compare only with results on such copies: on small images they move accuracy by points"
         yield Finding("warning", f"{jpegs:,} images are JPEG copies of images that were published without loss", action)
+
+
+def _reading_order(source: ImageSource) -> list[int]:
+    return reading_order(source, np.arange(len(source.labels))).tolist()
 
 
 def _look(split: str, source: ImageSource, index: int) -> _Look:

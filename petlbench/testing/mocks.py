@@ -12,7 +12,7 @@ from petlbench.backbones.backbone import Backbone, Card
 from petlbench.data.load import Task
 from petlbench.data.split import Split
 from petlbench.data.streaming import Tally
-from petlbench.data.task import RenderedSource, TaskSpec
+from petlbench.data.task import TaskSpec
 from petlbench.data.transforms import Form, Transform
 
 SIZE, WIDTH, CLASSES = 16, 32, 3
@@ -65,9 +65,8 @@ def mock_task(seed: int = 0, train: int = 36, test: int = 24) -> Task:
     """Three classes that differ in where a bright square lies: easy for anything that learns."""
     generator = np.random.default_rng(seed)
     splits = {name: _split(generator, count) for name, count in (("train", train), ("val", 12), ("test", test))}
-    sources = {name: RenderedSource(split.labels, split.images.__getitem__) for name, split in splits.items()}
     names = tuple(f"class {label}" for label in range(CLASSES))
-    spec = TaskSpec("mock/squares", names, ("a photo of {}.",), f"mock-{seed}", sources.__getitem__)
+    spec = TaskSpec("mock/squares", names, ("a photo of {}.",), f"mock-{seed}", splits.__getitem__)
     transform = Transform(Form("squash", SIZE, cut=SIZE), HALF, HALF)
     return Task(spec, splits["train"], splits["val"], splits["test"], transform, Tally())
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from petlbench.data.source import RenderedSource
 from petlbench.data.split import Split
 from petlbench.data.store import TaskStore
-from petlbench.data.task import RenderedSource, TaskSpec
+from petlbench.data.task import TaskSpec
 from petlbench.data.transforms import Form
 
 SIZES = {"train": 6, "val": 3, "test": 4}

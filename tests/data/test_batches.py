@@ -17,9 +17,10 @@ from torchvision.transforms import CenterCrop, Compose, Normalize, ToTensor
 from petlbench.config.settings import Protocol
 from petlbench.data.batches import Batches
 from petlbench.data.load import Task, load_task
+from petlbench.data.source import RenderedSource
 from petlbench.data.split import Split
 from petlbench.data.store import TaskStore
-from petlbench.data.task import RenderedSource, TaskSpec
+from petlbench.data.task import TaskSpec
 from petlbench.data.transforms import Form, Transform
 from petlbench.errors import ConfigError
 

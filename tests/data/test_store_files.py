@@ -16,8 +16,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from petlbench.data.source import RenderedSource
 from petlbench.data.store import TaskStore, entries, evict
-from petlbench.data.task import RenderedSource, TaskSpec
+from petlbench.data.task import TaskSpec
 from petlbench.data.transforms import Form
 from petlbench.errors import DataError
 

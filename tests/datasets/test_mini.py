@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from petlbench.data.task import SPLITS, ImageSource
+from petlbench.data.source import ImageSource
+from petlbench.data.task import SPLITS
 from petlbench.datasets import _digits, _shapes, mini
 from petlbench.registry import TASKS
 
