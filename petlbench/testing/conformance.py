@@ -195,18 +195,18 @@ def _trained_scores(config: RunConfig) -> Tensor:
 
 def _losses(config: RunConfig, checkpoint: Path) -> tuple[float, float]:
     """Cross entropy of a task's training images, before training and with what was learned."""
-    backbone, _ = shared_backbone(config, CPU)
-    task = open_task(config, backbone)
-    images = Batches(task.train, task.transform, 64, CPU)
     losses = []
-    for state in (None, read_checkpoint(checkpoint).state):
-        with _opened(config, backbone, task) as learner:
-            if state is None:
-                learner.prepare(_data(task, config))
-            else:
-                learner.load_state(state)
-            log_probabilities = learner.predict(images).log_softmax(dim=1).clamp_min(_LEAST)
-            losses.append(float(F.nll_loss(log_probabilities, images.labels)))
+    with shared_backbone(config, CPU) as (backbone, _):
+        task = open_task(config, backbone)
+        images = Batches(task.train, task.transform, 64, CPU)
+        for state in (None, read_checkpoint(checkpoint).state):
+            with _opened(config, backbone, task) as learner:
+                if state is None:
+                    learner.prepare(_data(task, config))
+                else:
+                    learner.load_state(state)
+                log_probabilities = learner.predict(images).log_softmax(dim=1).clamp_min(_LEAST)
+                losses.append(float(F.nll_loss(log_probabilities, images.labels)))
     return losses[0], losses[1]
 
 
