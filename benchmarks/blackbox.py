@@ -37,7 +37,7 @@ from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones import text
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.families.open_clip import convert
-from petlbench.cli.console import table_console
+from petlbench.cli.printing import table_console
 from petlbench.config.settings import Answers
 from petlbench.methods.blackvip import BlackVIP, BlackVIPConfig
 from petlbench.methods.blackvip.coordinator import compose

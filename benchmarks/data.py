@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.options import JSON, write_results
-from petlbench.cli.console import table_console
+from petlbench.cli.printing import table_console
 from petlbench.config.settings import Protocol
 from petlbench.data.batches import Batches
 from petlbench.data.listing import Files

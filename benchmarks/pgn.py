@@ -33,7 +33,7 @@ from petlbench import QueryMethod, QueryModel
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone, load_backbone
-from petlbench.cli.console import table_console
+from petlbench.cli.printing import table_console
 from petlbench.config.settings import Answers
 from petlbench.methods.pgn import PGN, PGNConfig
 from petlbench.methods.vp import VP, VPConfig

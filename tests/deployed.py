@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from petlbench.access.handle import Meter
+from petlbench.backbones.backbone import load_backbone_cached
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.config.resolve import load_method
 from petlbench.data.load import find_task
 from petlbench.learners import open_learner
-from petlbench.shared import loaded
 from tests.words import resolve
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ SIZES = ("method.prompts=3", "method.library_size=5", "method.channels=4", "meth
 def learned(*words: str, method: str = "pgn", scale: float = 1.0) -> Checkpoint:
     """What a run has at its start, which is enough to be deployed. ``scale``: of its tokens, which are small at the start."""
     config = resolve([f"method={method}", "task=mini/digits", "threads=1", *words])
-    backbone, checksum = loaded(config.backbone.name, None, CPU)
+    backbone, checksum = load_backbone_cached(config.backbone.name, None, CPU)
     torch.manual_seed(0)
     made = load_method(method)[0](config.method_config, 0)
     with open_learner(made, backbone, find_task("mini/digits"), CPU, "fp32", Meter(), config.access) as learner:

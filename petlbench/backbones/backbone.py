@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import torch
@@ -208,3 +208,11 @@ def load_backbone(name: str, checkpoint: str | None = None) -> Backbone:
     """Load a backbone by name, such as ``mini_clip`` or ``timm:vit_base_patch16_224.augreg_in21k``."""
     scheme, _, rest = name.partition(":")
     return BACKBONES.get(scheme)(rest, checkpoint)
+
+
+@lru_cache(maxsize=2)
+def load_backbone_cached(name: str, checkpoint: str | None, device: torch.device) -> tuple[Backbone, str]:
+    """A backbone on a device and its checksum, loaded once per process. Methods work on copies of its module tree, never on itself."""
+    backbone = load_backbone(name, checkpoint)
+    checksum = backbone.checksum()
+    return backbone.to(device), checksum

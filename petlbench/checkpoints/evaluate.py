@@ -19,12 +19,13 @@ from petlbench.data.load import find_task
 from petlbench.data.presence import data_folder
 from petlbench.errors import CheckpointError
 from petlbench.learners import GradientLearner, Learner, open_learner
+from petlbench.learners.scores import accuracy, mask_classes
+from petlbench.learners.setting import EVAL_BATCH, open_backbone, open_task
 from petlbench.nn import merge
 from petlbench.optim.device import pick_device
 from petlbench.optim.precision import choose
 from petlbench.records.store import write_atomically
 from petlbench.remote.client import RemoteBackbone
-from petlbench.shared import EVAL_BATCH, accuracy, among, open_task, shared_backbone
 
 
 def evaluate_checkpoint(saved: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def evaluate_checkpoint(saved: Checkpoint, settings: Mapping[str, Any]) -> dict[
     with reopened(saved, config, device) as (learner, backbone):
         task = open_task(config, backbone)
         test = Batches(task.test, task.transform, EVAL_BATCH, device)
-        percent = accuracy(among(learner.predict(test), task.spec.scored), test.labels)
+        percent = accuracy(mask_classes(learner.predict(test), task.spec.scored), test.labels)
     return {"accuracy": percent, "samples": test.image_count, "task": config.task, "method": config.method}
 
 
@@ -66,7 +67,7 @@ def export_merged(saved: Checkpoint, path: Path) -> None:
 @contextmanager
 def reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iterator[tuple[Learner, Backbone | RemoteBackbone]]:
     """The learner of a checkpoint with what it had learned, on the backbone that it was learned on."""
-    with shared_backbone(config, device) as (backbone, checksum):
+    with open_backbone(config, device) as (backbone, checksum):
         check_weights(saved.backbone_sha256, checksum, config.backbone.name)
         method = load_method(config.method)[0](config.method_config, config.seed)
         number_format = choose(config.precision, device, backbone.parameter_count)

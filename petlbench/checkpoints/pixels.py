@@ -24,12 +24,13 @@ from petlbench.data.batches import Batches
 from petlbench.data.load import normalisation
 from petlbench.errors import CheckpointError
 from petlbench.learners import QueryLearner, load_into
+from petlbench.learners.scores import accuracy, mask_classes
+from petlbench.learners.setting import EVAL_BATCH, open_backbone, open_task
 from petlbench.method import Deployable, QueryMethod
 from petlbench.nn.inversion import Normalisation, invert
 from petlbench.optim.device import pick_device
 from petlbench.optim.precision import choose
 from petlbench.remote.client import RemoteBackbone
-from petlbench.shared import EVAL_BATCH, accuracy, among, open_task, shared_backbone
 
 CPU = torch.device("cpu")
 SUM_TOLERANCE = 1e-4  # of mixture weights that sum to one
@@ -105,7 +106,7 @@ def evaluate_artifact(artifact: Artifact, settings: Mapping[str, Any]) -> dict[s
     device = pick_device(config.execution.device)
     if config.execution.threads:
         torch.set_num_threads(config.execution.threads)
-    with shared_backbone(config, device) as (backbone, checksum):
+    with open_backbone(config, device) as (backbone, checksum):
         check_weights(about.backbone_sha256, checksum, backbone.name)
         return _evaluated(artifact, config, backbone, device)
 
@@ -118,7 +119,7 @@ def _evaluated(artifact: Artifact, config: RunConfig, backbone: Backbone | Remot
     test = Batches(task.test, task.transform, EVAL_BATCH, device)
 
     def percent(scores: Tensor) -> float:
-        return accuracy(among(scores.cpu(), task.spec.scored), test.labels)
+        return accuracy(mask_classes(scores.cpu(), task.spec.scored), test.labels)
 
     found: dict[str, Any] = {"task": config.task, "method": config.method, "backbone": backbone.name, "samples": test.image_count}
     with _asked(artifact, config, backbone, device) as (model, deployed):

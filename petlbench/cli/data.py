@@ -159,10 +159,10 @@ def _store(task: str, settings: dict[str, Text]) -> str:
     """Decode a task's images as a run of the given settings reads them, by default of a linear probe."""
     import torch
 
-    from petlbench.shared import open_task, shared_backbone
+    from petlbench.learners.setting import open_backbone, open_task
 
     config = resolve({"method": "linear", **settings, "task": task})
-    with shared_backbone(config, torch.device("cpu")) as (backbone, _):
+    with open_backbone(config, torch.device("cpu")) as (backbone, _):
         opened = open_task(config, backbone)
     sizes = " / ".join(f"{len(split):,}" for split in (opened.train, opened.val, opened.test))
     return f"; {sizes} images to train, validate and test; {opened.images_decoded:,} decoded now"

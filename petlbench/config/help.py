@@ -37,7 +37,7 @@ def section_help(section: Any, prefix: str = "") -> list[FieldHelp]:
 
 
 @cache
-def field_comments(kind: type) -> dict[str, str]:
+def field_comments(kind: Any) -> dict[str, str]:
     """Field -> comment, base classes included. Empty where there is no source, as for a class that was typed into a console."""
     comments: dict[str, str] = {}
     for base in reversed(kind.__mro__):

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_of, task_name
 from petlbench.config.identity import protocol_id, run_id
@@ -19,9 +19,6 @@ from petlbench.config.settings import Answers, BackboneChoice, Budget, Execution
 from petlbench.config.typed import COMMAND_LINE, Layer, build, check_keys
 from petlbench.errors import ConfigError, did_you_mean
 from petlbench.registry import METHODS
-
-if TYPE_CHECKING:
-    from petlbench.method import Method
 
 _SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": Answers, "budget": Budget}
 _NUMERICS = [field.name for field in dataclasses.fields(Numerics)]
@@ -80,7 +77,7 @@ def method_names() -> list[str]:
     return sorted({*plugins, *(name for name in names("methods") if load_yaml("methods", name).get("plugin", name) in plugins)})
 
 
-def load_method(name: str) -> tuple[type[Method], dict[str, Any]]:
+def load_method(name: str) -> tuple[Any, dict[str, Any]]:
     """The plugin class behind a method's name, and its YAML (empty for a plugin without one)."""
     if name in names("methods"):
         values = load_yaml("methods", name)

@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from petlbench.data.source import Concatenation, starts
 from petlbench.data.task import TaskSpec
 from petlbench.errors import ConfigError
-from petlbench.records.schema import PartMetrics
 from petlbench.registry import TASKS
 
 
@@ -63,19 +60,6 @@ def part_of_class(spec: TaskSpec) -> tuple[int, ...]:
     """For each class the place of its task among those that were joined; all 0 for a task that is one."""
     parts = spec.parts if isinstance(spec, JoinedTask) else (spec,)
     return tuple(place for place, part in enumerate(parts) for _ in part.class_names)
-
-
-def accuracies_of_parts(spec: TaskSpec, scores: Tensor, labels: Tensor) -> dict[str, PartMetrics]:
-    """Of each of the tasks that were joined, from scores (N, C) and labels (N,); of a task that is one nothing."""
-    if not isinstance(spec, JoinedTask):
-        return {}
-    places, found = torch.tensor(part_of_class(spec)), {}
-    for place, part in enumerate(spec.parts):
-        of_part = places[labels] == place
-        among_all, among_own = scores[of_part], scores[of_part].masked_fill(places != place, -torch.inf)
-        right = [100.0 * (some.argmax(dim=1) == labels[of_part]).double().mean().item() for some in (among_all, among_own)]
-        found[part.name] = PartMetrics(accuracy=right[0], own_accuracy=right[1], samples=int(of_part.sum()))
-    return found
 
 
 def _scored(parts: Sequence[TaskSpec]) -> tuple[int, ...] | None:

@@ -18,19 +18,21 @@ from torch import Tensor
 
 from petlbench.access.handle import Meter
 from petlbench.access.tickets import lent
-from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.backbone import Backbone, load_backbone_cached
 from petlbench.checkpoints.file import save_checkpoint, save_predictions
 from petlbench.config.files import suite_of
 from petlbench.config.identity import run_id
 from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.cache import Cache
-from petlbench.data.joined import accuracies_of_parts, part_of_class
+from petlbench.data.joined import part_of_class
 from petlbench.data.load import Task
 from petlbench.errors import BudgetExceeded, Diverged, PetlbenchError
 from petlbench.learners import Learner, open_learner
 from petlbench.learners import cost as measure
 from petlbench.learners.curve import Curve
+from petlbench.learners.scores import accuracies_of_parts, accuracy, mask_classes
+from petlbench.learners.setting import EVAL_BATCH, open_backbone, open_task, with_served_name
 from petlbench.learners.token_usage import save_usage, token_usage
 from petlbench.method import Method, QueryMethod
 from petlbench.optim.device import pick_device
@@ -40,7 +42,6 @@ from petlbench.records import provenance, schema
 from petlbench.records.store import RecordStore
 from petlbench.remote.client import RemoteBackbone
 from petlbench.runs.checks import check
-from petlbench.shared import EVAL_BATCH, accuracy, among, loaded, open_task, shared_backbone, with_served_name
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
 
@@ -107,7 +108,7 @@ class _Run:
         with (
             self.clock.measure("total"),
             threadpool_limits(threads, user_api="blas"),  # numpy's own, which CMA-ES decomposes matrices with
-            shared_backbone(config, self.device, self.connected) as (backbone, checksum),
+            open_backbone(config, self.device, self.connected) as (backbone, checksum),
         ):
             self.facts["backbone"] = schema.BackboneId(
                 name=backbone.name,
@@ -134,7 +135,7 @@ class _Run:
                     self.counted["images_decoded"] = task.images_decoded
                     self.counted["images_encoded"] = learner.images_encoded() - looked_encoded
         if backbone.checksum() != checksum:
-            loaded.cache_clear()
+            load_backbone_cached.cache_clear()
             raise RuntimeError(
                 f"method {self.method.name} changed the shared backbone; its numbers and those of later runs cannot be trusted"
             )
@@ -207,7 +208,7 @@ class _Run:
         """Note the accuracy that the selection rule looks at and keep the first best state."""
         is_oracle = self.config.protocol.selection == "oracle_test"
         self.meter.phase = "test" if is_oracle else "val"
-        reached = accuracy(among(learner.predict(watched), self._scored if is_oracle else None), watched.labels)
+        reached = accuracy(mask_classes(learner.predict(watched), self._scored if is_oracle else None), watched.labels)
         self.meter.phase = "train"
         if self._best is None or reached > self._best[0]:
             self._best = (reached, learner.state())
@@ -228,7 +229,7 @@ class _Run:
         self.meter.phase = "test"
         before = dict(self.meter.counts["test"])
         with self.clock.measure("eval"):
-            scores = among(learner.predict(test), self._scored)
+            scores = mask_classes(learner.predict(test), self._scored)
         self._cost_of_test = {name: count - before[name] for name, count in self.meter.counts["test"].items()}
         if not torch.isfinite(scores.amax(dim=1)).all():  # -inf: a class that a restricted answer did not name
             raise Diverged("the scores of test images are not finite")
@@ -260,7 +261,7 @@ class _Run:
 
         def look(state: dict[str, Tensor]) -> float:
             learner.load_state(state)
-            return accuracy(among(learner.predict(test), self._scored), test.labels)
+            return accuracy(mask_classes(learner.predict(test), self._scored), test.labels)
 
         try:
             self._curve.draw(self.facts["metrics"].accuracy, self._cost_of_test, look)

@@ -15,11 +15,11 @@ from petlbench.data.joined import names_joined
 from petlbench.data.load import require
 from petlbench.data.presence import data_folder, missing_error, presence
 from petlbench.errors import ConfigError, did_you_mean
+from petlbench.learners.setting import served_name
 from petlbench.records.store import RecordStore
 from petlbench.registry import METHODS, TASKS
 from petlbench.runs.checks import check_setting, is_possible
 from petlbench.runs.execute import record_path
-from petlbench.shared import served_name
 
 State = Literal["done", "failed", "missing"]
 _log = logging.getLogger("petlbench.data")

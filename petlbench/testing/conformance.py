@@ -22,9 +22,9 @@ from petlbench.config.resolve import RunConfig, load_method, resolve, restore
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task
 from petlbench.learners import PLAN, GradientLearner, QueryLearner, open_learner
+from petlbench.learners.setting import open_backbone, open_task
 from petlbench.method import GradientMethod, Method, QueryMethod
 from petlbench.remote.client import RemoteBackbone
-from petlbench.shared import open_task, shared_backbone
 from petlbench.testing.mocks import mock_task, tiny_backbone
 from petlbench.testing.reach import reachable
 
@@ -196,7 +196,7 @@ def _trained_scores(config: RunConfig) -> Tensor:
 def _losses(config: RunConfig, checkpoint: Path) -> tuple[float, float]:
     """Cross entropy of a task's training images, before training and with what was learned."""
     losses = []
-    with shared_backbone(config, CPU) as (backbone, _):
+    with open_backbone(config, CPU) as (backbone, _):
         task = open_task(config, backbone)
         images = Batches(task.train, task.transform, 64, CPU)
         for state in (None, read_checkpoint(checkpoint).state):

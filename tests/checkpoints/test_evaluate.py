@@ -9,12 +9,13 @@ import torch
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
+from petlbench.backbones.backbone import load_backbone_cached
 from petlbench.checkpoints.evaluate import evaluate_checkpoint, export_merged
 from petlbench.checkpoints.file import read_checkpoint
 from petlbench.data.batches import Batches
 from petlbench.errors import CheckpointError
+from petlbench.learners.setting import open_task
 from petlbench.runs.execute import execute
-from petlbench.shared import loaded, open_task
 from tests.words import resolve
 
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ def test_a_plain_timm_model_with_the_exported_weights_predicts_what_the_run_did(
     saved = read_checkpoint(checkpoint(method, tmp_path))
     export_merged(saved, tmp_path / "model.safetensors")
     config = resolve(["method=linear", "task=mini/digits"])
-    backbone, _ = loaded("mini_clip", None, CPU)
+    backbone, _ = load_backbone_cached("mini_clip", None, CPU)
     plain = VisionTransformer(img_size=32, patch_size=8, embed_dim=128, depth=6, num_heads=4, num_classes=10).eval()
     plain.load_state_dict(load_file(tmp_path / "model.safetensors"))
     task = open_task(config, backbone)

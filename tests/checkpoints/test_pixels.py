@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.backbone import Backbone, load_backbone_cached
 from petlbench.checkpoints.evaluate import evaluate_checkpoint
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.checkpoints.pixels import evaluate_artifact, export_artifact
@@ -22,9 +22,9 @@ from petlbench.checkpoints.pixels_file import Artifact, read_artifact
 from petlbench.config.resolve import RunConfig
 from petlbench.data.load import Task
 from petlbench.errors import CheckpointError
+from petlbench.learners.setting import open_task
 from petlbench.nn.inversion import invert
 from petlbench.remote.server.settings import ServeConfig
-from petlbench.shared import loaded, open_task
 from tests.deployed import CPU, SIZES, learned
 from tests.remote.processes import serving
 
@@ -55,7 +55,7 @@ def url() -> Iterator[str]:
 
 
 def mini_clip() -> Backbone:
-    return loaded("mini_clip", None, CPU)[0]
+    return load_backbone_cached("mini_clip", None, CPU)[0]
 
 
 def test_an_artifact_says_what_it_needs_and_holds_the_library_as_pixels(saved: Checkpoint, folder: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.data.joined import accuracies_of_parts, join, names_joined, part_of_class
+from petlbench.data.joined import join, names_joined, part_of_class
 from petlbench.data.load import find_task, require
 from petlbench.data.source import RenderedSource
 from petlbench.data.task import TaskSpec
 from petlbench.errors import ConfigError
+from petlbench.learners.scores import accuracies_of_parts
 from petlbench.runs.execute import execute
 from petlbench.runs.plan import selected_tasks
 from tests.words import resolve

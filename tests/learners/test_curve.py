@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from petlbench.access.handle import Meter
+from petlbench.backbones.backbone import load_backbone_cached
 from petlbench.config.settings import Budget
 from petlbench.learners.curve import Curve
 from petlbench.records.schema import Record
 from petlbench.runs.execute import execute
-from petlbench.shared import loaded
 from tests.remote.processes import serving
 from tests.words import resolve
 
@@ -131,7 +131,7 @@ def test_a_run_whose_budget_has_no_room_for_a_look_goes_on_and_learns_the_same(r
 
 @pytest.mark.parametrize(("word", "looks"), [("curve=null", 0), ("curve=false", 0), ("curve=true", 1)])
 def test_a_remote_model_is_looked_at_only_where_it_is_said(word: str, looks: int, tmp_path: Path) -> None:
-    with serving(loaded("mini_clip", None, torch.device("cpu"))[0]) as (url, _):
+    with serving(load_backbone_cached("mini_clip", None, torch.device("cpu"))[0]) as (url, _):
         record = asked(tmp_path, "backbone=remote", f"url={url}", word)
         counted = paid(url)
     assert record.cost.queries["curve"].images == 500 * looks

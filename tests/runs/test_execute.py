@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
 from petlbench.analysis.validate import problems_of
-from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.backbone import Backbone, load_backbone_cached
 from petlbench.checkpoints.evaluate import evaluate_checkpoint
 from petlbench.checkpoints.file import read_checkpoint
 from petlbench.data.batches import Batches
@@ -23,10 +23,11 @@ from petlbench.data.split import Split
 from petlbench.data.store import TaskStore
 from petlbench.data.transforms import Form
 from petlbench.errors import AccessError, ConfigError
+from petlbench.learners.scores import accuracy
+from petlbench.learners.setting import open_task
 from petlbench.optim.loop import Epoch
 from petlbench.records.schema import Record, read_record
 from petlbench.runs.execute import execute
-from petlbench.shared import accuracy, loaded, open_task
 from tests.object_graph import reachable
 from tests.words import resolve
 
@@ -67,7 +68,7 @@ def test_a_gradient_method_forwards_every_image_once_per_epoch(run: Callable[...
 
 def test_a_run_gives_the_same_numbers_whatever_the_process_did_before(run: Callable[..., tuple[Record, Path]]) -> None:
     """A bench of many runs in one process must equal the runs one by one; loading a backbone draws random numbers."""
-    loaded.cache_clear()
+    load_backbone_cached.cache_clear()
     first = run("linear")[0]
     run("lora", "seed=5", "train.epochs=1")
     second = run("linear")[0]
@@ -77,7 +78,7 @@ def test_a_run_gives_the_same_numbers_whatever_the_process_did_before(run: Calla
 def test_what_a_run_rounds_to_bf16_is_not_there_before_the_memory_of_the_next_is_measured(
     run: Callable[..., tuple[Record, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backbone, _ = loaded("mini_clip", None, torch.device("cpu"))
+    backbone, _ = load_backbone_cached("mini_clip", None, torch.device("cpu"))
     held = []
     monkeypatch.setattr("petlbench.learners.cost.AddedMemory.__init__", lambda self, device: held.append(len(backbone._rounded)))
     monkeypatch.setattr("petlbench.learners.cost.AddedMemory.mb", 0.0)

@@ -14,6 +14,7 @@ import pytest
 from torch import Tensor
 
 from petlbench.access.handle import Access, QueryModel
+from petlbench.backbones.backbone import load_backbone_cached
 from petlbench.checkpoints.pixels import export_artifact
 from petlbench.config import resolve
 from petlbench.data.batches import TrainingData
@@ -23,7 +24,6 @@ from petlbench.method import QueryMethod
 from petlbench.remote.connection import RetryPolicy
 from petlbench.runs.execute import execute
 from petlbench.runs.plan import plan
-from petlbench.shared import loaded
 from tests.conftest import Call
 from tests.deployed import CPU, SIZES, learned
 from tests.remote.processes import serving
@@ -33,7 +33,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with serving(loaded("mini_clip", None, CPU)[0]) as (address, _):
+    with serving(load_backbone_cached("mini_clip", None, CPU)[0]) as (address, _):
         yield address
 
 
