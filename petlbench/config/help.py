@@ -8,7 +8,7 @@ import io
 import tokenize
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from petlbench.config.typed import describe
 
@@ -26,7 +26,7 @@ class FieldHelp:
 def section_help(section: Any, prefix: str = "") -> list[FieldHelp]:
     """The settings of an instance of a configuration dataclass, nested ones included, with the values that they have there."""
     kind, found = type(section), []
-    hints, comments = get_type_hints(kind), field_comments(kind)
+    hints, comments = get_type_hints(kind), field_comments(cast(Any, kind))
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
         if dataclasses.is_dataclass(value):
@@ -43,7 +43,7 @@ def field_comments(kind: Any) -> dict[str, str]:
     for base in reversed(kind.__mro__):
         if dataclasses.is_dataclass(base):
             try:
-                comments |= _comments(inspect.getsource(base))
+                comments |= _comments(inspect.getsource(cast(type, base)))
             except (OSError, TypeError):
                 continue
     return comments

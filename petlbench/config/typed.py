@@ -43,7 +43,7 @@ def build(kind: type[S], layers: Sequence[Layer], prefix: str = "") -> S:
     for layer in layers:
         _merge(kind, values, layer.values, layer.origin, prefix, origins)
     try:
-        return cast(S, _adapter(kind).validate_json(json.dumps(values), strict=True))
+        return cast(S, _adapter(cast(Any, kind)).validate_json(json.dumps(values), strict=True))
     except ValidationError as error:
         raise ConfigError(_message(kind, values, error, prefix, origins)) from None
 
