@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import mmap
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +84,34 @@ def test_added_memory_is_what_was_allocated_since_and_not_what_was_there() -> No
     assert added.mb is not None and added.mb < 20
     allocate(128)
     assert 120 < added.mb < 160
+
+
+def test_garbage_is_collected_first() -> None:
+    class Node:
+        itself: Node
+
+    node = Node()
+    node.itself, is_gone = node, weakref.ref(node)
+    gc.disable()
+    try:
+        del node
+        assert is_gone() is not None
+        AddedMemory(CPU)
+        assert is_gone() is None
+    finally:
+        gc.enable()
+
+
+def test_memory_that_was_freed_before_counts_when_it_is_used_again() -> None:
+    def heap() -> list[bytes]:
+        return [bytes([i % 256]) * 2000 for i in range(40_000)]  # 80 MB in pieces that C keeps when they are freed
+
+    blocks = heap()
+    above = blocks.pop()  # the heap cannot shrink from its end
+    del blocks
+    added = AddedMemory(CPU)
+    heap()
+    assert added.mb is not None and added.mb > 60, above
 
 
 def test_no_memory_is_added_by_giving_some_back() -> None:
