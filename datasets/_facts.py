@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, PositiveInt, TypeAdapter, ValidationError, model_validator
 
-from petlbench.data.fetch import Fetch
+from petlbench.data.acquire.fetch import Fetch
 from petlbench.errors import DataError
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same rules, ten times as fast where it was compiled

@@ -16,7 +16,6 @@ from petlbench.checkpoints.file import Checkpoint
 from petlbench.config.resolve import RunConfig, load_method, restore
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
-from petlbench.data.presence import data_folder
 from petlbench.errors import CheckpointError
 from petlbench.learners import GradientLearner, Learner, open_learner
 from petlbench.learners.scores import accuracy, mask_classes

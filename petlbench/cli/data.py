@@ -21,12 +21,10 @@ from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import load_suite, names, suite_name, task_name
 from petlbench.config.resolve import resolve
 from petlbench.config.typed import Text
-from petlbench.data.fetch import Report, fetch
-from petlbench.data.prepare import by_hand, needed
-from petlbench.data.presence import VARIABLE, data_folder, presence
+from petlbench.data.acquire.fetch import Report, fetch
+from petlbench.data.acquire.prepare import by_hand, needed
+from petlbench.data.acquire.presence import VARIABLE, data_folder, presence
 from petlbench.data.store import Stored, entries, evict
-from petlbench.data.verify import Verification
-from petlbench.data.verify import verify as verify_task
 from petlbench.errors import ConfigError, DataError
 
 WORDS = click.argument("words", nargs=-1, required=True, metavar="SUITE|TASK... [data_root=DIR]")

@@ -13,7 +13,7 @@ from petlbench.cli.printing import print_rows
 from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_name
 from petlbench.config.resolve import load_method, method_names
-from petlbench.data.presence import Presence, State, data_folder, presence
+from petlbench.data.acquire.presence import Presence, State, data_folder, presence
 from petlbench.data.task import DiskTask, TaskSpec
 from petlbench.errors import ConfigError
 from petlbench.registry import BACKBONES, TASKS

@@ -10,8 +10,8 @@ import numpy as np
 from petlbench.config.augment import Crop, RandomResizedCrop
 from petlbench.config.settings import Protocol
 from petlbench.data import fewshot
+from petlbench.data.acquire.presence import missing_error, presence
 from petlbench.data.joined import join, names_joined
-from petlbench.data.presence import missing_error, presence
 from petlbench.data.split import Split, joined
 from petlbench.data.store import TaskStore
 from petlbench.data.streaming import Tally

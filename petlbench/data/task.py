@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.data.fetch import Fetch
+from petlbench.data.acquire.fetch import Fetch
 from petlbench.data.source import ImageSource
 from petlbench.errors import DataError
 from petlbench.registry import TASKS

@@ -10,8 +10,8 @@ import torch
 
 from petlbench.backbones.backbone import Backbone, load_backbone_cached
 from petlbench.config.resolve import RunConfig
+from petlbench.data.acquire.presence import data_folder
 from petlbench.data.load import Task, find_task, load_task
-from petlbench.data.presence import data_folder
 from petlbench.errors import ConfigError
 from petlbench.remote.client import RemoteBackbone
 

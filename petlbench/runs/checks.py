@@ -8,8 +8,8 @@ from pathlib import Path
 from petlbench.access.endpoint import Output
 from petlbench.access.handle import Access, check_output
 from petlbench.config.resolve import RunConfig, load_method
+from petlbench.data.acquire.presence import data_folder
 from petlbench.data.load import require
-from petlbench.data.presence import data_folder
 from petlbench.errors import AccessError, ConfigError, PetlbenchError
 from petlbench.learners import check_remote
 from petlbench.method import QueryMethod

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from petlbench.config.files import load_suite, names, suite_name, suite_of, task_name
 from petlbench.config.resolve import RunConfig, load_method, nested, resolve
+from petlbench.data.acquire.presence import data_folder, missing_error, presence
 from petlbench.data.joined import names_joined
 from petlbench.data.load import require
-from petlbench.data.presence import data_folder, missing_error, presence
 from petlbench.errors import ConfigError, did_you_mean
 from petlbench.learners.setting import served_name
 from petlbench.records.store import RecordStore

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.data import download
-from petlbench.data.fetch import Fetch
+from petlbench.data.acquire import download
+from petlbench.data.acquire.fetch import Fetch
 from petlbench.data.task import DiskTask
 from petlbench.registry import TASKS
 from tests.data.serving import Server, serving

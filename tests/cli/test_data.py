@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from petlbench.cli import data as commands
-from petlbench.data.fetch import Fetch
+from petlbench.data.acquire.fetch import Fetch
 from petlbench.data.store import entries
 from tests.conftest import Call
-from tests.data.serving import Server
+from tests.data.acquire.serving import Server
 from tests.datasets import miniature
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from petlbench.config.settings import Protocol
 from petlbench.data import listing as module
+from petlbench.data.acquire.presence import presence
 from petlbench.data.listing import Listing
 from petlbench.data.load import find_task, load_task
-from petlbench.data.presence import presence
 from petlbench.data.task import SPLITS, TaskSpec
 from petlbench.datasets import _facts
 from petlbench.errors import DataError

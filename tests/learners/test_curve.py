@@ -142,4 +142,4 @@ def test_a_remote_model_is_looked_at_only_where_it_is_said(word: str, looks: int
 def paid(url: str) -> int:
     """Images that a server has counted."""
     lines = httpx.get(f"{url}/metrics").text.splitlines()
-    return next(int(float(line.split()[1]) for line in lines if line.startswith("petlbench_images_total ")))
+    return next(int(float(line.split()[1])) for line in lines if line.startswith("petlbench_images_total "))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.data.download import ATTEMPTS, download
+from petlbench.data.acquire.download import ATTEMPTS, download
 from petlbench.errors import DataError
 
 from .serving import Server

@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
+from petlbench.data.acquire.presence import presence
 from petlbench.data.images import decode_bytes, is_jpeg
 from petlbench.data.listing import Files, Listing, ZipMembers
 from petlbench.data.load import find_task
-from petlbench.data.presence import presence
 from petlbench.data.source import ImageSource, reading_order
 from petlbench.data.streaming import in_order
 from petlbench.data.task import MADE_HERE, SPLITS, DiskTask, TaskSpec

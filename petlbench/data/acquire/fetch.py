@@ -12,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from petlbench.data.archives import unpack
-from petlbench.data.download import download
+from petlbench.data.acquire.archives import unpack
+from petlbench.data.acquire.download import download
 from petlbench.errors import DataError
 
 FOLDER = ".downloads"  # below the data root: archives on their way

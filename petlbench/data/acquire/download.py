@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from petlbench.data.archives import require_space
+from petlbench.data.acquire.archives import require_space
 from petlbench.errors import DataError
 
 Report = Callable[[int, int | None], None]  # bytes done, bytes in all or None when the server does not say

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.data.archives import appearing, unpack
+from petlbench.data.acquire.archives import appearing, unpack
 from petlbench.errors import DataError
 
 FILES = {"images/a.jpg": b"first", "images/deep/b.jpg": b"second" * 50, "list.txt": b""}

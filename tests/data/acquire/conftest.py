@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from petlbench.data import download
+from petlbench.data.acquire import download
 
 from .serving import Server, serving
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.data import fetch as module
-from petlbench.data.fetch import FOLDER, Fetch, fetch
+from petlbench.data.acquire import fetch as module
+from petlbench.data.acquire.fetch import FOLDER, Fetch, fetch
 from petlbench.errors import DataError
 
 from .serving import Server

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.data.verify import Verification, verify
+from petlbench.data.acquire.verify import Verification, verify
 from petlbench.datasets import _facts
 from petlbench.errors import ConfigError
 from petlbench.registry import TASKS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from petlbench.data.fetch import Fetch
-from petlbench.data.presence import Presence, presence
+from petlbench.data.acquire.fetch import Fetch
+from petlbench.data.acquire.presence import Presence, presence
 from petlbench.data.task import DiskTask
 from petlbench.registry import TASKS
 
