@@ -8,7 +8,7 @@ from pathlib import Path
 from petlbench.data.task import SPLITS, TaskSpec, register_task_family
 from petlbench.errors import DataError
 
-from ._own import Pairs, hold_out, own_task
+from .user_task import Pairs, hold_out, user_task
 
 Row = dict[str, str]
 
@@ -34,7 +34,7 @@ def csv_task(location: str, name: str | None = None) -> TaskSpec:
             raise DataError(f"{table} has no {split} images")
     if untrained := set(label_of.values()) - {label for _, label in pairs["train"]}:
         raise DataError(f"{table}: class '{classes[min(untrained)]}' has no training image; add one or remove the class")
-    return own_task(name or f"csv:{location}", table.parent, classes, pairs)
+    return user_task(name or f"csv:{location}", table.parent, classes, pairs)
 
 
 def _rows(table: Path) -> list[Row]:

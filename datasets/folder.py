@@ -8,8 +8,8 @@ from petlbench.data.images import SUFFIXES
 from petlbench.data.task import SPLITS, TaskSpec, register_task_family
 from petlbench.errors import DataError
 
-from ._own import Pairs, own_task
 from .csv import csv_task
+from .user_task import Pairs, user_task
 
 
 def folder_task(location: str) -> TaskSpec:
@@ -22,7 +22,7 @@ def folder_task(location: str) -> TaskSpec:
             raise DataError(f"{root / split} is not a folder; folder:PATH needs PATH/train/CLASS/IMAGE and PATH/test/CLASS/IMAGE")
     classes = sorted(entry.name for entry in (root / "train").iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = {split: _list(root, split, classes) for split in SPLITS if (root / split).is_dir()}
-    return own_task(f"folder:{location}", root, classes, files)
+    return user_task(f"folder:{location}", root, classes, files)
 
 
 def _list(root: Path, split: str, classes: list[str]) -> Pairs:

@@ -7,8 +7,8 @@ from pathlib import Path
 from petlbench.data.task import TaskSpec, register_task_family
 from petlbench.errors import DataError
 
-from ._own import Pairs, own_task
 from .layouts._lists import numbered_lines, read_text
+from .user_task import Pairs, user_task
 
 LISTS = {"val": "val_meta.list", "test": "test_meta.list"}
 IMAGES = ("images", ".", "jpg")  # below the dataset's folder
@@ -29,7 +29,7 @@ def noah_task(location: str) -> TaskSpec:
     for split, pairs in files.items():
         if missing := next((name for name, _ in pairs if not (root / name).is_file()), None):
             raise DataError(f"{root / missing} is listed to {split} and is not there; restore it or correct the list")
-    return own_task(f"noah:{location}", root, [f"class {label}" for label in range(classes)], files)
+    return user_task(f"noah:{location}", root, [f"class {label}" for label in range(classes)], files)
 
 
 def _pairs(file: Path) -> Pairs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from petlbench.data.task import register_task
 
 from ._facts import datasets
-from ._opened import disk_task
+from .disk_task import disk_task
 
 for _dataset in datasets().values():
     for _entry in _dataset.suites.values() if _dataset.layouts else ():

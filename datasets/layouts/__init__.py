@@ -18,7 +18,7 @@ from .._facts import Dataset, SuiteEntry
 
 
 @dataclass(frozen=True)
-class Found:
+class LocatedDataset:
     """A dataset on a disk."""
 
     layout: str
@@ -31,7 +31,7 @@ class Found:
 class Layout(Protocol):
     """What the module of a layout offers."""
 
-    def read(self, root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+    def read(self, root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
         """The dataset below a data root, as the suite of the entry uses it."""
 
     def expected(self, dataset: Dataset, entry: SuiteEntry) -> str | None:

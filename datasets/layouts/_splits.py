@@ -21,7 +21,7 @@ from petlbench.data.task import GENERATED, RESAMPLED
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry
-from . import Found
+from . import LocatedDataset
 from ._lists import read_json
 
 SEED = 1
@@ -49,17 +49,17 @@ class Original:
     parts: Mapping[str, Listing]  # {all}, {trainval, test} or {train, val, test}
 
 
-def for_suite(root: Path, layout: str, original: Original, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def for_suite(root: Path, layout: str, original: Original, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """The splits that a suite makes of a dataset; None when the parts do not suffice. ``root``: the data root, where lists of VTAB's images may lie."""
     for name, part in original.parts.items():
         if len(part) == 0:
             raise DataError(f"{original.root}: no images for '{name}'; unpack the dataset again")
     file = next((root / name for name in VTAB_LISTS if (root / name).is_file()), None)
     if entry.suite == "vtab" and dataset.name in _KEYS and file is not None:
-        return Found(layout, original.root, _listed(file, _KEYS[dataset.name], original.parts), split=LISTED)
+        return LocatedDataset(layout, original.root, _listed(file, _KEYS[dataset.name], original.parts), split=LISTED)
     rule = _RULES.get((entry.suite, dataset.name)) or _RULES.get((entry.suite, ""))
     made = None if rule is None else rule(original.parts)
-    return None if made is None else Found(layout, original.root, made[0], split=made[1])
+    return None if made is None else LocatedDataset(layout, original.root, made[0], split=made[1])
 
 
 def three_way(parts: Mapping[str, Listing]) -> tuple[Splits, str]:

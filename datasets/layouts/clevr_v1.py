@@ -13,7 +13,7 @@ from petlbench.data.store import cache_folder
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry, class_names
-from . import Found
+from . import LocatedDataset
 from ._lists import first_folder, position_in
 from ._splits import Original, for_suite
 from ._vtab_labels import clevr_distance
@@ -23,7 +23,7 @@ PARTS = {"trainval": "train", "test": "val"}  # the published test images have n
 Facts = dict[str, tuple[int, float]]  # image -> number of objects, depth of the nearest one in camera units
 
 
-def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """Counts as each suite orders them, or distances."""
     folder = first_folder(root, FOLDERS, "scenes")
     if folder is None:

@@ -15,7 +15,7 @@ from petlbench.data.listing import Files
 from petlbench.errors import DataError
 
 from .._facts import CoopFiles, Dataset, SuiteEntry
-from . import Found
+from . import LocatedDataset
 from ._lists import class_folders, first_folder, position_in, read_json, read_text
 
 Rows = list[tuple[str, int, str]]
@@ -24,7 +24,7 @@ SUITES = ("blackvip16", "craft15", "pgn12")  # other suites have splits of their
 AIRCRAFT_LISTS = {split: f"images_variant_{split}.txt" for split in ("train", "val", "test")}
 
 
-def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """A dataset with a split file, or Aircraft with its lists."""
     files = dataset.coop
     if files is None or entry.suite not in SUITES:
@@ -48,7 +48,7 @@ def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
     return f"{files.folders[0]}/{lists}, images below {files.folders[0]}/{files.images[0]}"
 
 
-def _with_split_file(folder: Path, split_file: Path, files: CoopFiles) -> Found:
+def _with_split_file(folder: Path, split_file: Path, files: CoopFiles) -> LocatedDataset:
     rows = read_json(split_file, _SPLIT_FILE)
     for split in ("train", "val"):
         if not rows.get(split):
@@ -60,7 +60,7 @@ def _with_split_file(folder: Path, split_file: Path, files: CoopFiles) -> Found:
         if not (folder / "test").is_dir():
             raise DataError(f"{split_file}: has no 'test' rows, and {folder / 'test'} is not there; one of them is needed")
         splits["test"] = class_folders(folder / "test", position_in(names))
-    return Found("coop", folder, splits, names)
+    return LocatedDataset("coop", folder, splits, names)
 
 
 def _class_names(rows: Rows, origin: Path) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def _image_folder(folder: Path, alternatives: tuple[str, ...], first: str, origi
     raise DataError(f"{origin} lists {first}, which is in none of {looked}; unpack the images there")
 
 
-def _aircraft(folder: Path, images: Path) -> Found:
+def _aircraft(folder: Path, images: Path) -> LocatedDataset:
     """Lines ``ID VARIANT``; the label is the variant's line in variants.txt."""
     variants = tuple(line.strip() for line in read_text(folder / "variants.txt").splitlines() if line.strip())
     label_of, splits = position_in(variants), {}
@@ -94,4 +94,4 @@ def _aircraft(folder: Path, images: Path) -> Found:
             names.append(f"{identifier}.jpg")
             labels.append(label)
         splits[split] = Files(images, names, labels)
-    return Found("coop", folder, splits, variants)
+    return LocatedDataset("coop", folder, splits, variants)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry
-from . import Found
+from . import LocatedDataset
 from ._arrays import Rows
 from ._splits import Original, for_suite
 from ._vtab_labels import dsprites_location, dsprites_orientation
@@ -25,7 +25,7 @@ _CHUNK = 4096  # images
 _BLOCK = 81_920  # images, 320 MB: more than VTAB tests on, so that the archive is passed through once for a split
 
 
-def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """Horizontal positions or orientations."""
     path = next((root / place for place in PLACES if (root / place).is_file()), None)
     if path is None:

@@ -11,14 +11,14 @@ from pathlib import Path
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry, wordnet_ids
-from . import Found
+from . import LocatedDataset
 from ._lists import class_folders, position_in, read_text
 
 PARTS = {"train": "train", "test": "val"}
 NAMES = "classnames.txt"  # "WNID NAME" per line; CoOp's, where it is there
 
 
-def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """ImageNet, or a test set that shifts it."""
     files = dataset.imagenet
     if files is None:
@@ -26,10 +26,10 @@ def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
     known = position_in(wordnet_ids())
     for folder in (root / name for name in files.folders):
         if entry.trained_on is not None and folder.is_dir():
-            return Found("imagenet", folder, {"test": class_folders(folder, _number if files.numbered else known)})
+            return LocatedDataset("imagenet", folder, {"test": class_folders(folder, _number if files.numbered else known)})
         if entry.trained_on is None and all((folder / part).is_dir() for part in PARTS.values()):
             splits = {split: class_folders(folder / part, known) for split, part in PARTS.items()}
-            return Found("imagenet", folder, splits, _names(folder, folder.parent))
+            return LocatedDataset("imagenet", folder, splits, _names(folder, folder.parent))
     return None
 
 

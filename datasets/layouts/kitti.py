@@ -11,7 +11,7 @@ from petlbench.data.listing import Files, Listing
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry
-from . import Found
+from . import LocatedDataset
 from ._lists import first_folder, read_text
 from ._splits import Original, for_suite
 from ._vtab_labels import kitti_distance, kitti_videos
@@ -19,7 +19,7 @@ from ._vtab_labels import kitti_distance, kitti_videos
 FOLDERS = ("Kitti/raw", "kitti")
 
 
-def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """Distances to the nearest vehicle, split by video."""
     folder = first_folder(root, FOLDERS, "training/label_2")
     if folder is None:

@@ -9,12 +9,12 @@ from petlbench.data.listing import Files, Listing
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry
-from . import Found, _arrays
+from . import LocatedDataset, _arrays
 from ._lists import class_folders, class_names_below, first_folder, position_in, read_text
 from ._splits import Original, for_suite
 
 
-def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """The dataset, with the suite's splits made of it."""
     folders, holding, reader = _PLACES[dataset.name]
     folder = first_folder(root, folders, holding)

@@ -15,7 +15,7 @@ from petlbench.data.listing import Arrays
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry, class_names
-from . import Found
+from . import LocatedDataset
 from ._lists import position_in
 
 FOLDER = "clevr/clevr_count"
@@ -23,13 +23,13 @@ PARTS = {"train": "train", "test": "val"}
 SUITES = ("blackvip16", "pgn12")
 
 
-def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """The arrays, as memory maps."""
     folder = root / FOLDER
     if entry.suite not in SUITES or entry.names is None or not (folder / "train_images.npy").is_file():
         return None
     names = class_names(entry.names).names
-    return Found("pgn_clevr", folder, {split: _part(folder, part, names) for split, part in PARTS.items()}, names)
+    return LocatedDataset("pgn_clevr", folder, {split: _part(folder, part, names) for split, part in PARTS.items()}, names)
 
 
 def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:

@@ -15,7 +15,7 @@ from petlbench.data.listing import Arrays
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry
-from . import Found
+from . import LocatedDataset
 from ._lists import first_folder
 from ._splits import Original, for_suite, halves
 from ._vtab_labels import smallnorb_azimuth
@@ -26,7 +26,7 @@ ELEVATION, AZIMUTH = 1, 2  # columns of the info file: instance, elevation, azim
 _TYPES: dict[int, np.dtype[Any]] = {507333717: np.dtype("u1"), 507333716: np.dtype("<i4")}  # by the magic number
 
 
-def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """The images as memory maps."""
     folder = first_folder(root, FOLDERS, f"{STEMS['train']}-dat.mat")
     if folder is None:

@@ -14,14 +14,14 @@ from petlbench.data.listing import Files, Listing
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry
-from . import Found, _arrays
+from . import LocatedDataset, _arrays
 from ._lists import class_folders, class_names_below, numbered_lines, position_in, read_text
 from ._splits import Original, for_suite
 
 NOT_CLASSES = ("BACKGROUND_Google", "Faces_easy")  # of Caltech101, for CoOp
 
 
-def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """The dataset, with the suite's splits made of it."""
     for place in _PLACES[dataset.name]:
         if (root / place).exists():

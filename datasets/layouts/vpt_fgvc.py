@@ -14,14 +14,14 @@ from petlbench.data.listing import Files
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry
-from . import Found
+from . import LocatedDataset
 from ._lists import first_folder, position_in, read_json
 
 _IDS = TypeAdapter(dict[str, int])
 SUITE = "fgvc"
 
 
-def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """A folder with at least train.json and test.json."""
     files = dataset.vpt_fgvc
     folder = first_folder(root, files.folders, "train.json") if files is not None and entry.suite == SUITE else None
@@ -38,7 +38,7 @@ def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
             raise DataError(f"{folder / f'{split}.json'}: the class id of {strangers[0]}, {of_split[strangers[0]]}, is not in train.json")
         labels = [label for identifier in of_split.values() if (label := label_of(identifier)) is not None]
         splits[split] = Files(folder / files.images, list(of_split), labels)
-    return Found("vpt_fgvc", folder, splits)
+    return LocatedDataset("vpt_fgvc", folder, splits)
 
 
 def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:

@@ -13,24 +13,24 @@ from petlbench.data.listing import Files, Listing, ZipMembers
 from petlbench.errors import DataError
 
 from .._facts import Dataset, SuiteEntry
-from . import Found
+from . import LocatedDataset
 from ._lists import numbered_lines, read_text
 
 PARENTS = ("vtab-1k", "vtab1k", ".")
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 
 
-def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """A task's folder or archive."""
     if entry.folder is None:
         return None
     for parent in PARENTS:
         task = root / parent / entry.folder
         if (task / LISTS["train"]).is_file():
-            return Found("vtab1k", task, {split: _listed(task, name) for split, name in LISTS.items()})
+            return LocatedDataset("vtab1k", task, {split: _listed(task, name) for split, name in LISTS.items()})
         archive = task.with_name(f"{entry.folder}.zip")
         if archive.is_file() and (listed := _in_archive(archive)) is not None:
-            return Found("vtab1k", archive, listed)
+            return LocatedDataset("vtab1k", archive, listed)
     return None
 
 

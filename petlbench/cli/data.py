@@ -50,7 +50,7 @@ def prepare(words: tuple[str, ...], no_store: bool) -> None:
     downloads = needed(tasks, root)
     click.echo(f"{len(downloads)} downloads into {root}")
     for item in downloads:
-        click.echo(f"  {item.url}  as {item.makes}")
+        click.echo(f"  {item.url}  as {item.target}")
     for item in downloads:
         try:
             with _progress() as report:

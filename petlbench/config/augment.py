@@ -127,7 +127,7 @@ def parse(text: str) -> tuple[Operation, ...]:
     return operations
 
 
-def written(operations: tuple[Operation, ...]) -> str:
+def canonical(operations: tuple[Operation, ...]) -> str:
     """The one text for these operations: what equals a default is left out."""
     return " + ".join(map(_written, operations)) or "none"
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from petlbench.config.augment import Interpolation, parse, written
+from petlbench.config.augment import Interpolation, canonical, parse
 
 _SCHEDULE_STEPS = {
     "timm_cosine": "epoch",
@@ -49,7 +49,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "resize", "shots", "select_every", "select_tail")
-        self.augment = written(parse(self.augment))  # one text, hence one id, for one meaning
+        self.augment = canonical(parse(self.augment))  # one text, hence one id, for one meaning
         if self.train_on == "trainval" and self.selection == "best_val":
             raise ValueError("selection=best_val needs a validation split that is not trained on; set protocol.train_on=train")
 

@@ -23,7 +23,7 @@ from petlbench.data.cache import Cache
 from petlbench.data.source import reading_order
 from petlbench.data.split import Ragged, Split
 from petlbench.data.streaming import in_order
-from petlbench.data.transforms import Draws, Form, Pixels, Transform, moved
+from petlbench.data.transforms import Draws, Form, Pixels, Transform, to_device
 from petlbench.data.windows import Windows
 from petlbench.optim.loop import Epoch
 
@@ -71,7 +71,7 @@ class Batches:
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once, in their order, not augmented."""
         for indices, images in self._prepared((indices, None) for indices in torch.arange(self.image_count).split(self.batch_size)):
-            yield images, self.labels[moved(indices, self.device)]
+            yield images, self.labels[to_device(indices, self.device)]
 
     def order(self) -> Iterator[Tensor]:
         """The indices (B,) of the batches of a new pass."""
@@ -83,7 +83,7 @@ class Batches:
         chance = self._chance()
         plans = ((indices, self.transform.draw(len(indices), chance) if chance else None) for indices in self.order())
         for indices, images in self._prepared(plans):
-            yield images, self.labels[moved(indices, self.device)]
+            yield images, self.labels[to_device(indices, self.device)]
 
     def _chance(self) -> torch.Generator | None:
         """A generator for one pass: batches are drawn ahead, and a pass that ends early must not shift the next."""
@@ -115,7 +115,7 @@ class Batches:
         views = in_order(self._view, jobs, ahead=self.batch_size)
         for plan, order in used:
             made = dict(zip(order.tolist(), views, strict=False))
-            yield plan, moved(torch.from_numpy(np.stack([made[place] for place in range(len(order))])), self.device)
+            yield plan, to_device(torch.from_numpy(np.stack([made[place] for place in range(len(order))])), self.device)
 
     def _view(self, job: tuple[int, Tensor | None]) -> Pixels:
         index, drawn = job

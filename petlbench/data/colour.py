@@ -12,7 +12,7 @@ from torch import Tensor
 _LUMINANCE = (19595, 38470, 7471)  # of red, green and blue, in 1 / 65536
 
 
-def divided(values: Tensor, divisor: float) -> Tensor:
+def div_exact_(values: Tensor, divisor: float) -> Tensor:
     """The quotient with the same bits on every device, in place: to divide by a plain number, a GPU multiplies by its rounded reciprocal."""
     return values.div_(torch.full((), divisor, dtype=values.dtype, device=values.device))
 
@@ -31,7 +31,7 @@ def brightness(images: Tensor, factors: Tensor) -> Tensor:
 def contrast(images: Tensor, factors: Tensor) -> Tensor:
     """``ImageEnhance.Contrast``: blended with the mean luminance, rounded."""
     grey = greyscale(images)
-    mean = (divided(grey.sum((1, 2, 3), dtype=torch.int64).double(), grey[0].numel()) + 0.5).to(torch.uint8)
+    mean = (div_exact_(grey.sum((1, 2, 3), dtype=torch.int64).double(), grey[0].numel()) + 0.5).to(torch.uint8)
     return _blended(mean.view(-1, 1, 1, 1).expand_as(images), images, factors)
 
 
@@ -69,7 +69,7 @@ def _to_hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         to_blue - to_green,
         torch.where(green == high, (2.0 + to_red.double() - to_blue).float(), (4.0 + to_green.double() - to_red).float()),
     )
-    angle = torch.remainder(divided(turned.double(), 6.0) + 1.0, 1.0).float()
+    angle = torch.remainder(div_exact_(turned.double(), 6.0) + 1.0, 1.0).float()
     is_grey = high == low
     hue_byte = (angle.double() * 255.0).int().masked_fill(is_grey, 0)
     strength = ((spread / high.clamp(min=1).float()).double() * 255.0).int().masked_fill(is_grey, 0)
@@ -78,10 +78,10 @@ def _to_hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _from_hsv(angle: Tensor, strength: Tensor, value: Tensor) -> Tensor:
     """(B, H, W, 3) uint8."""
-    position = divided(angle.double() * 6.0, 255.0).float()
+    position = div_exact_(angle.double() * 6.0, 255.0).float()
     sector = position.floor()
     rest = (position - sector).float()
-    part = divided(strength.float(), 255.0)
+    part = div_exact_(strength.float(), 255.0)
     low = _rounded(value.float() * (1.0 - part))
     falling = _rounded(value.float() * (1.0 - part * rest))
     rising = _rounded(value.float() * (1.0 - part * (1.0 - rest)))

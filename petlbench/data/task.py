@@ -34,12 +34,10 @@ class TaskSpec:
     description: str = ""
     layout: str = ""  # how the images lie on the disk; empty: they are made here, or it makes no difference
     split: str = ""  # how the splits came about: one of MADE_HERE, else what their list is called
-    val_in_train: NDArray[np.int64] | None = (
-        None  # places in train of the val images, where a data set has none of its own and they were chosen here
-    )
-    scored: tuple[int, ...] | None = (
-        None  # the labels that test images may have, where these are fewer than all: only their scores are compared
-    )
+    # Places in train of the val images, where a data set has none of its own and they were chosen here.
+    val_in_train: NDArray[np.int64] | None = None
+    # The labels that test images may have, where these are fewer than all: only their scores are compared.
+    scored: tuple[int, ...] | None = None
 
     def prompts(self, templates: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...]:
         """The captions of each class: every template (None: the task's) with the class name filled in, underscores as spaces.
@@ -74,9 +72,8 @@ class DiskTask:
     downloads: tuple[Fetch, ...]  # what ``petlbench data prepare`` fetches; nothing where people have to
     is_lossless: bool  # the published images are no JPEGs
     source: str  # where people get it from
-    locate: Callable[
-        [Path], Location | None
-    ]  # below a data root, quickly. None when it is not there, DataError when it is there and broken
+    # Below a data root, quickly. None when it is not there, DataError when it is there and broken.
+    locate: Callable[[Path], Location | None]
     open: Callable[[Path], TaskSpec | None]  # what lies below a data root; None and DataError as for ``locate``
 
 

@@ -120,8 +120,8 @@ class Transform:
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """The chance of ``count`` views."""
-        window = _drawn(self.window, count, generator) if self.window else None
-        return Draws(window, tuple(_drawn(operation, count, generator) for operation in self._others))
+        window = _sample(self.window, count, generator) if self.window else None
+        return Draws(window, tuple(_sample(operation, count, generator) for operation in self._others))
 
     def view(self, image: Pixels, drawn: Tensor) -> Pixels:
         """The window (S, S, 3) of one image. ``drawn``: the image's row of ``Draws.window``."""
@@ -135,13 +135,13 @@ class Transform:
         """(B, S, S, 3) uint8, which are overwritten, to (B, 3, S, S) float32: the operations after the window, then normalised."""
         for operation, drawn in zip(self._others, draws.others, strict=True) if draws else ():
             views = _applied(operation, views, drawn)
-        mean, std = (moved(torch.tensor(values).repeat(self.size), views.device) for values in (self.mean, self.std))
-        rows = colour.divided(views.flatten(2).float(), 255)  # (B, S, 3 S): long rows are faster
+        mean, std = (to_device(torch.tensor(values).repeat(self.size), views.device) for values in (self.mean, self.std))
+        rows = colour.div_exact_(views.flatten(2).float(), 255)  # (B, S, 3 S): long rows are faster
         rows = rows.sub_(mean).div_(std)  # the order of torchvision's ToTensor and Normalize, so that results are equal
         return rows.view(views.shape).permute(0, 3, 1, 2)
 
 
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """To a GPU without waiting for what it is doing; from pinned memory, because from other memory the copy itself would wait."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and not tensor.is_cuda else tensor.to(device)
 
@@ -171,7 +171,7 @@ def random_resized_box(window: RandomResizedCrop, seed: int, height: int, width:
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def _drawn(operation: Operation, count: int, generator: torch.Generator) -> Tensor:
+def _sample(operation: Operation, count: int, generator: torch.Generator) -> Tensor:
     """(B,) of a seed or of yes and no, (B, 2) of a place, (B, 9) of jitter: yes or no, four factors, the ranks of the four."""
     match operation:
         case RandomResizedCrop():
@@ -193,7 +193,7 @@ def _drawn(operation: Operation, count: int, generator: torch.Generator) -> Tens
 def _applied(operation: Operation, views: Tensor, drawn: Tensor) -> Tensor:
     if isinstance(operation, Jitter):
         return _jittered(operation, views, drawn)
-    chosen = moved(drawn.nonzero()[:, 0], views.device)
+    chosen = to_device(drawn.nonzero()[:, 0], views.device)
     images = views.index_select(0, chosen)
     match operation:
         case Flip():
@@ -215,6 +215,6 @@ def _jittered(jitter: Jitter, views: Tensor, drawn: Tensor) -> Tensor:
         for number, (step, strength) in enumerate(zip(steps, strengths, strict=True)):
             rows = (happens & (order[:, place] == number)).nonzero()[:, 0]
             if strength and len(rows):
-                chosen, amounts = (moved(some, views.device) for some in (rows, factors[rows, number]))
+                chosen, amounts = (to_device(some, views.device) for some in (rows, factors[rows, number]))
                 views.index_copy_(0, chosen, step(views.index_select(0, chosen), amounts))
     return views

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from petlbench.data.split import Ragged
-from petlbench.data.transforms import crop_offsets, moved
+from petlbench.data.transforms import crop_offsets, to_device
 
 _SHARE = 0.25  # of the free memory of a GPU, at most, that images may take up to stay there
 
@@ -42,8 +42,8 @@ class Windows:
         widths, side = self._shapes[indices, 1], self._size
         corners = self._starts[indices] + offsets[:, 0] * widths + offsets[:, 1]
         starts = 3 * (corners[:, None] + torch.arange(side) * widths[:, None]).flatten()  # (B S,)
-        rows = self._pixels.unfold(0, 3 * side, 1).index_select(0, moved(starts, self._pixels.device))
-        return moved(rows.view(-1, side, side, 3), self._device)
+        rows = self._pixels.unfold(0, 3 * side, 1).index_select(0, to_device(starts, self._pixels.device))
+        return to_device(rows.view(-1, side, side, 3), self._device)
 
 
 def _flat(images: NDArray[np.uint8]) -> Ragged:

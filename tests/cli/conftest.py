@@ -43,7 +43,7 @@ def cifar(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     shutil.rmtree(tmp_path / "source")
     server.content = buffer.getvalue()
     checksum = f"md5:{hashlib.md5(server.content).hexdigest()}"
-    item = Fetch(f"{server.url}.gz", "cifar-10-batches-py", checksum, take="cifar-10-batches-py")
+    item = Fetch(f"{server.url}.gz", "cifar-10-batches-py", checksum, member="cifar-10-batches-py")
     task = TASKS.get("pgn12/cifar10")
     assert isinstance(task, DiskTask)
     monkeypatch.setitem(TASKS._targets, "pgn12/cifar10", dataclasses.replace(task, downloads=(item,)))

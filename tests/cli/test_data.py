@@ -72,7 +72,7 @@ def test_what_people_have_to_fetch_is_described_and_the_exit_code_says_so(call: 
 
 def test_what_two_tasks_need_is_listed_and_fetched_once(call: Call, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
-    monkeypatch.setattr(commands, "fetch", lambda item, root, report: fetched.append(item.makes))
+    monkeypatch.setattr(commands, "fetch", lambda item, root, report: fetched.append(item.target))
     code, out, _ = call("data", "prepare", "vtab", f"data_root={root}")
     assert code == 1
     assert "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz  as cifar-100-python" in out

@@ -15,8 +15,8 @@ from petlbench.config.augment import (
     RandomResizedCrop,
     Solarize,
     VerticalFlip,
+    canonical,
     parse,
-    written,
 )
 from petlbench.errors import ConfigError
 from tests.words import resolve
@@ -36,7 +36,7 @@ OTHER = st.one_of(
 @given(st.none() | WINDOW, st.lists(OTHER, max_size=4))
 def test_what_is_written_reads_as_the_same_operations(window: Operation | None, others: list[Operation]) -> None:
     operations = (*([window] if window else []), *others)
-    assert parse(written(operations)) == operations
+    assert parse(canonical(operations)) == operations
 
 
 def test_an_operation_takes_its_parameters_by_place_and_by_name() -> None:
@@ -47,14 +47,14 @@ def test_an_operation_takes_its_parameters_by_place_and_by_name() -> None:
 
 
 def test_what_equals_a_default_is_not_written() -> None:
-    assert written(parse("random_resized_crop(0.5, 1.0) + jitter(hue=0.1, p=1.0) + flip(0.5)")) == (
+    assert canonical(parse("random_resized_crop(0.5, 1.0) + jitter(hue=0.1, p=1.0) + flip(0.5)")) == (
         "random_resized_crop(low=0.5) + jitter(hue=0.1) + flip"
     )
 
 
 @given(st.integers(0, 255), st.integers(0, 1))
 def test_a_number_has_one_spelling(threshold: int, p: int) -> None:
-    assert written(parse(f"solarize({threshold}.0, {p}.00)")) == written(parse(f"solarize({threshold}, {p})"))
+    assert canonical(parse(f"solarize({threshold}.0, {p}.00)")) == canonical(parse(f"solarize({threshold}, {p})"))
 
 
 @pytest.mark.parametrize("augment", ["crop+flip", " crop  + flip(p=0.5)", "crop() + flip(0.5)"])

@@ -14,8 +14,8 @@ import pytest
 from petlbench.data.listing import Listing
 from petlbench.data.task import TaskSpec
 from petlbench.datasets._facts import datasets, downloads
-from petlbench.datasets._opened import find, open_task
-from petlbench.datasets.layouts import Found, smallnorb
+from petlbench.datasets.disk_task import find, open_task
+from petlbench.datasets.layouts import LocatedDataset, smallnorb
 from petlbench.errors import DataError
 
 from . import originals
@@ -31,7 +31,7 @@ def root(tmp_path: Path, cache: Path) -> Path:
     return tmp_path / "data"
 
 
-def found(root: Path, dataset: str, suite: str) -> Found:
+def found(root: Path, dataset: str, suite: str) -> LocatedDataset:
     result = find(root, facts(dataset), facts(dataset).suites[suite])
     assert result is not None
     return result
@@ -55,7 +55,7 @@ def places(listing: Listing) -> set[str]:
 @pytest.mark.parametrize("dataset", [dataset for dataset in WRITERS if downloads(dataset)])
 def test_what_is_downloaded_is_what_the_reader_reads(root: Path, dataset: str) -> None:
     WRITERS[dataset][1](root)
-    assert [item.makes for item in downloads(dataset) if not (root / item.makes).exists()] == []
+    assert [item.target for item in downloads(dataset) if not (root / item.target).exists()] == []
 
 
 @pytest.mark.parametrize(("dataset", "suite"), CASES)

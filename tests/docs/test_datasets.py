@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from petlbench.datasets._facts import Dataset, SuiteEntry, datasets, downloads
-from petlbench.datasets._opened import open_task
+from petlbench.datasets.disk_task import open_task
 from petlbench.datasets.layouts import layout
 from tests.datasets.originals import WRITERS, facts
 

@@ -25,18 +25,18 @@ class Fetch:
     """What is downloaded and what it becomes."""
 
     url: str
-    makes: str  # a file or folder below the data root; when it exists, nothing is left to do
+    target: str  # a file or folder below the data root; when it exists, nothing is left to do
     checksum: str | None = None  # md5:… or sha256:…; None where none is published
-    take: str | None = None  # the part of an archive that becomes ``makes``; None: a single file, perhaps compressed by gzip
-    inner: str | None = None  # the archive inside the archive that ``take`` is in
+    member: str | None = None  # the part of an archive that becomes ``target``; None: a single file, perhaps compressed by gzip
+    nested_archive: str | None = None  # the archive inside the archive that ``member`` is in
 
 
 def fetch(item: Fetch, root: Path, report: Report = lambda what, done, total: None) -> None:
-    """Download and unpack; ``makes`` appears complete or not at all. Processes that want the same wait for each other.
+    """Download and unpack; ``target`` appears complete or not at all. Processes that want the same wait for each other.
 
     DataError when the server, the archive or the disk is in the way; run again, it continues.
     """
-    target, name = root / item.makes, item.url.rpartition("/")[2]
+    target, name = root / item.target, item.url.rpartition("/")[2]
     try:
         (root / FOLDER).mkdir(parents=True, exist_ok=True)
         with FileLock(root / FOLDER / f"{name}.lock"):
@@ -54,22 +54,22 @@ def fetch(item: Fetch, root: Path, report: Report = lambda what, done, total: No
 
 
 def _place(item: Fetch, arrived: Path, target: Path, report: Callable[[int, int], None]) -> None:
-    if item.take is None and arrived.suffix != ".gz":
+    if item.member is None and arrived.suffix != ".gz":
         arrived.rename(target)
         return
     work = Path(tempfile.mkdtemp(dir=arrived.parent, prefix=".unfinished-"))
     try:
-        if item.take is None:
+        if item.member is None:
             part = _expanded(arrived, work)
         else:
             unpack(arrived, work / "all", report)
             folder = work / "all"
-            if item.inner is not None:
-                unpack(folder / item.inner, work / "inner", report)
+            if item.nested_archive is not None:
+                unpack(folder / item.nested_archive, work / "inner", report)
                 folder = work / "inner"
-            part = folder / item.take
+            part = folder / item.member
         if not part.exists():
-            raise DataError(f"{arrived}: has no {item.take}; what {item.url} sends has changed, unpack it by hand as {target}")
+            raise DataError(f"{arrived}: has no {item.member}; what {item.url} sends has changed, unpack it by hand as {target}")
         part.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -17,7 +17,7 @@ def needed(names: Sequence[str], root: Path) -> tuple[Fetch, ...]:
     for name in names:
         target = TASKS.get(name.partition(":")[0])
         if isinstance(target, DiskTask) and presence(name, root).state != "present":
-            fetches |= {item.makes: item for item in target.downloads if not (root / item.makes).exists()}
+            fetches |= {item.target: item for item in target.downloads if not (root / item.target).exists()}
     return tuple(fetches.values())
 
 

@@ -33,13 +33,13 @@ def remains(root: Path) -> list[str]:
     return sorted(path.name for path in (root / FOLDER).iterdir() if path.suffix != ".lock")
 
 
-def item(server: Server, makes: str, suffix: str = ".tar.gz", **options: str) -> Fetch:
-    return Fetch(server.url.replace(".tar", suffix), makes, **options)
+def item(server: Server, target: str, suffix: str = ".tar.gz", **options: str) -> Fetch:
+    return Fetch(server.url.replace(".tar", suffix), target, **options)
 
 
 def test_a_part_of_an_archive_takes_its_place_and_the_archive_goes(server: Server, tmp_path: Path) -> None:
     server.content = tar(top__images__a=b"A", top__notes=b"")
-    fetch(item(server, "pets/images", take="top/images"), tmp_path)
+    fetch(item(server, "pets/images", member="top/images"), tmp_path)
     assert (tmp_path / "pets/images/a").read_bytes() == b"A"
     assert remains(tmp_path) == []
 
@@ -49,7 +49,7 @@ def test_an_archive_inside_an_archive(server: Server, tmp_path: Path) -> None:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("outer/inner.tar.gz", tar(classes__a=b"A"))
     server.content = buffer.getvalue()
-    fetch(item(server, "classes", ".zip", inner="outer/inner.tar.gz", take="classes"), tmp_path)
+    fetch(item(server, "classes", ".zip", nested_archive="outer/inner.tar.gz", member="classes"), tmp_path)
     assert (tmp_path / "classes/a").read_bytes() == b"A"
 
 
@@ -64,13 +64,13 @@ def test_a_single_file_is_expanded_when_it_is_compressed(server: Server, tmp_pat
 
 def test_what_is_there_is_not_fetched(server: Server, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    fetch(item(server, "images", take="images"), tmp_path)
+    fetch(item(server, "images", member="images"), tmp_path)
     assert server.ranges == []
 
 
 def test_two_who_want_the_same_download_it_once(server: Server, tmp_path: Path) -> None:
     server.content = tar(images__a=b"A" * 50_000)
-    wanted = item(server, "images", take="images")
+    wanted = item(server, "images", member="images")
     workers = [threading.Thread(target=fetch, args=(wanted, tmp_path)) for _ in range(4)]
     for worker in workers:
         worker.start()
@@ -93,7 +93,7 @@ def test_two_who_want_the_same_download_it_once(server: Server, tmp_path: Path) 
 def test_an_archive_that_is_not_the_expected_one_leaves_nothing(server: Server, tmp_path: Path, content: bytes, message: str) -> None:
     server.content = content
     with pytest.raises(DataError, match=message):
-        fetch(item(server, "images", take="images"), tmp_path)
+        fetch(item(server, "images", member="images"), tmp_path)
     assert not (tmp_path / "images").exists()
     assert not (tmp_path / "evil").exists()
     assert remains(tmp_path) == ["data.tar.gz"]  # to look at

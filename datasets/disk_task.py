@@ -18,7 +18,7 @@ from petlbench.errors import DataError
 
 from . import _facts
 from ._facts import Dataset, SuiteEntry
-from .layouts import Found, layout
+from .layouts import LocatedDataset, layout
 
 _log = logging.getLogger("petlbench.data")
 _FORMAT = 1  # of what a revision is the hash of
@@ -71,7 +71,7 @@ def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec | Non
     )
 
 
-def find(root: Path, dataset: Dataset, entry: SuiteEntry) -> Found | None:
+def find(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """What the first layout finds that is there; a set for testing only with the training images of the dataset that it is trained on."""
     readers = (layout(name) for name in dataset.layouts)
     found = next((found for reader in readers if (found := reader.read(root, dataset, entry)) is not None), None)
@@ -118,7 +118,7 @@ def _name(dataset: Dataset, entry: SuiteEntry) -> str:
     return f"{entry.suite}/{dataset.name}"
 
 
-def _class_names(found: Found, dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
+def _class_names(found: LocatedDataset, dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
     if found.class_names is not None:
         return found.class_names
     if entry.names is not None:

@@ -26,7 +26,7 @@ def hold_out(pairs: Pairs) -> tuple[Pairs, Pairs]:
     return remaining, held_out
 
 
-def own_task(name: str, root: Path, classes: Sequence[str], files: dict[str, Pairs]) -> TaskSpec:
+def user_task(name: str, root: Path, classes: Sequence[str], files: dict[str, Pairs]) -> TaskSpec:
     """A task from the files of train, test and perhaps val; without val every fifth training image of a class validates.
 
     ``ROOT/names.txt`` gives the classes names for prompts, one per line; else ``classes`` are the names. DataError names what is wrong.
