@@ -14,6 +14,7 @@ from petlbench.access.handle import Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.config.resolve import RunConfig, load_method, restore
+from petlbench.data.acquire.presence import data_folder
 from petlbench.data.batches import Batches
 from petlbench.data.load import find_task
 from petlbench.errors import CheckpointError

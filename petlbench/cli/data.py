@@ -24,6 +24,8 @@ from petlbench.config.typed import Text
 from petlbench.data.acquire.fetch import Report, fetch
 from petlbench.data.acquire.prepare import by_hand, needed
 from petlbench.data.acquire.presence import VARIABLE, data_folder, presence
+from petlbench.data.acquire.verify import Verification
+from petlbench.data.acquire.verify import verify as verify_task
 from petlbench.data.store import Stored, entries, evict
 from petlbench.errors import ConfigError, DataError
 
