@@ -25,9 +25,9 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of the sources that an interpreter with this PYTHONPATH uses instead of the installed ones."""
     for name in ("petlbench", "methods", "datasets", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("methods", "datasets", "configs"):  # what package-dir does in an installation
+    for name in ("methods", "datasets", "configs"):  # what setup.py does in an installation
         (tmp_path / "petlbench" / name).symlink_to(tmp_path / name)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "pyproject.toml", "setup.py", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
