@@ -11,7 +11,7 @@ READY := .venv/.ready
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn plan leaderboard test test-all lint format clean
+.PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn bench-driver plan leaderboard test test-all lint format clean
 
 help: ## Show the targets and their variables
 	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
@@ -40,6 +40,9 @@ bench-pgn: $(READY) ## Measure what PGN's prompts cost in inference and training
 
 bench-data: $(READY) ## Measure the image store against a DataLoader, with ARGS such as "--count 50000 --json FILE"
 	@$(BIN)/python -m benchmarks.data $(ARGS)
+
+bench-driver: $(READY) ## Measure how long commands and imports take to start, with ARGS such as "--rounds 5 --json FILE"
+	@$(BIN)/python -m benchmarks.driver $(ARGS)
 
 plan: $(READY) ## Show what bench would do
 	@$(BIN)/petlbench plan method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS)

@@ -6,14 +6,17 @@ Letters in shapes: T captions, C classes, P contexts, n words of a context, L to
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petlbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from petlbench.backbones.backbone import Contexts, TextTower
 
 ROWS_ON_CPU, ROWS_ON_ACCELERATOR = 128, 2048  # prompts per forward pass: on a CPU larger batches are slower
 
@@ -25,6 +28,8 @@ def can_trim(tower: Any) -> bool:
 
 def can_share(tower: Any) -> bool:
     """Whether what contexts have in common can be computed once: a tower that can be trimmed, of open_clip's default blocks."""
+    from open_clip.transformer import ResidualAttentionBlock
+
     return can_trim(tower) and all(type(block) is ResidualAttentionBlock for block in tower.transformer.resblocks)
 
 
@@ -144,6 +149,38 @@ class ClipText:
         return next(self._model.parameters()).device
 
 
+class LateText:
+    """A text tower that is built when it is first asked, so that who looks at images only does not wait for open_clip.
+
+    Importing open_clip imports transformers wherever that is installed, as it is beside peft; together they take longer than torch.
+    """
+
+    def __init__(self, build: Callable[[], TextTower]) -> None:
+        self._build = build
+        self._device: torch.device | None = None
+
+    def embed(self, captions: list[str]) -> Tensor:
+        """(T, E), not normalised, without a graph."""
+        return self._tower.embed(captions)
+
+    def in_context(self, captions: list[str], words: str) -> Contexts:
+        """Prompts, one per class, that all begin with these words. ConfigError when they do not, or when the tower's words cannot be replaced."""
+        return self._tower.in_context(captions, words)
+
+    def to(self, device: torch.device) -> None:
+        self._device = device
+        if "_tower" in vars(self):
+            self._tower.to(device)
+
+    @cached_property
+    def _tower(self) -> TextTower:
+        with torch.random.fork_rng(devices=[]):  # the weights that are drawn before the right ones are loaded shift no other draw
+            tower = self._build()
+        if self._device is not None:
+            tower.to(self._device)
+        return tower
+
+
 class CaptionContexts:
     """The prompts of C classes with n leading words, for which vectors can be given. ``initial`` (n, W): the embeddings of the words themselves."""
 
@@ -163,6 +200,8 @@ class CaptionContexts:
 
 def _read(tower: Any, x: Tensor, tokens: Tensor) -> Tensor:
     """The embeddings (T, E) of what leaves the blocks (T, L, W), read at the end of the ids (T, L)."""
+    from open_clip.transformer import text_global_pool
+
     pool, end_id = _pooling(tower)
     pooled = text_global_pool(tower.ln_final(x), tokens, pool, eos_token_id=end_id)
     projection = tower.text_projection

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import TextTransformer
 from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
@@ -22,9 +20,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from petlbench.backbones.backbone import Backbone, Card, register_backbone
-from petlbench.backbones.text import ClipText, encode, trim
+from petlbench.backbones.text import ClipText, LateText, encode, trim
 from petlbench.backbones.weights_file import read_state
 from petlbench.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
 
 WEIGHTS = Path(__file__).with_name("weights") / "mini_clip.safetensors"
 INPUT_SIZE = 32
@@ -80,10 +81,10 @@ class MiniClip(nn.Module):
     token_ids: torch.Tensor
 
     def __init__(self, token_ids: list[int]) -> None:
+        from open_clip.transformer import TextTransformer  # here, because it takes seconds
+
         super().__init__()
-        self.visual = VisionTransformer(
-            img_size=INPUT_SIZE, patch_size=8, embed_dim=FEATURES, depth=6, num_heads=4, num_classes=JOINT, global_pool="token"
-        )
+        self.visual = _image_tower()
         nn.init.normal_(self.visual.head.weight, std=FEATURES**-0.5)
         self.visual.head.bias.requires_grad_(False)  # zero for good: timm's head plays CLIP's bias-free projection
         self.text = TextTransformer(
@@ -113,13 +114,12 @@ def build(token_ids: list[int] | None = None) -> MiniClip:
 
 def load(path: Path | str | None = None) -> MiniClip:
     """The trained model in float32 and in evaluation mode. CheckpointError when the file is not one of this model."""
-    source = WEIGHTS if path is None else Path(path)
-    state = read_state(source)
+    state, source = _read(path)
     try:
         model = MiniClip(state["token_ids"].tolist())
-        model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+        model.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{source}: not weights of mini_clip ({' '.join(str(error).split())})") from None
+        raise _does_not_fit(source, error) from None
     return model.eval()
 
 
@@ -130,8 +130,26 @@ def save(model: MiniClip, path: Path) -> None:
     save_file({name: value.contiguous() for name, value in state.items()}, path)
 
 
+def _image_tower() -> VisionTransformer:
+    return VisionTransformer(
+        img_size=INPUT_SIZE, patch_size=8, embed_dim=FEATURES, depth=6, num_heads=4, num_classes=JOINT, global_pool="token"
+    )
+
+
+def _read(path: Path | str | None) -> tuple[dict[str, torch.Tensor], Path]:
+    """The tensors of a file in float32, by default of the shipped one, and which file it is."""
+    source = WEIGHTS if path is None else Path(path)
+    return {name: value.float() if value.is_floating_point() else value for name, value in read_state(source).items()}, source
+
+
+def _does_not_fit(source: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{source}: not weights of mini_clip ({' '.join(str(error).split())})")
+
+
 @lru_cache(maxsize=1)
 def _full_tokenizer() -> SimpleTokenizer:
+    from open_clip.tokenizer import SimpleTokenizer
+
     return SimpleTokenizer()
 
 
@@ -146,8 +164,14 @@ def mini_clip(variant: str, checkpoint: str | None) -> Backbone:
     """The embedded default: a small CLIP; backbone.checkpoint takes other weights of the same recipe."""
     if variant:
         raise ConfigError(f"backbone 'mini_clip' takes nothing after a colon, got '{variant}'")
-    model = load(checkpoint)
-    projection = model.visual.head
-    model.visual.reset_classifier(0)
+    state, source = _read(checkpoint)
+    visual = _image_tower()
+    try:
+        visual.load_state_dict({name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")})
+        scale = state["logit_scale"].exp().item()
+    except (KeyError, RuntimeError) as error:
+        raise _does_not_fit(source, error) from None
+    projection = visual.head
+    visual.reset_classifier(0)
     card = Card("mini_clip", INPUT_SIZE, MEAN, STD, source="tools/pretrain_mini_clip")
-    return Backbone(card, model.visual, projection, ClipText(model.text, tokenize), model.logit_scale.exp().item())
+    return Backbone(card, visual, projection, LateText(lambda: ClipText(load(checkpoint).text, tokenize)), scale)
