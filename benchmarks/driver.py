@@ -25,7 +25,7 @@ import torch
 from rich.table import Table
 
 from benchmarks.options import JSON, write_results
-from petlbench.cli.console import table_console
+from petlbench.cli.printing import table_console
 
 COMMANDS = {
     "python": ["-c", "pass"],

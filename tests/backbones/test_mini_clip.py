@@ -1,14 +1,19 @@
 """The embedded CLIP: shipped weights, tokenizer, towers."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 import petlbench
+from petlbench.backbones.backbone import load_backbone
 from petlbench.backbones.families import mini_clip
+from petlbench.errors import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +70,32 @@ def test_features_are_unit_vectors_and_trimming_is_exact(model):
 def test_head_bias_is_zero_and_frozen(model):
     assert not model.visual.head.bias.requires_grad
     assert not model.visual.head.bias.any()
+
+
+def test_a_run_that_asks_for_no_text_imports_neither_open_clip_nor_transformers_nor_peft(tmp_path):
+    words = ["method=lora", "task=mini/digits", "protocol.shots=1", "train.epochs=1", "train.warmup_epochs=0", f"out={tmp_path}"]
+    code = f"""
+import sys
+from petlbench.config import resolve
+from petlbench.method import METHODS
+from petlbench.runs.execute import execute
+METHODS.names()
+record, _ = execute(resolve({words}), reraise=True)
+print(record.status, sorted({{"open_clip", "transformers", "peft"}} & set(sys.modules)))
+"""
+    reply = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert reply.stdout.splitlines()[-1] == "ok []"
+
+
+def test_the_text_tower_is_that_of_the_model(model):
+    backbone = load_backbone("mini_clip").to(torch.device("cpu"))
+    captions = ["the digit 3", "a photo of the number 7"]
+    with torch.no_grad():
+        expected = model.encode_text(mini_clip.tokenize(captions))
+    torch.testing.assert_close(torch.nn.functional.normalize(backbone.text.embed(captions), dim=-1), expected)
+
+
+def test_a_file_of_another_model_is_refused(tmp_path):
+    save_file({"head.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match=r"other\.safetensors: not weights of mini_clip \("):
+        load_backbone("mini_clip", str(tmp_path / "other.safetensors"))

@@ -13,7 +13,7 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench.backbones.text import ClipText
+from petlbench.backbones.text import ClipText, LateText
 from petlbench.errors import ConfigError
 from petlbench.testing import tiny_backbone
 
@@ -198,3 +198,27 @@ def test_the_mock_tower_answers_to_contexts() -> None:
     torch.testing.assert_close(contexts.embed(contexts.initial[None])[0], F.normalize(tower.embed(CAPTIONS), dim=-1))
     assert contexts.embed(given).shape == (3, 3, 8)
     assert (contexts.embed(given)[0] - contexts.embed(given)[1]).abs().max() > 1e-2
+
+
+def test_a_late_tower_is_built_once_when_it_is_asked_and_draws_from_no_ones_random_numbers() -> None:
+    devices: list[torch.device] = []
+    built: list[ClipText] = []
+
+    class Noted(ClipText):
+        def to(self, device: torch.device) -> None:
+            devices.append(device)
+
+    def build() -> ClipText:
+        torch.rand(1)
+        built.append(Noted(clip(), tokenizer()))
+        return built[-1]
+
+    late = LateText(build)
+    late.to(torch.device("cpu"))
+    assert not built
+    state = torch.random.get_rng_state()
+    first = late.embed(CAPTIONS)
+    torch.testing.assert_close(late.in_context(CAPTIONS, WORDS).initial, built[0].in_context(CAPTIONS, WORDS).initial)
+    torch.testing.assert_close(first, built[0].embed(CAPTIONS))
+    late.to(torch.device("cpu"))
+    assert torch.equal(torch.random.get_rng_state(), state) and len(built) == 1 and devices == [torch.device("cpu")] * 2
