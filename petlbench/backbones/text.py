@@ -152,7 +152,7 @@ class ClipText:
 class LateText:
     """A text tower that is built when it is first asked, so that who looks at images only does not wait for open_clip.
 
-    Importing open_clip imports transformers wherever that is installed, as it is beside peft; together they take longer than torch.
+    Importing open_clip imports transformers wherever that is installed, as it is beside peft: together a second of processor time.
     """
 
     def __init__(self, build: Callable[[], TextTower]) -> None:

@@ -72,8 +72,9 @@ def test_head_bias_is_zero_and_frozen(model):
     assert not model.visual.head.bias.any()
 
 
-def test_a_run_that_asks_for_no_text_imports_neither_open_clip_nor_transformers_nor_peft(tmp_path):
-    words = ["method=lora", "task=mini/digits", "protocol.shots=1", "train.epochs=1", "train.warmup_epochs=0", f"out={tmp_path}"]
+@pytest.mark.parametrize("method", ["linear", "lora"])
+def test_a_run_that_asks_for_no_text_imports_neither_open_clip_nor_transformers_nor_peft(method, tmp_path):
+    words = [f"method={method}", "task=mini/digits", "protocol.shots=1", "train.epochs=1", "train.warmup_epochs=0", f"out={tmp_path}"]
     code = f"""
 import sys
 from petlbench.config import resolve

@@ -81,7 +81,7 @@ class MiniClip(nn.Module):
     token_ids: torch.Tensor
 
     def __init__(self, token_ids: list[int]) -> None:
-        from open_clip.transformer import TextTransformer  # here, because it takes seconds
+        from open_clip.transformer import TextTransformer  # here, because it takes a second
 
         super().__init__()
         self.visual = _image_tower()
