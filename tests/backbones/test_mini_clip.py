@@ -74,14 +74,15 @@ def test_head_bias_is_zero_and_frozen(model):
 
 @pytest.mark.parametrize("method", ["linear", "lora"])
 def test_a_run_that_asks_for_no_text_imports_neither_open_clip_nor_transformers_nor_peft(method, tmp_path):
-    words = [f"method={method}", "task=mini/digits", "protocol.shots=1", "train.epochs=1", "train.warmup_epochs=0", f"out={tmp_path}"]
+    short = {"protocol.shots": 1, "train.epochs": 1, "train.warmup_epochs": 0}
+    settings = {"method": method, "task": "mini/digits", "out": str(tmp_path), **short}
     code = f"""
 import sys
-from petlbench.config import resolve
-from petlbench.method import METHODS
+from petlbench.config.resolve import resolve
+from petlbench.registry import METHODS
 from petlbench.runs.execute import execute
 METHODS.names()
-record, _ = execute(resolve({words}), reraise=True)
+record, _ = execute(resolve({settings}), reraise=True)
 print(record.status, sorted({{"open_clip", "transformers", "peft"}} & set(sys.modules)))
 """
     reply = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
