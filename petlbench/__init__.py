@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from petlbench.access.endpoint import Output
     from petlbench.access.handle import Access, QueryModel
     from petlbench.api import Result, Results, bench, evaluate, plan, results, run
+    from petlbench.config.identity import added
     from petlbench.data.batches import TrainingData
     from petlbench.method import GradientMethod, QueryMethod, register_method
 
@@ -19,6 +20,7 @@ _EXPORTS = {
     **dict.fromkeys(("Access", "QueryModel"), "petlbench.access.handle"),
     "Output": "petlbench.access.endpoint",
     "TrainingData": "petlbench.data.batches",
+    "added": "petlbench.config.identity",
     **dict.fromkeys(("GradientMethod", "QueryMethod", "register_method"), "petlbench.method"),
     **dict.fromkeys(("Result", "Results", "bench", "evaluate", "plan", "results", "run"), "petlbench.api"),
 }
@@ -31,6 +33,7 @@ __all__ = [
     "Result",
     "Results",
     "TrainingData",
+    "added",
     "bench",
     "evaluate",
     "plan",

@@ -32,7 +32,7 @@ COST_COLUMNS = [*_COSTS, "access_seen", "seeds"]
 _AVERAGE = re.compile(r"\w+:mean_\w+")
 
 _HAS_OWN_COLUMN = ("seed", "task", "backbone", "protocol")  # of a configuration; every other setting makes a variant of a method
-_ABSENT = "absent"  # the value of a setting that a record's code did not have yet
+_ABSENT = "absent"  # the value of a setting that a record's code did not have yet, or of one added since (petlbench.config.identity) at its default
 
 
 def runs_frame(records: Iterable[Record]) -> pd.DataFrame:

@@ -1,10 +1,19 @@
-"""What tells runs and protocols apart: hashes of resolved settings."""
+"""What of a configuration decides a run's id: everything, but fields that came when there were records already and stand at their default.
+
+So a new field leaves the ids, and the tables, of all runs from before it as they were.
+"""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+T = TypeVar("T")
+_ADDED = "petlbench.added"
 
 
 def run_id(config: dict[str, Any]) -> str:
@@ -16,3 +25,53 @@ def run_id(config: dict[str, Any]) -> str:
 def protocol_id(settings: dict[str, Any]) -> str:
     """A protocol's name and 8 hexadecimal digits of its settings; equal for protocols whose results may share a column."""
     return f"{settings.get('name')}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def added(default: T) -> T:
+    """A field of a configuration dataclass that was added after runs had been recorded: ``rank_step: int = added(1)``.
+
+    The default must be what the code did before there was the field, and must stay: records that lack the field were made with it.
+    """
+    field: T = dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata={_ADDED: True})
+    return field
+
+
+def described(section: Any) -> dict[str, Any]:
+    """The fields of a dataclass instance as plain values, without the ``added`` ones that are at their default."""
+    found = {}
+    for field in dataclasses.fields(section):
+        value = _plain(getattr(section, field.name))
+        if not _is_added(field) or value != _plain(_default(field)):
+            found[field.name] = value
+    return found
+
+
+def completed(kind: type, description: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``described`` gave of an instance of ``kind``, with the ``added`` fields that it left out."""
+    hints, found = get_type_hints(kind), dict(description)
+    for field in dataclasses.fields(kind):
+        hint, value = hints[field.name], description.get(field.name)
+        if field.name not in description and _is_added(field):
+            value = found[field.name] = _plain(_default(field))
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
+            assert isinstance(hint, type)
+            found[field.name] = completed(hint, value)
+    return found
+
+
+def _is_added(field: dataclasses.Field[Any]) -> bool:
+    return bool(field.metadata.get(_ADDED))
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    assert field.default_factory is not dataclasses.MISSING
+    return field.default_factory()
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: a tuple equals the list that omegaconf makes of it."""
+    if dataclasses.is_dataclass(value):
+        return described(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_of, task_name
-from petlbench.config.identity import protocol_id, run_id
+from petlbench.config.identity import completed, described, protocol_id, run_id
 from petlbench.config.settings import Answers, BackboneChoice, Budget, Execution, Numerics, Protocol, Train
 from petlbench.config.typed import COMMAND_LINE, Layer, build, check_keys
 from petlbench.errors import ConfigError, did_you_mean
@@ -47,20 +47,12 @@ class RunConfig:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Plain JSON values; its hash is the run id."""
-        identity = {
-            "task": self.task,
-            "method": {"name": self.method, "plugin": self.plugin, **dataclasses.asdict(self.method_config)},
-            "backbone": dataclasses.asdict(self.backbone),
-            "protocol": self.protocol.described,
-            "train": dataclasses.asdict(self.train),
-            "access": dataclasses.asdict(self.access),
-            "budget": dataclasses.asdict(self.budget),
-            "seed": self.seed,
-            "precision": self.precision,
-            "recipe": self.recipe,
-        }
-        return dict(json.loads(json.dumps(identity)))  # a tuple becomes the list that a record is read back with
+        """Plain JSON values; its hash is the run id. A new field of this class is declared with ``added`` as well."""
+        found = described(self)
+        found["method"] = {"name": found["method"], "plugin": found.pop("plugin"), **found.pop("method_config")}
+        for beside in ("hyperparameters", "execution"):
+            del found[beside]
+        return dict(json.loads(json.dumps(found)))  # refuses what a record could not be read back with
 
     @property
     def run_id(self) -> str:
@@ -68,7 +60,14 @@ class RunConfig:
 
     @property
     def protocol_id(self) -> str:
-        return protocol_id(self.protocol.described)
+        return protocol_id(described(self.protocol))
+
+
+def completed_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's identity with the fields that are left out at their default, so that no YAML of today decides about them."""
+    method = identity["method"]
+    whole = completed(RunConfig, identity)
+    return {**whole, "method": completed(load_method(method["name"])[0].Config, method)}
 
 
 def method_names() -> list[str]:
@@ -126,12 +125,13 @@ def restore(identity: Mapping[str, Any], settings: Mapping[str, Any] | None = No
 
     What comes from a file says what was run. Where and how to run it now (``out``, ``url``, ``data_root``, …) is the user's alone.
     """
-    if not isinstance(identity, Mapping) or not isinstance(identity.get("method"), Mapping):
+    if not isinstance(identity, Mapping) or not isinstance(identity.get("method"), Mapping) or "name" not in identity["method"]:
         raise ConfigError("the stored configuration is not one of a petlbench run")
     known = ["task", "method", *_SECTIONS, *_NUMERICS, "recipe"]
     check_keys(identity, known, "stored configuration")
-    method = {key: value for key, value in identity["method"].items() if key != "plugin"}
-    return resolve(merged(nested({**identity, "method": method}), nested(settings or {})))
+    whole = completed_identity(identity)
+    method = {key: value for key, value in whole["method"].items() if key != "plugin"}
+    return resolve(merged(nested({**whole, "method": method}), nested(settings or {})))
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,17 @@
-"""The typed sections of a run's configuration. The comment beside a field is its help; every value here can be set as ``section.field=value``."""
+"""The typed sections of a run's configuration. The comment beside a field is its help; every value here can be set as ``section.field=value``.
+
+A new field is declared with ``added``: every other one changes the ids of all runs.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Literal
 from urllib.parse import urlsplit
 
 from petlbench.config.augment import Interpolation, canonical, parse
+from petlbench.config.identity import added
 
 _SCHEDULE_STEPS = {
     "timm_cosine": "epoch",
@@ -15,9 +19,6 @@ _SCHEDULE_STEPS = {
     "vp_cosine": "step",
     "pgn_cosine": "epoch",
 }  # of the schedules that leave no choice
-
-
-_LATER = ("shortage",)  # of the fields of Protocol
 
 
 @dataclass
@@ -38,14 +39,9 @@ class Protocol:
     )
     select_every: int = 1  # best_val and oracle_test look at every so many epochs, the first included, …
     select_tail: int = 1  # … and at the last so many
-    shortage: Literal["refuse", "keep", "repeat"] = (
+    shortage: Literal["refuse", "keep", "repeat"] = added(
         "refuse"  # a class with fewer images than shots: an error, all of them, draws with replacement
     )
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """All settings that tell protocols apart. What was added later is left out at its default, so that ids and records stay what they were."""
-        return {key: value for key, value in asdict(self).items() if key not in _LATER or value != getattr(Protocol, key)}
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "resize", "shots", "select_every", "select_tail")

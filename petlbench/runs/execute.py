@@ -21,7 +21,7 @@ from petlbench.access.tickets import lent
 from petlbench.backbones.backbone import Backbone, load_backbone_cached
 from petlbench.checkpoints.file import save_checkpoint, save_predictions
 from petlbench.config.files import suite_of
-from petlbench.config.identity import run_id
+from petlbench.config.identity import described, run_id
 from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.cache import Cache
@@ -174,7 +174,7 @@ class _Run:
         self, task: Task, train: Batches, val: Batches, log_epoch: Callable[[Epoch], None], evaluate_curve: Callable[[], None]
     ) -> TrainingData:
         config = self.config
-        identity = [self.facts["backbone"].sha256, task.spec.revision, task.train.digest, config.protocol.described]
+        identity = [self.facts["backbone"].sha256, task.spec.revision, task.train.digest, described(config.protocol)]
         cache = Cache(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
         names, parts = task.spec.class_names, part_of_class(task.spec)
         return TrainingData(train, val, config.train, names, log_epoch, evaluate_curve, cache, config.execution.cache_mb, parts)
@@ -277,7 +277,7 @@ class _Run:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "suite": suite_of(config.task),
             "task": config.task,
-            "protocol": schema.ProtocolId(id=config.protocol_id, settings=config.protocol.described),
+            "protocol": schema.ProtocolId(id=config.protocol_id, settings=described(config.protocol)),
             "selection": config.protocol.selection,
             "backbone": schema.BackboneId(name=config.backbone.name, sha256="", parameters=0),
             "method": schema.Method(
