@@ -30,6 +30,7 @@ from petlbench.data.streaming import Streamed, Tally, in_order
 from petlbench.data.task import TaskSpec
 from petlbench.data.transforms import Form, Pixels
 from petlbench.errors import DataError
+from petlbench.records.file_names import exists, file_part
 
 _FORMAT = 2  # of the files in a store folder
 _SAMPLE = 16  # images that a store's size is estimated from
@@ -161,7 +162,7 @@ class TaskStore:
         chosen = None if part is None else digest_of_part("", part)
         identity = json.dumps([_FORMAT, self.spec.revision, split, dataclasses.asdict(form), chosen])
         key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        return _root() / self.spec.name.replace("/", "-").replace(":", "-") / key
+        return _root() / file_part(self.spec.name) / key
 
 
 def entries() -> list[Stored]:
@@ -197,7 +198,7 @@ def _root() -> Path:
 
 
 def _is_there(folder: Path) -> bool:
-    return (folder / "meta.json").exists()
+    return exists(folder / "meta.json")
 
 
 def _read(folder: Path, form: Form) -> Split:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from petlbench.errors import RecordError
+from petlbench.records.file_names import exists, file_part, slug
 from petlbench.records.schema import Record, read_record
 
 
@@ -41,9 +42,11 @@ class RecordStore:
         self.folder = results / "records"
 
     def path(self, task: str, method: str, backbone: str, seed: int, identity: str) -> Path:
-        """Where the record of a run lies."""
-        stem = "-".join([_slug(method), _slug(backbone), f"s{seed}", identity])
-        return self.folder.joinpath(*(_slug(part) for part in task.split("/"))) / f"{stem}.json"
+        """Where the record of a run lies, or would."""
+        name = "-".join([slug(method), slug(backbone), f"s{seed}", identity]) + ".json"
+        path = self.folder.joinpath(*(file_part(part) for part in re.split("[/:]", task, maxsplit=1) if part)) / name
+        former = self.folder.joinpath(*(slug(part, 255) for part in task.split("/"))) / name  # a folder for every slash
+        return former if exists(former) and not exists(path) else path
 
     def path_of(self, record: Record) -> Path:
         return self.path(record.task, record.method.name, record.backbone.name, record.seed, record.run_id)
@@ -66,14 +69,9 @@ class RecordStore:
 
     def find(self, path: Path) -> Record | None:
         """The record at a path, or None when there is none or a broken one (it is then written again)."""
-        if not path.exists():
+        if not exists(path):
             return None
         try:
             return read_record(path)
         except RecordError:
             return None
-
-
-def _slug(text: str) -> str:
-    """A file name part: letters, digits, dot, dash and underscore."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip(".") or "_"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from petlbench.analysis.aggregate import runs_behind, task_columns
+from petlbench.records.file_names import slug
 from petlbench.report.plots import add_footer, empty_figure, human_count, literal, save_figure, suite_of, task_labels, text_colour
 
 # In the order in which a block computes; "attn", "mlp" and "other" have a column only where something is trained there.
@@ -37,7 +37,7 @@ def write_allocation_plots(part: pd.DataFrame, runs: pd.DataFrame, source: str, 
     for method, of_method in behind.groupby("method"):
         places = mean_allocation(of_method)
         if places.nunique().gt(1).any():
-            stem = re.sub(r"[^A-Za-z0-9.-]+", "_", str(method)).strip("_")
+            stem = slug(str(method)).strip("_")
             while stem in taken:
                 stem += "_"
             taken.add(stem)

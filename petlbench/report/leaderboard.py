@@ -21,6 +21,7 @@ from petlbench.analysis.aggregate import (
     runs_frame,
     task_columns,
 )
+from petlbench.records.file_names import slug
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report.allocation import write_allocation_plots
@@ -200,7 +201,7 @@ def _provenance(part: pd.DataFrame, runs: pd.DataFrame) -> str:
 def _plot_name(part: pd.DataFrame, taken: set[str]) -> str:
     """The suite; for a further backbone or protocol of the suite those as well."""
     suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
-    return suite if suite not in taken else re.sub(r"[^A-Za-z0-9._-]+", "_", f"{suite}-{backbone}-{protocol}")
+    return suite if suite not in taken else slug(f"{suite}-{backbone}-{protocol}", 200)
 
 
 def _left_out(records: Sequence[Record], suites: Mapping[str, Sequence[str]]) -> list[str]:

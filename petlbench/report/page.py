@@ -24,7 +24,7 @@ _SCRIPTS = ("charts.js", "tables.js", "details.js", "page.js")  # one script, in
 def write_page(results: Path, records: Sequence[Record], suites: Mapping[str, Sequence[str]], refresh_seconds: float | None = None) -> Path:
     """Write leaderboard.html in a results folder; returns its path. ``suites``: name -> tasks in order."""
     path = results / "leaderboard.html"
-    write_atomically(path, page_html(page_data(records, suites, published()), refresh_seconds).encode())
+    write_atomically(path, page_html(page_data(records, suites, published(), results), refresh_seconds).encode())
     return path
 
 

@@ -40,21 +40,24 @@ class _Material:
 
     records: Mapping[str, Record]  # by run id
     published: Sequence[PublishedNumber]
+    store: RecordStore
     configs: dict[str, int]  # configuration as JSON -> its place in the page's list; grows with the parts
 
 
-def page_data(records: Sequence[Record], suites: Mapping[str, Sequence[str]], published: Sequence[PublishedNumber]) -> dict[str, Any]:
-    """Everything the page shows, for ``page_html``. ``suites``: name -> tasks in order."""
+def page_data(
+    records: Sequence[Record], suites: Mapping[str, Sequence[str]], published: Sequence[PublishedNumber], results: Path = Path()
+) -> dict[str, Any]:
+    """Everything the page shows, for ``page_html``. ``suites``: name -> tasks in order; ``results``: the folder that the page lies in."""
     runs = runs_frame(records)
     finished = sorted((record for record in records if record.has_result), key=lambda record: record.created)
-    material = _Material({record.run_id: record for record in finished}, published, {})
+    material = _Material({record.run_id: record for record in finished}, published, RecordStore(results), {})
     parts = [_part(part, runs_behind(part, runs), material) for part in comparable_parts(leaderboard(records, suites))]
     listed = {task for tasks in suites.values() for task in tasks}
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "parts": parts,
         "configs": [json.loads(text) for text in material.configs],
-        "unfinished": [_unfinished(record) for record in records if not record.has_result],
+        "unfinished": [_unfinished(record, material.store) for record in records if not record.has_result],
         "unlisted": sorted({record.task for record in finished} - listed),
     }
 
@@ -156,7 +159,7 @@ def _run(run: pd.Series[Any], tasks: Sequence[str], material: _Material) -> dict
         "status": record.status,
         "created": record.created,
         "code": run["code"],
-        "file": RecordStore(Path()).path_of(record).as_posix(),
+        "file": _file(record, material.store),
         "config": material.configs.setdefault(text, len(material.configs)),
     }
 
@@ -172,7 +175,7 @@ def _is_same_shots(printed: str, shots: str) -> bool:
     return printed == "0" or (printed == shots if printed.isdigit() or shots.isdigit() else printed != "")
 
 
-def _unfinished(record: Record) -> dict[str, Any]:
+def _unfinished(record: Record, store: RecordStore) -> dict[str, Any]:
     return {
         "method": record.method.name,
         "task": record.task,
@@ -180,8 +183,12 @@ def _unfinished(record: Record) -> dict[str, Any]:
         "seed": record.seed,
         "status": record.status,
         "error": record.error or "",
-        "file": RecordStore(Path()).path_of(record).as_posix(),
+        "file": _file(record, store),
     }
+
+
+def _file(record: Record, store: RecordStore) -> str:
+    return store.path_of(record).relative_to(store.results).as_posix()
 
 
 def _published(

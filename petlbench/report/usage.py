@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from petlbench.learners.token_usage import read_usage
+from petlbench.records.file_names import slug
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from petlbench.report.plots import add_footer, empty_figure, save_figure
@@ -48,10 +48,9 @@ def write_usage_plots(results: Path, records: Sequence[Record]) -> list[Path]:
         panels = [panel for task in sorted(firsts) for panel in _panels(results, firsts[task])]
         if any(np.ptp(panel.coefficients, axis=0).max() > 1e-6 for panel in panels):
             source = f"Source: {suite} · method {method} · backbone {backbone} · protocol {protocol}"
-            stem = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{method}-{suite}")
-            name = f"token_usage-{stem}"
+            name = f"token_usage-{slug(f'{method}-{suite}')}"
             if any(path.stem == name for path in paths):
-                name += re.sub(r"[^A-Za-z0-9.-]+", "_", f"-{backbone}-{protocol}")
+                name += f"-{slug(f'{backbone}-{protocol}')}"
             paths += save_figure(
                 usage_heatmaps(panels, f"{suite}: which tokens of its library {method} uses", source), results / "plots", name
             )

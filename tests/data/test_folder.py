@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from petlbench.analysis.validate import problems_of
 from petlbench.config.settings import Protocol
 from petlbench.data.images import decode_bytes
 from petlbench.data.load import find_task, load_task
@@ -17,6 +18,7 @@ from petlbench.data.store import TaskStore
 from petlbench.data.task import SPLITS, TaskSpec
 from petlbench.data.transforms import Form
 from petlbench.errors import ConfigError, DataError
+from petlbench.runs.execute import execute
 from tests.words import resolve
 
 
@@ -165,3 +167,11 @@ def test_a_single_task_takes_nothing_after_a_colon() -> None:
 
 def test_a_path_is_taken_from_the_words_as_it_is(root: Path) -> None:
     assert resolve(["method=linear", f"task=folder:{root}"]).task == f"folder:{root}"
+
+
+def test_a_folder_with_a_long_name_in_any_script_can_be_run_on(root: Path, tmp_path: Path) -> None:
+    place = tmp_path / ("кошки и собаки " * 8).strip() / ("猫と犬" * 20) / ("pets" * 50)
+    shutil.copytree(root, place)
+    record, path = execute(resolve(["method=zero_shot", f"task=folder:{place}", f"out={tmp_path / 'results'}", "threads=1"]), reraise=True)
+    assert record.status == "ok" and problems_of(path) == []
+    assert len(path.relative_to(tmp_path / "results").parts) == 4

@@ -238,3 +238,25 @@ def test_what_is_no_store_is_listed_too(cache: Path) -> None:
     assert (entry.task, entry.split, entry.form, entry.bytes) == ("mock-noise", "?", "unfinished or damaged", 3)
     evict(entry)
     assert not entries()
+
+
+LONG = "folder:/" + "/".join(["дата" * 20, "猫" * 60, "x" * 200])
+
+
+@pytest.mark.parametrize("name", ["+".join(f"vtab/task_{number:02}_of_many" for number in range(19)), LONG])
+def test_a_task_with_a_long_name_is_stored_in_one_folder(name: str, cache: Path) -> None:
+    assert len(name) > 300
+    assert [opened(Renderer().spec(name=name))[1] for _ in range(2)] == [13, 0]
+    assert {entry.task for entry in entries()} == {name} and len(list((cache / "store").iterdir())) == 1
+
+
+@pytest.mark.parametrize("names", [("a/b-c", "a-b/c"), ("folder:/猫", "folder:/犬"), ("folder:a b", "folder:a_b"), (LONG, LONG + "y")])
+def test_names_that_differ_only_in_what_a_path_leaves_out_share_no_store(names: tuple[str, str], cache: Path) -> None:
+    assert [opened(Renderer().spec(name=name))[1] for name in names] == [13, 13]
+    assert len(list((cache / "store").iterdir())) == 2
+
+
+def test_a_cache_whose_own_name_is_too_long_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PETLBENCH_CACHE", str(cache / ("x" * 300)))
+    with pytest.raises(DataError, match=r"cannot write the image cache .*: File name too long; set PETLBENCH_CACHE"):
+        opened(Renderer().spec())

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from petlbench.config.files import load_suite
 from petlbench.config.identity import run_id
 from petlbench.errors import RecordError
 from petlbench.records.store import RecordStore, write_atomically
@@ -52,6 +53,26 @@ def test_no_name_leads_out_of_the_results_folder(tmp_path: Path, task: str) -> N
     path = RecordStore(tmp_path).path(task, "../lora", "../x", 0, "0" * 16)
     assert path.resolve().is_relative_to(tmp_path.resolve() / "records")
     assert "\n" not in str(path)
+
+
+def test_a_joined_task_lies_in_one_folder_however_many_it_joins(tmp_path: Path) -> None:
+    task = "+".join(f"vtab/{name}" for name in load_suite("vtab").tasks)
+    path = RecordStore(tmp_path).write(make_record(task=task))
+    assert len(task) > 300 and len(path.relative_to(tmp_path).parts) == 4 and path.parent.parent.name == "vtab"
+    assert max(map(len, path.parts)) < 200
+
+
+def test_records_of_joined_tasks_and_of_folders_are_found_where_they_used_to_lie(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    for task, folder in [("mini/digits+mini/textures", "mini/digits_mini/textures"), ("folder:/data/my pets", "folder_/data/my_pets")]:
+        record = make_record(task=task)
+        path = store.write(record)
+        former = tmp_path / "records" / folder / path.name
+        assert path != former
+        former.parent.mkdir(parents=True)
+        path.rename(former)
+        assert store.path_of(record) == former and store.write(record) == former and store.find(former) == record
+        assert not path.exists()
 
 
 def test_settings_that_differ_do_not_share_a_file(tmp_path: Path) -> None:
