@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from petlbench.config.resolve import nested, resolve
 from petlbench.errors import CheckpointError, ConfigError
 from petlbench.records.schema import Record
+from petlbench.records.store import is_kept
 from petlbench.runs import plan as grid
 
 if TYPE_CHECKING:
@@ -40,17 +41,26 @@ class Result:
         """``ok``, ``budget`` (ended when its budget was spent, with a result), ``failed``, ``diverged`` or ``cancelled``."""
         return self.record.status
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the record at the path is that of an earlier run, which has a result where this one has none."""
+        return is_kept(self.record, self.path)
+
     def __repr__(self) -> str:
         from petlbench.executors.progress import sentence
 
         return f"<{sentence(self.record)}>"
+
+    def place(self) -> str:
+        """Where the record lies, in words."""
+        return f"{'the earlier result was kept' if self.is_kept else 'record'}: {self.path}"
 
     def summary(self) -> dict[str, Any]:
         """The fields that scripts ask for first."""
         record = self.record
         names = {"method": record.method.name, "task": record.task, "seed": record.seed, "run_id": record.run_id}
         state = {"status": record.status, "selection": record.selection, "error": record.error}
-        return {"accuracy": self.accuracy, "record": str(self.path), **state, **names}
+        return {"accuracy": self.accuracy, "record": str(self.path), "kept": self.is_kept, **state, **names}
 
 
 @dataclass(frozen=True)
@@ -166,8 +176,8 @@ def carry_out(
 
         for number, (_, record, path) in enumerate(local.carry_out(todo, jobs, started, reraise), start=1):
             shown.update(overall, completed=number)
-            outcomes.append(Result(record, path))
-            line = f"[{number}/{len(todo)}] {sentence(record)}"
+            outcomes.append(result := Result(record, path))
+            line = f"[{number}/{len(todo)}] {sentence(record)}" + (f" ({result.place()})" if result.is_kept else "")
             if tell is not None:
                 tell(line)
             elif progress:

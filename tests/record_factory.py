@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petlbench.checkpoints.file import save_predictions
+from petlbench.checkpoints.file import packed_predictions
 from petlbench.config.identity import protocol_id, run_id
 from petlbench.records import schema
 from petlbench.records.schema import Record
@@ -129,9 +130,10 @@ def store_record(results: Path, predicted: Tensor = PREDICTED, labels: Tensor = 
     accuracy = 100 * (predicted == labels).double().mean().item()
     record = make_record(accuracy=accuracy, **options)
     path = RecordStore(results).path_of(record)
+    file, content = path.with_suffix(".predictions.safetensors"), packed_predictions(predicted, labels)
     evidence = {
-        "predictions": save_predictions(path.with_suffix(".predictions.safetensors"), predicted, labels),
+        "predictions": schema.Predictions(file=file.name, sha256=hashlib.sha256(content).hexdigest()),
         "protocol": schema.ProtocolId(id=protocol_id(record.config["protocol"]), settings=record.config["protocol"]),
         "metrics": schema.Metrics(accuracy=accuracy, samples=200, standard_error=math.sqrt(accuracy * (100 - accuracy) / 200)),
     }
-    return RecordStore(results).write(record.model_copy(update=evidence))
+    return RecordStore(results).write(record.model_copy(update=evidence), {file: content})

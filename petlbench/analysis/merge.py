@@ -22,14 +22,15 @@ class Merged:
     """What a merge did."""
 
     records: int
-    repeated: int  # records that several folders held alike
+    repeated: int  # records that several folders held alike, or one of them with a result and others without
 
 
 def merge(folders: Sequence[Path], out: Path) -> Merged:
     """Join results folders into a new one: records with their predictions and checkpoints. ``out`` appears complete or not at all.
 
-    RecordError, with nothing written, when a record has a problem, when one run differs between folders, and when a column of a table (one
-    task on one backbone) would come to hold several protocols, revisions of the data or weights that no single folder holds together.
+    RecordError, with nothing written, when a record has a problem, when one run differs between folders (unless it is that one has a result and others
+    none), and when a column of a table (one task on one backbone) would come to hold several protocols, revisions of the data or weights that no
+    single folder holds together.
     """
     if out.exists():
         raise RecordError(f"{out} exists already; name a new folder with out=DIR, and add the old one to those that are merged")
@@ -38,10 +39,11 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     refused = []
     for folder, path, record in found:
         place = RecordStore(out).path_of(record).relative_to(out)
-        if place not in chosen:
+        other = chosen.get(place)
+        if other is None or (record.has_result and not other[2].has_result):
             chosen[place] = (folder, path, record)
-        elif chosen[place][2] != record:
-            refused.append(f"{path} and {chosen[place][1]} are one run with different content; delete one, or move it elsewhere")
+        elif other[2] != record and other[2].has_result == record.has_result:
+            refused.append(f"{path} and {other[1]} are one run with different content; delete one, or move it elsewhere")
     refused += _mixtures([(folder, record) for folder, _, record in found])
     refused += [
         f"{path}: {problem}" for path, of_path in problems_among(path for _, path, _ in chosen.values()).items() for problem in of_path
@@ -95,11 +97,8 @@ def _mixtures(found: Sequence[tuple[Path, Record]]) -> list[str]:
 def _copy(folder: Path, path: Path, record: Record, results: Path, place: Path) -> None:
     """Copy a record and what it names."""
     target = results / place
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, target)
-    for name in (record.predictions.file if record.predictions else None, record.token_usage):
-        if name is not None:
-            shutil.copyfile(path.parent / name, target.parent / name)
-    if record.checkpoint is not None and (checkpoint := folder / record.checkpoint).is_file():
-        (results / record.checkpoint).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(checkpoint, results / record.checkpoint)
+    copies = zip(RecordStore(folder).files_of(record, path), RecordStore(results).files_of(record, target), strict=True)
+    for source, copy in ((path, target), *copies):
+        if source.is_file():  # a checkpoint may have been deleted
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)

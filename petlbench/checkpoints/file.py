@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from petlbench.errors import CheckpointError
-from petlbench.records.schema import Predictions
-from petlbench.records.store import write_atomically
 
 
 @dataclass(frozen=True)
@@ -27,10 +24,10 @@ class Checkpoint:
     backbone_sha256: str
 
 
-def save_checkpoint(path: Path, state: dict[str, Tensor], config: dict[str, Any], backbone_sha256: str) -> None:
-    """Write a checkpoint atomically."""
+def packed_checkpoint(state: dict[str, Tensor], config: dict[str, Any], backbone_sha256: str) -> bytes:
+    """The content of a checkpoint's file."""
     metadata = {"format": "petlbench-1", "config": json.dumps(config), "backbone_sha256": backbone_sha256}
-    write_atomically(path, save({name: tensor.contiguous() for name, tensor in state.items()}, metadata))
+    return save({name: tensor.contiguous() for name, tensor in state.items()}, metadata)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -49,8 +46,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: its configuration cannot be read ({error}); make the checkpoint again") from None
 
 
-def save_predictions(path: Path, predicted: Tensor, labels: Tensor) -> Predictions:
-    """Write predicted and true classes (N,) of the test split beside the record, so that every metric can be computed again."""
-    content = save({"predicted": predicted.to(torch.int32), "labels": labels.to(torch.int32)})
-    write_atomically(path, content)
-    return Predictions(file=path.name, sha256=hashlib.sha256(content).hexdigest())
+def packed_predictions(predicted: Tensor, labels: Tensor) -> bytes:
+    """The content of the file with predicted and true classes (N,) of the test split, from which every metric can be computed again."""
+    return save({"predicted": predicted.to(torch.int32), "labels": labels.to(torch.int32)})

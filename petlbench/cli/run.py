@@ -43,9 +43,9 @@ def run(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(result.summary()))
     elif result.record.has_result:
         click.echo(sentence(result.record))
-        click.echo(f"record: {result.path}")
+        click.echo(result.place())
     if not result.record.has_result:
-        click.echo(f"petlbench: {sentence(result.record)} (record: {result.path})", err=True)
+        click.echo(f"petlbench: {sentence(result.record)} ({result.place()})", err=True)
         sys.exit(1)
 
 

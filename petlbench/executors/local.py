@@ -17,7 +17,7 @@ from petlbench.config.files import load_yaml, names
 from petlbench.config.resolve import RunConfig
 from petlbench.errors import PetlbenchError
 from petlbench.optim.device import pick_device
-from petlbench.records.schema import Record, read_record
+from petlbench.records.schema import Record
 from petlbench.runs.execute import Progress, execute
 from petlbench.runs.plan import PlannedRun
 
@@ -42,7 +42,7 @@ def default_jobs(config: RunConfig, runs: int) -> int:
 def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: bool = False) -> Iterator[Outcome]:
     """Carry runs out one after the other, or ``jobs`` at a time, and yield each with its record as it ends.
 
-    With several jobs each process gets an equal share of the cores. A worker takes a run's configuration and gives the path of its record.
+    With several jobs each process gets an equal share of the cores. A worker takes a run's configuration and gives its record.
     """
     if jobs <= 1:
         for run in runs:
@@ -55,8 +55,7 @@ def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: 
             futures = {pool.submit(_carry_out, _with_threads(run.config, threads)): run for run in runs}
         try:
             for future in as_completed(futures):
-                path = future.result()
-                yield futures[future], read_record(path), path
+                yield futures[future], *future.result()
         except BrokenProcessPool:
             raise PetlbenchError(
                 "a worker process was killed, perhaps for memory; the same command continues, --jobs 1 needs least"
@@ -81,5 +80,5 @@ def _with_threads(config: RunConfig, threads: int) -> RunConfig:
     return config if config.execution.threads else replace(config, execution=replace(config.execution, threads=threads))
 
 
-def _carry_out(config: RunConfig) -> Path:
-    return execute(config)[1]
+def _carry_out(config: RunConfig) -> tuple[Record, Path]:
+    return execute(config)

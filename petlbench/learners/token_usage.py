@@ -14,7 +14,6 @@ from torch import Tensor
 from petlbench.data.batches import Batches
 from petlbench.errors import RecordError
 from petlbench.method import Method, QueryMethod
-from petlbench.records.store import write_atomically
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,13 @@ def token_usage(method: Method, batches: Batches, class_names: tuple[str, ...]) 
     return TokenUsage((totals / counts[:, None]).cpu(), class_names)
 
 
-def save_usage(path: Path, usage: TokenUsage) -> None:
-    """Write it atomically."""
-    write_atomically(path, save({"coefficients": usage.coefficients.contiguous()}, {"class_names": json.dumps(usage.class_names)}))
+def packed_usage(usage: TokenUsage) -> bytes:
+    """The content of its file."""
+    return save({"coefficients": usage.coefficients.contiguous()}, {"class_names": json.dumps(usage.class_names)})
 
 
 def read_usage(path: Path) -> TokenUsage:
-    """RecordError when the file is missing or not one of :func:`save_usage`."""
+    """RecordError when the file is missing or not one of :func:`packed_usage`."""
     try:
         with safe_open(path, framework="pt") as file:
             return TokenUsage(file.get_tensor("coefficients"), tuple(json.loads(file.metadata()["class_names"])))

@@ -15,6 +15,7 @@ from petlbench.errors import RecordError
 SCHEMA_VERSION = 4
 Place = Annotated[str, StringConstraints(pattern=r"^(\d+\.)?[a-z]\w*$")]  # "3.q", "embed": see petlbench.nn.allocation
 Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
+RESULTS = ("ok", "budget")  # the statuses of runs that count
 
 
 class _Part(BaseModel):
@@ -162,7 +163,7 @@ class Record(_Part):
     @property
     def has_result(self) -> bool:
         """Whether it counts in tables: it ended as planned, or with what it had learned when its budget was spent."""
-        return self.status in ("ok", "budget")
+        return self.status in RESULTS
 
 
 def parse_record(text: str, origin: str) -> Record:

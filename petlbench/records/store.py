@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from filelock import FileLock
 
 from petlbench.errors import RecordError
 from petlbench.records.file_names import exists, file_part, slug
-from petlbench.records.schema import Record, read_record
+from petlbench.records.schema import RESULTS, Record, read_record
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -24,14 +26,35 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        raise _refused(path, error) from None
+    finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise RecordError(f"cannot write {path}: {error.strerror}; free space or choose another folder with out=DIR") from None
+            temporary.unlink(missing_ok=True)
+
+
+def _refused(path: Path, error: OSError) -> RecordError:
+    return RecordError(f"cannot write {path}: {error.strerror}; free space or choose another folder with out=DIR")
+
+
+def side_file(record: Path, kind: str, content: bytes) -> Path:
+    """Where a file that a record is to name lies beside it. The name follows the content: a repeated run overwrites no file of the record before."""
+    return record.with_name(f"{record.stem}.{hashlib.sha256(content).hexdigest()[:8]}.{kind}.safetensors")
 
 
 def record_files(folder: Path) -> list[Path]:
     """The record files below a folder, sorted; without those that are being written."""
     return sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+
+
+def is_kept(record: Record, path: Path) -> bool:
+    """Whether the result of an earlier run stays at ``path``, because the new record for it has none."""
+    if record.has_result:
+        return False
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(there, dict) and there.get("status") in RESULTS  # also one that only a newer petlbench can read
 
 
 class RecordStore:
@@ -40,6 +63,7 @@ class RecordStore:
     def __init__(self, results: Path) -> None:
         self.results = results
         self.folder = results / "records"
+        self.checkpoints = results / "checkpoints"
 
     def path(self, task: str, method: str, backbone: str, seed: int, identity: str) -> Path:
         """Where the record of a run lies, or would."""
@@ -51,12 +75,50 @@ class RecordStore:
     def path_of(self, record: Record) -> Path:
         return self.path(record.task, record.method.name, record.backbone.name, record.seed, record.run_id)
 
-    def write(self, record: Record) -> Path:
-        """Validate and write a record; returns its path."""
-        path = self.path_of(record)
+    def write(self, record: Record, files: Mapping[Path, bytes] | None = None) -> Path:
+        """Validate and write a record, before it the files that it names; returns its path.
+
+        A result is never replaced by a record without one: then nothing is written (``is_kept``). At any moment the record that is there and
+        the files that it names belong together, also when this is interrupted or two processes write the same record.
+        """
+        path, files = self.path_of(record), files or {}
         document = Record.model_validate(record.model_dump()).model_dump_json(indent=1)
-        write_atomically(path, document.encode() + b"\n")
+        with self._locked():
+            if is_kept(record, path):
+                return path
+            new = [file for file in files if not exists(file)]
+            try:
+                for file, content in files.items():
+                    write_atomically(file, content)
+                write_atomically(path, document.encode() + b"\n")
+            except BaseException:
+                there = self.find(path)
+                _delete(new, but=[] if there is None else self.files_of(there, path))
+                raise
+            if record.has_result:
+                checkpoints = self.checkpoints.glob(f"{path.stem}.*safetensors") if record.checkpoint else ()
+                _delete([*path.parent.glob(f"{path.stem}.*safetensors"), *checkpoints], but=self.files_of(record, path))
         return path
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process or thread at a time looks at what is there and replaces it."""
+        lock = FileLock(self.folder / ".lock")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise _refused(self.folder, error) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def files_of(self, record: Record, path: Path) -> list[Path]:
+        """The files that a record names which lies at ``path``."""
+        beside = [record.predictions and record.predictions.file, record.token_usage]
+        checkpoint = [self.results / record.checkpoint] if record.checkpoint else []
+        return [*(path.parent / name for name in beside if name), *checkpoint]
 
     def paths(self) -> list[Path]:
         """All record files, sorted."""
@@ -75,3 +137,10 @@ class RecordStore:
             return read_record(path)
         except RecordError:
             return None
+
+
+def _delete(files: Iterable[Path], but: Sequence[Path]) -> None:
+    for file in files:
+        if file not in but:
+            with contextlib.suppress(OSError):
+                file.unlink()

@@ -19,7 +19,7 @@ from petlbench.learners.setting import served_name
 from petlbench.records.store import RecordStore
 from petlbench.registry import METHODS, TASKS
 from petlbench.runs.checks import check_setting, is_possible
-from petlbench.runs.execute import record_path
+from petlbench.runs.log import record_path
 
 State = Literal["done", "failed", "missing"]
 _log = logging.getLogger("petlbench.data")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone
-from petlbench.checkpoints.file import read_checkpoint, save_checkpoint
+from petlbench.checkpoints.file import packed_checkpoint, read_checkpoint
 from petlbench.cli.words import parse_words
 from petlbench.config.resolve import RunConfig, load_method, resolve, restore
 from petlbench.data.batches import Batches, TrainingData
@@ -110,7 +110,7 @@ class MethodConformance:
             learner.fit(_data(task, config))
             scores = learner.predict(_test(task))
             path = Path(folder) / "learned.safetensors"
-            save_checkpoint(path, learner.state(), config.identity, backbone.checksum())
+            path.write_bytes(packed_checkpoint(learner.state(), config.identity, backbone.checksum()))
             reply = subprocess.run([sys.executable, "-c", _RELOAD, str(path)], capture_output=True, text=True, check=False)
         assert reply.returncode == 0, reply.stderr
         assert torch.equal(torch.tensor(json.loads(reply.stdout)), scores), "predictions in another process differ: something is not stored"

@@ -66,6 +66,16 @@ def test_one_run_with_different_content_is_a_conflict_that_names_both(tmp_path: 
     assert f"{second} and {first} are one run with different content" in refusal([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_run_that_has_a_result_in_one_folder_and_failed_in_another_is_merged_with_its_result(tmp_path: Path, order: str) -> None:
+    result = read_record(store_record(tmp_path / "a"))
+    failed = {"status": "failed", "error": "no reason", "metrics": None, "predictions": None}
+    RecordStore(tmp_path / "b").write(result.model_copy(update=failed))
+    assert merge([tmp_path / name for name in order], tmp_path / "out") == Merged(records=1, repeated=1)
+    (path,) = RecordStore(tmp_path / "out").paths()
+    assert read_record(path) == result and problems_of(path) == []
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -163,7 +173,7 @@ def test_only_what_has_a_result_can_mix_a_column(tmp_path: Path) -> None:
     store_record(tmp_path / "a")
     failed = make_record(seed=1, revision="r2", status="failed")
     path = store_record(tmp_path / "b", seed=1, revision="r2")
-    RecordStore(tmp_path / "b").write(
-        read_record(path).model_copy(update={"status": failed.status, "error": failed.error, "metrics": None, "predictions": None})
-    )
+    record = read_record(path).model_copy(update={"status": failed.status, "error": failed.error, "metrics": None, "predictions": None})
+    path.unlink()  # a result would stay
+    RecordStore(tmp_path / "b").write(record)
     assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out").records == 2

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 
 from petlbench.analysis.validate import missing_cells, problems_among, problems_of
-from petlbench.checkpoints.file import save_predictions
+from petlbench.checkpoints.file import packed_predictions
 from petlbench.config.identity import run_id
 from tests.record_factory import LABELS, PREDICTED, PROTOCOL, TASKS, make_record, store_record
 
@@ -81,7 +81,7 @@ def test_what_a_table_sorts_by_must_be_what_was_configured(path: Path, change: C
 
 
 def test_changed_predictions_are_noticed(path: Path) -> None:
-    save_predictions(path.with_suffix(".predictions.safetensors"), LABELS, LABELS)
+    path.with_suffix(".predictions.safetensors").write_bytes(packed_predictions(LABELS, LABELS))
     (found,) = problems_of(path)
     assert found.endswith("were changed: their SHA-256 is not the recorded one")
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from petlbench.checkpoints.evaluate import evaluate_checkpoint
-from petlbench.checkpoints.file import Checkpoint, read_checkpoint, save_checkpoint, save_predictions
+from petlbench.checkpoints.file import Checkpoint, packed_checkpoint, packed_predictions, read_checkpoint
 from petlbench.errors import CheckpointError
 from tests.words import resolve
 
@@ -19,16 +18,11 @@ STATE = {"head.weight": torch.arange(6.0).view(2, 3).T, "head.bias": torch.zeros
 
 
 def test_tensors_configuration_and_the_backbones_checksum_survive(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "new" / "a.safetensors", STATE, CONFIG, "abc")
-    found = read_checkpoint(tmp_path / "new" / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(packed_checkpoint(STATE, CONFIG, "abc"))
+    found = read_checkpoint(tmp_path / "a.safetensors")
     assert found.config == CONFIG and found.backbone_sha256 == "abc"
     assert all(torch.equal(found.state[name], tensor) and found.state[name].dtype == tensor.dtype for name, tensor in STATE.items())
     assert found.state.keys() == STATE.keys()
-
-
-def test_saving_leaves_no_temporary_file(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "a.safetensors", STATE, CONFIG, "abc")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04cos\nsystem\n(S'exit'\ntR."])
@@ -46,8 +40,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_truncated_checkpoint_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    save_checkpoint(path, STATE, CONFIG, "abc")
-    path.write_bytes(path.read_bytes()[:-5])
+    path.write_bytes(packed_checkpoint(STATE, CONFIG, "abc")[:-5])
     with pytest.raises(CheckpointError, match=r"a\.safetensors: not a readable"):
         read_checkpoint(path)
 
@@ -70,8 +63,6 @@ def test_a_checkpoint_learned_on_other_weights_is_refused_before_anything_is_com
         evaluate_checkpoint(Checkpoint({}, CONFIG, "0" * 64), {"threads": 1})
 
 
-def test_predictions_are_stored_with_their_labels_and_their_hash(tmp_path: Path) -> None:
-    path = tmp_path / "run.predictions.safetensors"
-    stored = save_predictions(path, torch.tensor([1, 2, 0]), torch.tensor([1, 1, 0]))
-    assert (stored.file, stored.sha256) == (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
-    assert {name: tensor.tolist() for name, tensor in load_file(path).items()} == {"predicted": [1, 2, 0], "labels": [1, 1, 0]}
+def test_predictions_are_stored_with_their_labels() -> None:
+    stored = load(packed_predictions(torch.tensor([1, 2, 0]), torch.tensor([1, 1, 0])))
+    assert {name: tensor.tolist() for name, tensor in stored.items()} == {"predicted": [1, 2, 0], "labels": [1, 1, 0]}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.checkpoints.file import save_checkpoint
+from petlbench.checkpoints.file import packed_checkpoint
 from tests.conftest import Call
 from tests.deployed import SIZES, learned
 
@@ -17,7 +17,7 @@ KEYS = ("task", "method", "backbone", "samples", "accuracy", "raw_values_outside
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved, path = learned(*SIZES), tmp_path_factory.mktemp("run") / "pgn.safetensors"
-    save_checkpoint(path, saved.state, saved.config, saved.backbone_sha256)
+    path.write_bytes(packed_checkpoint(saved.state, saved.config, saved.backbone_sha256))
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,47 @@ def test_an_interrupt_has_exit_code_130_and_a_cancelled_record(call: Call, tmp_p
     assert code == 130
     assert err.strip() == "petlbench: interrupted; what was computed is on disk, the same command continues"
     assert [record.status for record in RecordStore(tmp_path / "results").read()] == ["cancelled"]
+
+
+def interrupt(*_: object) -> torch.Tensor:
+    raise KeyboardInterrupt
+
+
+def fail(*_: object) -> torch.Tensor:
+    raise ZeroDivisionError("by nought")
+
+
+def test_a_repetition_without_a_result_says_where_the_earlier_one_is(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert call(*RUN)[0] == 0
+    (path,) = RecordStore(tmp_path / "results").paths()
+    before, kept = path.read_bytes(), f"the earlier result was kept: {path.relative_to(tmp_path)}"
+    monkeypatch.setattr("petlbench.learners.QueryLearner.predict", interrupt)
+    assert call(*RUN)[0] == 130 and kept in caplog.text
+    monkeypatch.setattr("petlbench.learners.QueryLearner.predict", fail)
+    code, out, err = call(*RUN)
+    assert (code, out) == (1, "") and "ZeroDivisionError: by nought" in err and kept in err
+    code, out, _ = call(*RUN, "--json")
+    printed = json.loads(out)
+    assert (code, printed["status"], printed["kept"], printed["record"]) == (1, "failed", True, str(path.relative_to(tmp_path)))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_bench_whose_repeated_run_fails_keeps_its_earlier_result(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: str
+) -> None:
+    """Another process finished the run after the bench had found it missing."""
+    monkeypatch.setattr("petlbench.executors.local.ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs))
+    assert call(*RUN)[0] == 0
+    (path,) = RecordStore(tmp_path / "results").paths()
+    before = path.read_bytes()
+    monkeypatch.setattr("petlbench.runs.plan.state_of", lambda config: "missing")
+    monkeypatch.setattr("petlbench.learners.QueryLearner.predict", fail)
+    code, out, err = call("bench", *RUN[1:], "--json", "--jobs", jobs)
+    assert code == 1 and [run["kept"] for run in json.loads(out)["runs"]] == [True]
+    assert "the earlier result was kept" in " ".join(err.split()) and path.read_bytes() == before
 
 
 def test_validate_finds_a_record_that_was_changed(call: Call, tmp_path: Path) -> None:

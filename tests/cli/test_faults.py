@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench import Access, QueryMethod, QueryModel, TrainingData
+from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
 from petlbench.analysis.validate import problems_of
 from petlbench.config.resolve import RunConfig
-from petlbench.errors import ConfigError, RecordError
+from petlbench.errors import ConfigError, Diverged, RecordError
 from petlbench.optim.loop import Epoch
 from petlbench.records.schema import Record, read_record
-from petlbench.records.store import RecordStore
+from petlbench.records.store import RecordStore, is_kept
 from petlbench.runs.execute import execute
 from tests.words import resolve
 
@@ -118,6 +118,45 @@ def test_a_failed_run_that_is_run_again_replaces_its_record(tmp_path: Path, faul
     assert the_record(tmp_path).status == "ok"
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("by nought"), Diverged("nan")])
+def test_a_result_outlives_a_repetition_without_one(
+    tmp_path: Path, faulty: Callable[..., str], caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    faults = iter([None, error])
+
+    def fail_later(data: TrainingData) -> None:
+        if fault := next(faults):
+            raise fault
+
+    words = (tmp_path, faulty(fail_later), "save=true")
+    result, path = execute(config(*words))
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert result.status == "ok"
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            execute(config(*words))
+        assert f"the earlier result was kept: {path}" in caplog.text
+    else:
+        record, there = execute(config(*words))
+        assert not record.has_result and there == path and is_kept(record, path)
+    assert the_record(tmp_path) == result
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_a_run_that_fails_after_its_test_leaves_no_files(tmp_path: Path, plugin: Callable[..., type]) -> None:
+    """It changes the shared backbone, which is noticed at the end."""
+
+    class Meddler(GradientMethod):
+        def adapt(self, vit: Any) -> None:
+            vit.norm.bias.data += 1.0
+            vit.norm.weight.requires_grad_(True)
+
+    plugin("meddler", Meddler)
+    record, path = execute(config(tmp_path, "meddler", "save=true"))
+    assert record.status == "failed" and "changed the shared backbone" in (record.error or "")
+    assert {file for file in tmp_path.rglob("*") if file.is_file()} == {path, tmp_path / "records" / ".lock"}
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -169,7 +208,7 @@ def test_a_disk_that_is_full_or_read_only_is_one_error_and_leaves_no_half_file(
         ) as caught:
             execute(config(tmp_path / "results"))
     assert "\n" not in str(caught.value)
-    assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
+    assert {path.name for path in (tmp_path / "results").rglob("*") if path.is_file()} <= {".lock"}
 
 
 def test_a_corrupt_image_fails_the_run_and_is_named_in_its_record(tmp_path: Path) -> None:

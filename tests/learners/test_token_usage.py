@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from petlbench.data.batches import Batches
 from petlbench.errors import RecordError
-from petlbench.learners.token_usage import TokenUsage, read_usage, save_usage, token_usage
+from petlbench.learners.token_usage import TokenUsage, packed_usage, read_usage, token_usage
 from petlbench.method import Deployable, QueryMethod
 from petlbench.records.store import RecordStore
 from petlbench.runs.execute import execute
@@ -68,7 +68,7 @@ def test_methods_without_a_library_have_none() -> None:
 
 def test_what_is_saved_can_be_read(tmp_path: Path) -> None:
     usage = TokenUsage(torch.rand(2, 3), ("a", "b"))
-    save_usage(tmp_path / "x.safetensors", usage)
+    (tmp_path / "x.safetensors").write_bytes(packed_usage(usage))
     again = read_usage(tmp_path / "x.safetensors")
     assert torch.equal(again.coefficients, usage.coefficients) and again.class_names == usage.class_names
 

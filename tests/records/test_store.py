@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import multiprocessing
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,8 @@ from hypothesis import strategies as st
 from petlbench.config.files import load_suite
 from petlbench.config.identity import run_id
 from petlbench.errors import RecordError
-from petlbench.records.store import RecordStore, write_atomically
+from petlbench.records.schema import Predictions, Record, Status, read_record
+from petlbench.records.store import RecordStore, is_kept, side_file, write_atomically
 from tests.record_factory import make_record
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists)
@@ -135,3 +140,159 @@ def test_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "replace", lambda self, target: (steps.append("rename"), real(self, target))[1])
     write_atomically(tmp_path / "a.json", b"new")
     assert steps == ["fsync", "rename"]
+
+
+RESULT, REPEATED = make_record(), make_record(accuracy=70.0, created="2026-02-01T00:00:00Z")
+
+
+def without_result(status: Status) -> Record:
+    return make_record(status=status, created="2026-03-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged", "cancelled"])
+@pytest.mark.parametrize("earlier", ["ok", "budget"])
+def test_a_result_is_never_replaced_by_a_record_without_one(tmp_path: Path, earlier: Status, status: Status) -> None:
+    store, record = RecordStore(tmp_path), without_result(status)
+    path = store.write(make_record(status=earlier))
+    before = path.read_bytes()
+    assert store.write(record, {path.with_name("new.safetensors"): b"new"}) == path
+    assert path.read_bytes() == before and store.paths() == [path] and is_kept(record, path)
+    assert not path.with_name("new.safetensors").exists()
+
+
+def test_a_result_that_only_a_newer_petlbench_can_read_is_kept_too(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    path = store.write(RESULT)
+    path.write_text(
+        path.read_text().replace('"schema_version":3', '"schema_version":99').replace('"schema_version": 3', '"schema_version": 99')
+    )
+    before = path.read_bytes()
+    store.write(without_result("failed"))
+    assert b"99" in before and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("new", [REPEATED, without_result("failed")])
+def test_what_is_not_a_result_is_replaced(tmp_path: Path, new: Record) -> None:
+    store = RecordStore(tmp_path)
+    for earlier in (without_result("cancelled"), without_result("diverged")):
+        store.write(earlier)
+        path = store.write(new)
+        assert store.find(path) == new and not is_kept(new, path)
+        path.unlink()
+
+
+def test_a_result_replaces_a_result(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    store.write(RESULT)
+    assert store.find(store.write(REPEATED)) == REPEATED
+
+
+def test_of_two_processes_at_the_same_moment_the_one_with_a_result_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one has looked already, found no result and is about to write."""
+    started, written = threading.Event(), threading.Event()
+
+    def slowly(path: Path, content: bytes) -> None:
+        if b'"cancelled"' in content:
+            started.set()
+            written.wait(0.5)
+        write_atomically(path, content)
+
+    def write_result() -> None:
+        started.wait()
+        RecordStore(tmp_path).write(RESULT)
+        written.set()
+
+    monkeypatch.setattr("petlbench.records.store.write_atomically", slowly)
+    other = threading.Thread(target=write_result)
+    other.start()
+    path = RecordStore(tmp_path).write(without_result("cancelled"))
+    other.join()
+    assert RecordStore(tmp_path).find(path) == RESULT
+
+
+def with_files(store: RecordStore, record: Record, content: bytes) -> tuple[Record, dict[Path, bytes]]:
+    """A record that names predictions, token usage and a checkpoint of that content."""
+    path = store.path_of(record)
+    predictions, usage = (side_file(path, kind, content) for kind in ("predictions", "usage"))
+    checkpoint = store.checkpoints / side_file(path, "checkpoint", content).name
+    named = {
+        "predictions": Predictions(file=predictions.name, sha256=hashlib.sha256(content).hexdigest()),
+        "token_usage": usage.name,
+        "checkpoint": checkpoint.relative_to(store.results).as_posix(),
+    }
+    return record.model_copy(update=named), dict.fromkeys((predictions, usage, checkpoint), content)
+
+
+def files_below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def contents(store: RecordStore, path: Path) -> set[bytes]:
+    """Of the files that a record names."""
+    record = read_record(path)
+    assert record.predictions is not None
+    found = {file.read_bytes() for file in store.files_of(record, path)}
+    assert record.predictions.sha256 in {hashlib.sha256(content).hexdigest() for content in found}
+    return found
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("step", range(4))
+def test_a_repetition_that_is_stopped_at_any_file_leaves_the_earlier_record_with_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException
+) -> None:
+    store, steps, real = RecordStore(tmp_path), iter(range(5)), Path.replace
+    path = store.write(*with_files(store, RESULT, b"old"))
+    before = files_below(tmp_path)
+
+    def stop(self: Path, target: Path) -> None:
+        if next(steps) == step:
+            raise error
+        real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises((KeyboardInterrupt, RecordError)):
+            store.write(*with_files(store, REPEATED, b"new"))
+    assert read_record(path).metrics == RESULT.metrics and contents(store, path) == {b"old"}
+    assert files_below(tmp_path) == before
+
+
+def _killed(store: RecordStore, step: int) -> None:
+    steps, real = iter(range(5)), Path.replace
+
+    def stop(self: Path, target: Path) -> None:
+        if next(steps) == step:
+            os._exit(9)
+        real(self, target)
+
+    Path.replace = stop  # type: ignore[method-assign, assignment]
+    store.write(*with_files(store, REPEATED, b"new"))
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_process_that_is_killed_at_any_file_leaves_the_earlier_record_with_its_files(tmp_path: Path, step: int) -> None:
+    store = RecordStore(tmp_path)
+    path = store.write(*with_files(store, RESULT, b"old"))
+    process = multiprocessing.get_context("fork").Process(target=_killed, args=(store, step))
+    process.start()
+    process.join(30)
+    assert process.exitcode == 9
+    assert read_record(path).metrics == RESULT.metrics and contents(store, path) == {b"old"}
+
+
+def test_a_repeated_result_has_its_own_files_and_none_of_the_earlier_one(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    store.write(*with_files(store, RESULT, b"old"))
+    path = store.path_of(RESULT)
+    side_file(path, "predictions", b"of a process that was killed").write_bytes(b"")
+    store.write(*with_files(store, REPEATED, b"new"))
+    assert contents(store, path) == {b"new"} and files_below(tmp_path) == {path, *store.files_of(read_record(path), path)}
+
+
+def test_what_was_learned_is_kept_when_a_repetition_keeps_nothing(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    store.write(*with_files(store, RESULT, b"old"))
+    record, files = with_files(store, REPEATED, b"new")
+    store.write(record.model_copy(update={"checkpoint": None}), {file: files[file] for file in files if file.parent != store.checkpoints})
+    assert [file.read_bytes() for file in store.checkpoints.iterdir()] == [b"old"]

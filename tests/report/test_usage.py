@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from petlbench.learners.token_usage import TokenUsage, save_usage
+from petlbench.learners.token_usage import TokenUsage, packed_usage
 from petlbench.records.schema import PartMetrics, Record
-from petlbench.records.store import RecordStore
+from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report import usage
 from petlbench.report.usage import effective, write_usage_plots
 from tests.record_factory import make_record
@@ -42,7 +42,7 @@ def left_behind(
     record = make_record(method, task, seed)
     path = RecordStore(results).path_of(record).with_suffix(".usage.safetensors")
     names = tuple(f"{part} class" for part in parts) or tuple(f"class {row}" for row in range(len(shares)))
-    save_usage(path, TokenUsage(shares, names))
+    write_atomically(path, packed_usage(TokenUsage(shares, names)))
     assert record.metrics is not None
     of_parts = {part: PartMetrics(accuracy=1, own_accuracy=1, samples=1) for part in parts}
     return record.model_copy(update={"token_usage": path.name, "metrics": record.metrics.model_copy(update={"parts": of_parts})})

@@ -1,0 +1,88 @@
+"""What is known of a run while it goes on, and the record that is written of it, whatever happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petlbench.access.handle import Meter
+from petlbench.config.files import suite_of
+from petlbench.config.identity import described
+from petlbench.config.resolve import RunConfig
+from petlbench.learners.cost import Stopwatch
+from petlbench.method import Method
+from petlbench.records import provenance, schema
+from petlbench.records.store import RecordStore, side_file
+
+
+def record_path(config: RunConfig) -> Path:
+    """Where a run's record lies, whether it was carried out or not."""
+    store = RecordStore(Path(config.execution.out))
+    return store.path(config.task, config.method, config.backbone.name, config.seed, config.run_id)
+
+
+@dataclass
+class RunLog:
+    """Everything that a record of the run can say at this moment."""
+
+    config: RunConfig
+    method: Method
+    device: torch.device
+    meter: Meter
+    clock: Stopwatch
+    precision: str  # number format
+    status: str = "ok"  # or budget, while nothing has gone wrong
+    history: list[schema.Epoch] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)  # of the record, as they become known
+    cost: dict[str, Any] = field(default_factory=dict)  # fields of Cost
+    files: dict[Path, bytes] = field(default_factory=dict)  # that a record with a result names
+
+    def keep(self, kind: str, content: bytes, folder: Path | None = None) -> Path:
+        """Have a file written with the record, beside it or in another folder; returns its path."""
+        beside = side_file(record_path(self.config), kind, content)
+        path = beside if folder is None else folder / beside.name
+        self.files[path] = content
+        return path
+
+    def write(self, status: str, error: str | None = None) -> tuple[schema.Record, Path]:
+        """Write the record; returns it and its path. The result of an earlier run is never replaced by a record without one."""
+        config, identity, seconds = self.config, self.config.identity, self.clock.seconds
+        known: dict[str, Any] = {
+            "run_id": config.run_id,
+            "status": self.status if status == "ok" else status,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "suite": suite_of(config.task),
+            "task": config.task,
+            "protocol": schema.ProtocolId(id=config.protocol_id, settings=described(config.protocol)),
+            "selection": config.protocol.selection,
+            "backbone": schema.BackboneId(name=config.backbone.name, sha256="", parameters=0),
+            "method": schema.Method(
+                name=config.method,
+                plugin=config.plugin,
+                access=self.method.access.name,
+                access_seen=None if self.meter.seen is None else self.meter.seen.name,
+                config={key: value for key, value in identity["method"].items() if key not in ("name", "plugin")},
+                cite=self.method.cite,
+            ),
+            "seed": config.seed,
+            "hyperparameters": config.hyperparameters,
+            "config": identity,
+            "code": provenance.code(),
+            "environment": provenance.environment(self.device, self.precision),
+            "cost": schema.Cost(
+                train_seconds=seconds.get("train", 0.0),
+                eval_seconds=seconds.get("eval", 0.0),
+                total_seconds=seconds.get("total", 0.0),
+                queries={phase: schema.QueryCount(**counts) for phase, counts in self.meter.counts.items()},
+                **self.cost,
+            ),
+            "history": self.history,
+        }
+        record = schema.Record(**(known | self.fields | ({"error": error} if error else {})))
+        if not record.has_result:
+            record = record.model_copy(update={"metrics": None, "predictions": None, "token_usage": None, "checkpoint": None})
+        return record, RecordStore(Path(config.execution.out)).write(record, self.files if record.has_result else {})
