@@ -82,7 +82,7 @@ def _open_log(config: RunConfig) -> RunLog:
     return RunLog(config, method, device, Meter(config.budget), Stopwatch(device), config.precision)
 
 
-def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None) -> None:
+def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None) -> None:  # noqa: PLR0915 (one story, in one place)
     """Load the backbone, open the task, train, test, draw the curve. ``connected``: to the server that has told the name of its model."""
     config, method, device, meter, clock = log.config, log.method, log.device, log.meter, log.clock
     threads = config.execution.threads or os.cpu_count() or 1
@@ -92,9 +92,11 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
         threadpool_limits(threads, user_api="blas"),  # numpy's own, which CMA-ES decomposes matrices with
         open_backbone(config, device, connected) as (backbone, checksum),
     ):
-        transport = "http" if isinstance(backbone, RemoteBackbone) else "in_process"
         log.fields["backbone"] = schema.BackboneId(
-            name=backbone.name, sha256=checksum, parameters=backbone.parameter_count, transport=transport
+            name=backbone.name,
+            sha256=checksum,
+            parameters=backbone.parameter_count,
+            transport="http" if isinstance(backbone, RemoteBackbone) else "in_process",
         )
         log.precision = choose(config.precision, device, backbone.parameter_count)
 
