@@ -90,7 +90,7 @@ class MethodSubject:
         side = backbone.card.input_size
         transform = Transform(Form("squash", side, cut=side), backbone.card.mean, backbone.card.std)
         classes = tuple(f"class {label}" for label in range(CLASSES))
-        spec = TaskSpec(config.task, classes, ("a photo of {}.",), "random", lambda _: split)
+        spec = TaskSpec(config.task, classes, ("a photo of {}.",), "random", lambda _: split.source)
         shuffled = torch.Generator().manual_seed(0)
         train = Batches(split, transform, settings.batch, device, shuffled)
         val = Batches(split.take(np.arange(settings.batch)), transform, settings.batch, device)

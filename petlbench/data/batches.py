@@ -42,7 +42,7 @@ class Batches:
         generator: torch.Generator | None = None,
         drop_last: bool = False,
     ) -> None:
-        self._split, self._images, self._form = split, split.images, split.form
+        self._source, self._images, self._form = split.source, split.images, split.form
         self.labels = torch.from_numpy(np.array(split.labels)).to(device)  # (N,)
         self.transform = transform
         self.batch_size = batch_size
@@ -110,7 +110,7 @@ class Batches:
         return Windows(self._images, self.transform.size, self.device, stay=self._generator is not None)
 
     def _made_one_by_one(self, plans: Iterable[Plan]) -> Iterator[tuple[Plan, Tensor]]:
-        planned, used = itertools.tee((plan, reading_order(self._split, plan[0].numpy())) for plan in plans)
+        planned, used = itertools.tee((plan, reading_order(self._source, plan[0].numpy())) for plan in plans)
         jobs = ((int(plan[0][place]), _row(plan[1], place)) for plan, order in planned for place in order)
         views = in_order(self._view, jobs, ahead=self.batch_size)
         for plan, order in used:
@@ -119,7 +119,7 @@ class Batches:
 
     def _view(self, job: tuple[int, Tensor | None]) -> Pixels:
         index, drawn = job
-        image = self._split.decode(index)
+        image = self._source.decode(index)
         if drawn is not None:
             return self.transform.view(image, drawn)
         return image if self._form in (None, self.transform.form) else self.transform.form(image)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.data.source import Concatenation, ImageSource, positions_of, take
+from petlbench.data.source import Concatenation, ImageSource, RenderedSource, take
 from petlbench.data.transforms import Form, Pixels
 
 
@@ -51,13 +51,9 @@ class Split:
         return len(self.labels)
 
     @property
-    def positions(self) -> NDArray[np.int64] | None:
-        """See ``reading_order``."""
-        return positions_of(self.images)
-
-    def decode(self, index: int) -> Pixels:
-        """One image (H, W, 3): a split is an ImageSource too."""
-        return self.images[index] if isinstance(self.images, (np.ndarray, Ragged)) else self.images.decode(index)
+    def source(self) -> ImageSource:
+        """The images one at a time, however they lie."""
+        return RenderedSource(self.labels, self.images.__getitem__) if isinstance(self.images, (np.ndarray, Ragged)) else self.images
 
     def take(self, indices: NDArray[np.int64]) -> Split:
         """A part of the split, in the given order; its digest depends on the parent's and on the choice."""
@@ -76,7 +72,7 @@ def joined(first: Split, second: Split) -> Split:
     """One split after another, both of one form."""
     arrays = [part.images for part in (first, second) if isinstance(part.images, np.ndarray)]
     one_size = len(arrays) == 2 and arrays[0].shape[1:] == arrays[1].shape[1:]
-    images: Images = np.concatenate(arrays) if one_size else Concatenation([first, second])
+    images: Images = np.concatenate(arrays) if one_size else Concatenation([first.source, second.source])
     return Split(images, np.concatenate([first.labels, second.labels]), f"{first.digest}+{second.digest}", first.form)
 
 

@@ -66,7 +66,7 @@ def mock_task(seed: int = 0, train: int = 36, test: int = 24) -> Task:
     generator = np.random.default_rng(seed)
     splits = {name: _split(generator, count) for name, count in (("train", train), ("val", 12), ("test", test))}
     names = tuple(f"class {label}" for label in range(CLASSES))
-    spec = TaskSpec("mock/squares", names, ("a photo of {}.",), f"mock-{seed}", splits.__getitem__)
+    spec = TaskSpec("mock/squares", names, ("a photo of {}.",), f"mock-{seed}", lambda name: splits[name].source)
     transform = Transform(Form("squash", SIZE, cut=SIZE), HALF, HALF)
     return Task(spec, splits["train"], splits["val"], splits["test"], transform, Tally())
 

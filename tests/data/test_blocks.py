@@ -86,7 +86,7 @@ def test_a_store_reads_each_block_once_however_the_split_is_shuffled(form: Form,
     assert file.reads == (chosen or COUNT) // BLOCK + estimates
     source = file.shuffled()
     for place, index in enumerate(range(COUNT) if part is None else part):
-        assert np.array_equal(split.decode(place), form(source.decode(int(index)))) and split.labels[place] == source.labels[index]
+        assert np.array_equal(split.source.decode(place), form(source.decode(int(index)))) and split.labels[place] == source.labels[index]
 
 
 @pytest.mark.parametrize("form", [SQUARE, NATIVE])

@@ -35,7 +35,7 @@ def test_a_reopened_store_holds_the_same_pixels_labels_and_digests(form: Form) -
     first, second = (opened(renderer.spec(), form)[0] for _ in range(2))
     for split, size in SIZES.items():
         for index in range(size):
-            assert np.array_equal(second[split].decode(index), form(renderer.source(split).decode(index)))
+            assert np.array_equal(second[split].source.decode(index), form(renderer.source(split).decode(index)))
         assert second[split].labels.tolist() == (np.arange(size) % 3).tolist()
         assert first[split].digest == second[split].digest
 
@@ -119,7 +119,7 @@ def test_a_part_of_images_of_several_sizes_has_them_in_its_order(order: list[int
     part = whole.take(np.array(order[:count]))
     assert len(part) == len(part.labels) == count
     for place, index in enumerate(order[:count]):
-        assert np.array_equal(part.decode(place), whole.decode(index)) and part.labels[place] == whole.labels[index]
+        assert np.array_equal(part.source.decode(place), whole.source.decode(index)) and part.labels[place] == whole.labels[index]
 
 
 @pytest.mark.parametrize("form", [SQUARE, NATIVE])
@@ -130,7 +130,7 @@ def test_what_is_too_large_is_decoded_as_it_is_read(cache: Path, form: Form) -> 
     before = store.tally.count
     assert before == (0 if form is SQUARE else 6)  # without a fixed size a sample is decoded to estimate it
     for _ in range(2):
-        assert np.array_equal(split.decode(4), form(renderer.source("train").decode(4)))
+        assert np.array_equal(split.source.decode(4), form(renderer.source("train").decode(4)))
     assert store.tally.count == before + 2 and not entries()
 
 
@@ -148,7 +148,7 @@ def test_of_a_split_that_is_too_large_the_chosen_images_are_stored() -> None:
     assert sorted(renderer.calls) == [("train", 1), ("train", 4), ("train", 5)]
     assert part.labels.tolist() == [1, 1, 2]
     for place, index in enumerate(chosen):
-        assert np.array_equal(part.decode(place), SQUARE(renderer.source("train").decode(int(index))))
+        assert np.array_equal(part.source.decode(place), SQUARE(renderer.source("train").decode(int(index))))
     again = _limited(renderer)
     assert again.open("train", SQUARE, chosen).digest == part.digest and again.tally.count == 0
     assert [(entry.split, entry.images) for entry in entries()] == [("train", 3)]
@@ -182,13 +182,13 @@ def test_joined_splits_have_the_images_of_both_in_order(form: Form, limit_mb: in
     assert len(both) == 9 and both.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2]
     for index in range(9):
         part, place = ("train", index) if index < 6 else ("val", index - 6)
-        assert np.array_equal(both.decode(index), splits[part].decode(place))
+        assert np.array_equal(both.source.decode(index), splits[part].source.decode(place))
 
 
 def test_joined_splits_of_two_sizes_have_the_images_of_both_and_a_digest_of_both() -> None:
     parts = [Split(np.full((2, side, 4, 3), side, np.uint8), np.zeros(2, np.int64), str(side)) for side in (4, 5)]
     both = joined(*parts)
-    assert [both.decode(index).shape for index in range(4)] == [(4, 4, 3)] * 2 + [(5, 4, 3)] * 2
+    assert [both.source.decode(index).shape for index in range(4)] == [(4, 4, 3)] * 2 + [(5, 4, 3)] * 2
     assert len({both.digest, *(part.digest for part in parts), joined(*parts[::-1]).digest}) == 4
 
 
