@@ -2,7 +2,7 @@
 PYTHON ?= python3
 METHOD ?= all
 DATASET ?= mini
-SEEDS ?= 0
+SEEDS ?=
 JOBS ?=
 ARGS ?=
 
@@ -26,8 +26,8 @@ $(READY): pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-bench: $(READY) ## Run METHOD on DATASET with SEEDS, then write and show the leaderboard; continues where it stopped
-	@$(BIN)/petlbench bench method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS) $(if $(JOBS),--jobs $(JOBS))
+bench: $(READY) ## Run METHOD on DATASET with SEEDS (default: the suite's), then write and show the leaderboard; continues where it stopped
+	@$(BIN)/petlbench bench method=$(METHOD) task=$(DATASET) $(if $(SEEDS),seeds=$(SEEDS)) $(ARGS) $(if $(JOBS),--jobs $(JOBS))
 
 bench-whitebox: $(READY) ## Measure speed and memory of the white-box methods, with ARGS such as "--methods lora,vpt --json FILE"
 	@$(BIN)/python -m benchmarks.whitebox $(ARGS)
@@ -45,7 +45,7 @@ bench-driver: $(READY) ## Measure how long commands and imports take to start, w
 	@$(BIN)/python -m benchmarks.driver $(ARGS)
 
 plan: $(READY) ## Show what bench would do
-	@$(BIN)/petlbench plan method=$(METHOD) task=$(DATASET) seeds=$(SEEDS) $(ARGS)
+	@$(BIN)/petlbench plan method=$(METHOD) task=$(DATASET) $(if $(SEEDS),seeds=$(SEEDS)) $(ARGS)
 
 leaderboard: $(READY) ## Write results/leaderboard.* and results/plots/ from all records
 	@$(BIN)/petlbench leaderboard
