@@ -80,7 +80,8 @@ class QueryMethod(Method, nn.Module):
     """A method that asks a model and never sees inside. What it learns are its own parameters and buffers, as of any ``nn.Module``."""
 
     output: ClassVar[Output] = Output.PROBABILITIES  # that it needs of the model's answers, at least
-    scores_classes: ClassVar[bool] = True  # at GRADIENTS; False: where a model cannot (``model.has_text``) its features suffice
+    scores_classes: bool = True  # at GRADIENTS; False: where a model cannot (``model.has_text``) its features suffice
+    needs_tokens: ClassVar[bool] = False  # at GRADIENTS: whether a model that takes no tokens beside an image is of no use
     maps_labels: ClassVar[bool] = False  # whether the first outputs of a model's own classifier can stand for the classes of a task
     number_format: str = "fp32"  # of forward passes; the run sets it
     images_encoded: int = 0  # by models of its own, such as the frozen encoder of BlackVIP's coordinator

@@ -162,4 +162,4 @@ class Registry(Generic[T]):
 # The three that there are. They lie here, below everything that uses them; what a target is, is said where it is registered.
 METHODS: Registry[Any] = Registry("method", package="petlbench.methods")  # petlbench.method.Method
 TASKS: Registry[Any] = Registry("task", package="petlbench.datasets")  # petlbench.data.task: TaskSpec, DiskTask or TaskFamily
-BACKBONES: Registry[Any] = Registry("backbone", package="petlbench.backbones.families")  # petlbench.backbones.backbone.Loader
+BACKBONES: Registry[Any] = Registry("backbone", package="petlbench.backbones.families")  # petlbench.backbones.backbone.Family

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
-from petlbench.errors import AccessError, ConfigError
+from petlbench.errors import ConfigError
 from petlbench.method import Deployable
 from petlbench.optim.loop import train
 
@@ -60,14 +60,15 @@ class PGN(QueryMethod):
     the model's inputs. Left out of the released code: the head on all 1000 ImageNet outputs, and DINO's projection head."""
 
     access = Access.GRADIENTS
-    scores_classes = False
+    needs_tokens = True
+
+    def __init__(self, config: PGNConfig, seed: int = 0) -> None:
+        super().__init__(config, seed)
+        self.scores_classes = config.head == "text"
 
     def build(self, model: QueryModel) -> None:
         config: PGNConfig = self.config
-        if model.token_width is None:
-            raise AccessError("method pgn appends tokens and this model takes none; choose a ViT that is read at its class token")
-        if config.head == "text" and not model.has_text:
-            raise AccessError("method.head=text needs a model with a text tower; use head=linear or choose a vision-language backbone")
+        assert model.token_width is not None, "a model that takes no tokens is refused"
         self.prompter = self._prompter(model.token_width, config.resolution or model.input_size)
         is_linear = config.head == "linear" or (config.head == "auto" and not model.has_text)
         self.head = nn.Linear(model.feature_width, len(model.class_names)) if is_linear else None

@@ -19,7 +19,7 @@ from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, d
 from petlbench.access.gradients import Graphs, differentiable
 from petlbench.access.tickets import Tickets
 from petlbench.config.settings import Answers, Budget
-from petlbench.errors import AccessError, BudgetExceeded, ConfigError
+from petlbench.errors import AccessError, BudgetExceeded
 
 PHASES = ("train", "val", "test", "curve")
 LIMITED = ("train", "curve")  # phases that the budget is for, taken together
@@ -275,12 +275,6 @@ def _check_beside(name: str, given: Tensor, images: Tensor, shape: tuple[int, ..
     if given.ndim != 2 + len(shape) or tuple(given.shape[2:]) != shape or len(given) != len(images):
         wanted = ", ".join(map(str, (len(images), "K", *shape)))
         raise ValueError(f"{name} must have shape ({wanted}), got {tuple(given.shape)}")
-
-
-def check_output(name: str, needed: Output, given: Output, where: str) -> None:
-    """ConfigError when a method needs more of the answers than it would get."""
-    if needed > given:
-        raise ConfigError(f"method {name} needs {needed.label} of the model, {where} gives {given.label} only")
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petlbench.access.endpoint import Endpoint, Output
+from petlbench.access.handle import Access
 from petlbench.backbones.local import LocalEndpoint
+from petlbench.backbones.traits import Traits
 from petlbench.backbones.vit import appended, embed_patches, end_with_the_class_token, patch_size, takes_tokens
 from petlbench.registry import BACKBONES
 
@@ -103,6 +105,17 @@ class Backbone:
     def patch_size(self) -> int | None:
         """P of the patches that can be appended to those of the image; None where the vision tower takes none."""
         return patch_size(self.vit)
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(
+            name=self.name,
+            access=Access.WEIGHTS if self.is_vit else Access.GRADIENTS,
+            has_text=self.text is not None,
+            takes_tokens=self.token_width is not None,
+            own_classes=None if self.classifier is None else self.classifier.out_features,
+            output=self.card.output,
+        )
 
     @cached_property
     def parameter_count(self) -> int:
@@ -193,13 +206,24 @@ def share(module: nn.Module) -> nn.Module:
 
 
 Loader = Callable[[str, str | None], Backbone]  # (name after the scheme's colon, local checkpoint or None) -> backbone
+Foretell = Callable[[str, str | None], Traits]  # the same, without weights
 
 
-def register_backbone(name: str) -> Callable[[Loader], Loader]:
-    """Make a backbone, or a family of them addressed as ``name:rest``, known under its name."""
+@dataclass(frozen=True)
+class Family:
+    """A backbone, or several that are addressed as ``name:rest``."""
+
+    load: Loader
+    foretell: Foretell | None  # None: what a backbone has shows when it is loaded
+
+
+def register_backbone(name: str, foretell: Foretell | None = None) -> Callable[[Loader], Loader]:
+    """Make a backbone, or a family of them addressed as ``name:rest``, known under its name. With ``foretell`` methods that it cannot serve are
+    refused before its weights are loaded."""
 
     def decorate(load: Loader) -> Loader:
-        return BACKBONES.register(name, load, load.__module__)
+        BACKBONES.register(name, Family(load, foretell), load.__module__)
+        return load
 
     return decorate
 
@@ -207,7 +231,7 @@ def register_backbone(name: str) -> Callable[[Loader], Loader]:
 def load_backbone(name: str, checkpoint: str | None = None) -> Backbone:
     """Load a backbone by name, such as ``mini_clip`` or ``timm:vit_base_patch16_224.augreg_in21k``."""
     scheme, _, rest = name.partition(":")
-    return BACKBONES.get(scheme)(rest, checkpoint)
+    return BACKBONES.get(scheme).load(rest, checkpoint)
 
 
 @lru_cache(maxsize=2)
@@ -216,3 +240,11 @@ def load_backbone_cached(name: str, checkpoint: str | None, device: torch.device
     backbone = load_backbone(name, checkpoint)
     checksum = backbone.checksum()
     return backbone.to(device), checksum
+
+
+@lru_cache(maxsize=8)
+def foretold_traits(name: str, checkpoint: str | None = None) -> Traits | None:
+    """What a backbone has, without loading it; None where its family cannot tell. The errors are those of ``load_backbone``."""
+    scheme, _, rest = name.partition(":")
+    foretell = BACKBONES.get(scheme).foretell
+    return None if foretell is None else foretell(rest, checkpoint)

@@ -17,12 +17,19 @@ _WRAPPERS = ("state_dict_ema", "state_dict", "model", "teacher")  # keys under w
 _PREFIXES = ("module.", "backbone.", "base_encoder.")
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` or PyTorch file. CheckpointError when it is missing, broken or holds anything but weights."""
+def read_state(path: Path, is_mapped: bool = False) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` or PyTorch file. CheckpointError when it is missing, broken or holds anything but weights.
+
+    ``is_mapped``: to look at some of them only; those of a PyTorch file then stay on the disk.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped and zipfile.is_zipfile(path))
+        )
     except Exception as error:  # foreign bytes make torch's reader raise errors of many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if reason.startswith("Weights only load failed"):  # and advice to load it all the same
@@ -51,13 +58,23 @@ def load_vit(vit: VisionTransformer, path: Path) -> nn.Linear | None:
         if deeper:
             raise CheckpointError(f"{path}: has unexpected {deeper[0]}: this model has {len(vit.blocks)} blocks")
         return None
-    state = read_state(path)
+    state = _renamed(path, read_state(path), vit)
+    load_state(vit, state, str(path))
+    return _classifier(state, int(vit.num_features))
+
+
+def classifier_in(path: Path, vit: VisionTransformer) -> nn.Linear | None:
+    """The classifier that ``load_vit`` would return; the vision transformer is not filled."""
+    if path.suffix == ".npz" and path.is_file():
+        return None
+    return _classifier(_renamed(path, read_state(path, is_mapped=True), vit), int(vit.num_features))
+
+
+def _renamed(path: Path, state: dict[str, Tensor], vit: VisionTransformer) -> dict[str, Tensor]:
     try:
-        renamed = checkpoint_filter_fn(state, vit)
+        return checkpoint_filter_fn(state, vit)
     except (KeyError, RuntimeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: does not fit this model ({str(error).splitlines()[0]})") from None
-    load_state(vit, renamed, str(path))
-    return _classifier(renamed, int(vit.num_features))
 
 
 def _classifier(state: dict[str, Tensor], width: int) -> nn.Linear | None:

@@ -14,7 +14,6 @@ from petlbench import api
 from petlbench.cli.leaderboard import write_and_show
 from petlbench.cli.words import AS_JSON, parse_words, read_seeds, split_words
 from petlbench.errors import ConfigError
-from petlbench.runs.plan import Plan
 
 AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are not there.")
 console = Console(stderr=True)
@@ -32,8 +31,8 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
     planned = api.plan(available=available, **grid_settings(words))
     before = Counter(run.state for run in planned.runs)
     todo = before["missing"] + (before["failed"] if retry_failed else 0)
-    for line in left_out(planned):
-        console.print(line)
+    for sentence in planned.sentences():
+        console.print(sentence, highlight=False, markup=False)
     console.print(f"{len(planned.runs)} runs: {before['done']} done, {before['failed']} failed, {before['missing']} missing; {todo} to run")
     results = api.carry_out(planned, jobs, retry_failed, reraise=ctx.obj["debug"])
     written = write_and_show(planned.out, quiet=as_json)
@@ -63,13 +62,3 @@ def grid_settings(words: tuple[str, ...]) -> dict[str, Any]:
         **chosen,
         "seeds": None if seeds is None else read_seeds(seeds),
     }
-
-
-def left_out(planned: Plan) -> list[str]:
-    """Lines about what was asked for and is not planned."""
-    lines = []
-    if planned.skipped:
-        lines.append(f"skipped: backbone lacks the required access: {', '.join(planned.skipped)}")
-    if planned.absent:
-        lines.append(f"skipped: images are not there: {', '.join(planned.absent)}")
-    return lines

@@ -110,7 +110,7 @@ def _backbones() -> Rows:
     """A name that ends in a colon is a family: timm:vit_base_patch16_224.augreg_in21k, open_clip:ViT-B-16/openai."""
     rows = []
     for name in BACKBONES.names():
-        summary = (BACKBONES.get(name).__doc__ or "").strip().splitlines()[0]
+        summary = (BACKBONES.get(name).load.__doc__ or "").strip().splitlines()[0]
         is_family = name not in names("backbones")
         rows.append({"backbone": f"{name}:…" if is_family else name, "summary": summary, **(_NO_FACTS if is_family else _facts(name))})
     return [*rows, _REMOTE]

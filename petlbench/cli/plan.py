@@ -8,7 +8,7 @@ from collections import Counter
 import click
 
 from petlbench import api
-from petlbench.cli.bench import AVAILABLE, grid_settings, left_out
+from petlbench.cli.bench import AVAILABLE, grid_settings
 from petlbench.cli.printing import print_rows
 from petlbench.cli.words import AS_JSON
 from petlbench.runs.plan import seconds_per_run
@@ -27,7 +27,7 @@ def plan(words: tuple[str, ...], as_json: bool, available: bool) -> None:
     seconds = sum(known) / len(known) * len(missing) if known else None
     if as_json:
         cells = [{"method": r.config.method, "task": r.config.task, "seed": r.config.seed, "state": r.state} for r in runs]
-        click.echo(json.dumps({"runs": cells, "estimated_seconds": seconds}))
+        click.echo(json.dumps({"runs": cells, "seeds": planned.seeds, "skipped": planned.skipped, "estimated_seconds": seconds}))
         return
     rows = []
     for method in dict.fromkeys(run.config.method for run in runs):
@@ -36,7 +36,8 @@ def plan(words: tuple[str, ...], as_json: bool, available: bool) -> None:
         counts = {state: states[state] for state in ("done", "failed", "missing")}
         rows.append({"method": method, **counts, "s per run": per_run})
     print_rows(rows, right=("done", "failed", "missing", "s per run"))
-    for line in left_out(planned):
-        click.echo(line)
+    for sentence in planned.sentences():
+        click.echo(sentence)
+    click.echo("seeds " + "; ".join(f"{','.join(map(str, seeds))} ({origin})" for origin, seeds in planned.seeds.items()))
     guess = "unknown: no method here has run before" if seconds is None else f"about {seconds / 60:.1f} minutes"
     click.echo(f"{len(missing)} of {len(runs)} runs missing; time {guess if missing else 'none'}")

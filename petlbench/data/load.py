@@ -76,6 +76,19 @@ def require(name: str, root: Path | None) -> None:
             target(part.partition(":")[2])
 
 
+def class_count(name: str) -> int:
+    """Classes of a task, without opening what lies on a disk."""
+    count = 0
+    for part in names_joined(name):
+        target = _target(part)
+        if isinstance(target, DiskTask):
+            count += target.classes
+        else:
+            spec = target if isinstance(target, TaskSpec) else target(part.partition(":")[2])
+            count += len(spec.class_names)
+    return count
+
+
 def _target(name: str) -> TaskSpec | DiskTask | TaskFamily:
     family, colon, _ = name.partition(":")
     target = TASKS.get(family)

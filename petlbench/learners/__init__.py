@@ -9,6 +9,7 @@ import torch
 
 from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.traits import reason_against
 from petlbench.config.settings import Answers
 from petlbench.data.task import TaskSpec
 from petlbench.errors import AccessError
@@ -18,13 +19,7 @@ from petlbench.learners.query import QueryLearner
 from petlbench.method import GradientMethod, Method, QueryMethod
 from petlbench.remote.client import RemoteBackbone
 
-__all__ = ["PLAN", "AdaptedModel", "GradientLearner", "Learner", "QueryLearner", "check_remote", "load_into", "open_learner"]
-
-
-def check_remote(name: str, rung: Access) -> None:
-    """AccessError when a method needs more than can be had of a model behind HTTP."""
-    if rung > Access.FEATURES:
-        raise AccessError(f"method {name} needs access {rung.name}; a remote model gives SCORES, CONTEXT and FEATURES")
+__all__ = ["PLAN", "AdaptedModel", "GradientLearner", "Learner", "QueryLearner", "load_into", "open_learner"]
 
 
 @contextmanager
@@ -37,19 +32,15 @@ def open_learner(
     meter: Meter,
     answers: Answers | None = None,
 ) -> Iterator[GradientLearner | QueryLearner]:
-    """The learner that fits the method's rung, ready to fit or to load what was learned."""
-    rung = method.access
-    if isinstance(backbone, RemoteBackbone):
-        check_remote(method.name, rung)
+    """The learner that fits the method's rung, ready to fit or to load what was learned. AccessError when the backbone does not give what it needs."""
+    rung, answers = method.access, answers or Answers()
+    if reason := reason_against(method, backbone.traits, answers, len(spec.class_names)):
+        raise AccessError(f"method {method.name} {reason}")
     if isinstance(method, GradientMethod) and rung is Access.WEIGHTS and isinstance(backbone, Backbone):
-        if not backbone.is_vit:
-            raise AccessError(
-                f"method {method.name} changes a vision transformer; {backbone.name} has a {type(backbone.vit).__name__} to be asked only"
-            )
         meter.note(Access.WEIGHTS)
         yield GradientLearner(method, backbone, spec, device, number_format)
     elif isinstance(method, QueryMethod) and rung < Access.WEIGHTS:
-        learner = QueryLearner(method, backbone, spec, device, number_format, meter, answers or Answers())
+        learner = QueryLearner(method, backbone, spec, device, number_format, meter, answers)
         with learner.opened():
             yield learner
     else:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from petlbench.access.endpoint import ClassTexts, Endpoint, Facts, Output
-from petlbench.access.handle import Access, Meter, QueryModel, check_output, grant
+from petlbench.access.endpoint import ClassTexts, Endpoint
+from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import Answers
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.task import TaskSpec
-from petlbench.errors import AccessError, ConfigError
+from petlbench.errors import ConfigError
 from petlbench.learners.base import evaluating, load_into
 from petlbench.method import QueryMethod
 from petlbench.remote.client import RemoteBackbone
@@ -40,7 +40,6 @@ class QueryLearner:
         """Grant the model for the duration of a run."""
         self._endpoint = self.backbone.endpoint(self.device, self.number_format)
         self.method.number_format = self.number_format
-        self._check_scores()
         known = (self.spec.class_names, self._texts())
         try:
             with grant(self.method.access, self._endpoint, *known, self.meter, self.answers) as handle:
@@ -50,27 +49,6 @@ class QueryLearner:
                 yield
         finally:
             self._handle = None
-
-    def _check_scores(self) -> None:
-        """Refuse a model that does not score classes, or not as exactly as the method needs, before anything is sent or loaded."""
-        if self.method.access is Access.FEATURES:
-            return
-        name, needed, facts = self.method.name, self.method.least_output(), self._endpoint.facts
-        if not facts.has_text and self.method.access is Access.GRADIENTS and not self.method.scores_classes:
-            return
-        if not facts.has_text:
-            self._check_own_classes(facts)
-        check_output(name, needed, Output[self.answers.output.upper()], "access.output")
-        check_output(name, needed, facts.output, facts.name)
-
-    def _check_own_classes(self, facts: Facts) -> None:
-        """Refuse a model without texts unless its own classifier can stand in for them."""
-        if facts.own_classes is None or not self.method.maps_labels:
-            raise AccessError(f"{facts.name} has no text tower, so it cannot score classes; choose a vision-language backbone")
-        if (count := len(self.spec.class_names)) > facts.own_classes:
-            raise ConfigError(
-                f"{self.spec.name} has {count} classes, {facts.name} only {facts.own_classes} of its own to stand for them; choose another backbone"
-            )
 
     def _texts(self) -> ClassTexts:
         if self.method.access is Access.FEATURES or not self._endpoint.facts.has_text:

@@ -30,12 +30,6 @@ def with_served_name(config: RunConfig) -> Iterator[tuple[RunConfig, RemoteBackb
         yield dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name=remote.name)), remote
 
 
-def served_name(url: str) -> str:
-    """What a served model is called, with the start of its checksum."""
-    with RemoteBackbone(url) as remote:
-        return remote.name
-
-
 @contextmanager
 def open_backbone(
     config: RunConfig, device: torch.device, connected: RemoteBackbone | None = None

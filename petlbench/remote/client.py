@@ -18,7 +18,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, paired, tensor_bytes
+from petlbench.access.handle import Access
 from petlbench.backbones.backbone import Card
+from petlbench.backbones.traits import Traits
 from petlbench.errors import AccessError, ConfigError, EndpointError
 from petlbench.remote.wire import (
     LONGEST_HEADER,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from petlbench.remote.connection import Connection, RetryPolicy
 
 Q = TypeVar("Q")
+ANY_REMOTE = Traits("a remote model", Access.FEATURES, has_text=True, takes_tokens=False)  # what holds of the best
 MAX_REMINDERS = 5  # a server that has forgotten what it was told is told again so often in one query
 
 
@@ -78,6 +81,10 @@ class RemoteBackbone:
     @property
     def name(self) -> str:
         return self.card.name
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(self.name, Access.FEATURES, self._served.has_text, takes_tokens=False, output=self.card.output)
 
     def checksum(self) -> str:
         """Of the served weights, as the server states it. A query to a server that has others by then is refused."""

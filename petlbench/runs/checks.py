@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from petlbench.access.endpoint import Output
-from petlbench.access.handle import Access, check_output
+from petlbench.backbones.backbone import foretold_traits
+from petlbench.backbones.traits import Traits, reason_against
 from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.acquire.presence import data_folder
-from petlbench.data.load import require
-from petlbench.errors import AccessError, ConfigError, PetlbenchError
-from petlbench.learners import check_remote
-from petlbench.method import QueryMethod
+from petlbench.data.load import class_count, require
+from petlbench.errors import AccessError, ConfigError
 from petlbench.registry import BACKBONES
+from petlbench.remote.client import ANY_REMOTE, RemoteBackbone
 
 
 def check(config: RunConfig) -> None:
@@ -21,38 +20,49 @@ def check(config: RunConfig) -> None:
     are not enough for, for a folder that could not be written to."""
     require(config.task, data_folder(config.execution.data_root))
     check_setting(config)
+    if config.backbone.is_remote:
+        check_method(config, ANY_REMOTE)  # which needs no server
+    if not config.backbone.name.startswith("remote:"):  # which a plan has asked: if it is gone or another by now, a record is to say so
+        check_method(config, traits_of(*backbone_of(config)))
 
 
 def check_setting(config: RunConfig) -> None:
-    """The same, but for the task."""
+    """The same, but for the task and the method."""
     if config.backbone.is_remote != (config.execution.url is not None):
         raise ConfigError("backbone=remote and url belong together, as in: backbone=remote url=http://127.0.0.1:8000")
     if not config.backbone.is_remote:
         BACKBONES.get(config.backbone.name.partition(":")[0])
-    check_method(config)
     out = Path(config.execution.out)
     parent = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ConfigError(f"cannot write to {out}: {parent} is not a writable folder; choose another with out=DIR")
 
 
-def check_method(config: RunConfig) -> None:
-    """A PetlbenchError when a method needs more than the run's kind of backbone gives."""
-    kind = load_method(config.method)[0]
+def backbone_of(config: RunConfig) -> tuple[str, str | None, str | None]:
+    """What ``traits_of`` has to know of a run: a server is asked what it serves, whatever the run calls it."""
     if config.backbone.is_remote:
-        check_remote(config.method, kind.access)
-    if issubclass(kind, QueryMethod):
-        method = kind(config.method_config, config.seed)
-        if config.backbone.is_remote and (reason := method.in_process_only):
-            raise AccessError(f"method {config.method}: {reason}; a remote model does not give that")
-        if kind.access is not Access.FEATURES:
-            check_output(config.method, kind.least_output(), Output[config.access.output.upper()], "access.output")
+        return "remote", None, config.execution.url
+    return config.backbone.name, config.backbone.checkpoint, None
 
 
-def is_possible(config: RunConfig) -> bool:
-    """Whether ``check_method`` lets a run pass."""
-    try:
-        check_method(config)
-    except PetlbenchError:
-        return False
-    return True
+def traits_of(name: str, checkpoint: str | None, url: str | None) -> Traits | None:
+    """What a backbone has, as far as that can be told without loading weights; a server is asked."""
+    if url is None:
+        return foretold_traits(name, checkpoint)
+    with RemoteBackbone(url) as remote:
+        return remote.traits
+
+
+def check_method(config: RunConfig, traits: Traits | None) -> None:
+    """AccessError when a method needs more than its backbone gives."""
+    if reason := reason_to_skip(config, traits):
+        raise AccessError(f"method {config.method} {reason}")
+
+
+def reason_to_skip(config: RunConfig, traits: Traits | None) -> str | None:
+    """What a run's method needs and its backbone does not give, to be read behind the method's name. Nothing where nobody knows the backbone yet."""
+    if traits is None:
+        return None
+    method = load_method(config.method)[0](config.method_config, config.seed)
+    count = class_count(config.task) if traits.own_classes is not None else None
+    return reason_against(method, traits, config.access, count)

@@ -1,24 +1,25 @@
-"""A grid of runs: what is done, what is missing."""
+"""A grid of runs: what is done, what is missing, what the backbone cannot do."""
 
 from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from petlbench.backbones.traits import Traits
 from petlbench.config.files import load_suite, names, suite_name, suite_of, task_name
-from petlbench.config.resolve import RunConfig, load_method, nested, resolve
+from petlbench.config.resolve import RunConfig, load_method, merged, nested, resolve
 from petlbench.data.acquire.presence import data_folder, missing_error, presence
 from petlbench.data.joined import names_joined
 from petlbench.data.load import require
-from petlbench.errors import ConfigError, did_you_mean
-from petlbench.learners.setting import served_name
+from petlbench.errors import AccessError, ConfigError, did_you_mean
 from petlbench.records.store import RecordStore
 from petlbench.registry import METHODS, TASKS
-from petlbench.runs.checks import check_setting, is_possible
+from petlbench.runs.checks import backbone_of, check_setting, reason_to_skip, traits_of
 from petlbench.runs.log import record_path
 
 State = Literal["done", "failed", "missing"]
@@ -37,18 +38,28 @@ class PlannedRun:
         return f"{self.config.method} on {self.config.task}, seed {self.config.seed}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
-    """The runs of a grid, and what was asked for and is not among them."""
+    """A grid, and what was asked for and is not in it."""
 
-    runs: tuple[PlannedRun, ...]
-    skipped: tuple[str, ...] = ()  # methods of ``all`` that the backbone does not give enough access
-    absent: tuple[str, ...] = ()  # tasks whose images are not there
+    runs: list[PlannedRun] = field(default_factory=list)
+    skipped: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # reason -> method -> the tasks that it cannot be run on
+    absent: list[str] = field(default_factory=list)  # tasks whose images are not there
+    seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)  # where they come from -> seeds, such as "suite vtab"
 
     @property
     def out(self) -> Path:
         """The results folder."""
         return Path(self.runs[0].config.execution.out)
+
+    def sentences(self) -> list[str]:
+        """What was skipped and why: a method, or a method on some of the tasks, and tasks."""
+        planned = {run.config.method for run in self.runs}
+        lines = []
+        for reason, methods in self.skipped.items():
+            named = [f"{method} on {', '.join(tasks)}" if method in planned else method for method, tasks in methods.items()]
+            lines.append(f"skipped: backbone lacks the required access: {', '.join(named)} ({reason})")
+        return lines + ([f"skipped: images are not there: {', '.join(self.absent)}"] if self.absent else [])
 
 
 def plan(
@@ -60,56 +71,62 @@ def plan(
 ) -> Plan:
     """The runs of some methods on some tasks or suites with some seeds, each with its state on disk.
 
-    ``methods`` and ``tasks`` are names or texts of names with commas; ``all`` is every registered plugin. Without ``seeds`` those of the suite of a
-    task. Tasks whose images are not there are refused, all in one message, or left out when only what is ``available`` is asked for. A cancelled
+    ``methods`` and ``tasks`` are names or texts of names with commas; ``all`` is every registered plugin. Without ``seeds`` those of a task's suite,
+    else one, 0. Tasks whose images are not there are refused, all in one message, or left out when what is ``available`` is asked for. A cancelled
     or broken record counts as missing, one that failed or diverged as failed. Every run is checked, so that a grid does not end in its middle;
     methods that only ``all`` names are skipped where the backbone does not give what they need.
     """
-    common = nested(settings or {})
+    traits = cache(traits_of)  # a server is asked once for all runs
+    common = _with_served_name(nested(settings or {}), traits)
     wanted = selected_tasks(tasks)
     present = _present(wanted, data_folder(common.get("data_root")), available)
-    named = [name for text in _listed(methods) for name in text.split(",")]
-    common = _with_served_name(common)
-    grid: list[PlannedRun] = []
-    skipped = []
+    named = _names_in(methods)
+    found = Plan(absent=[task for task in wanted if task not in present])
     for method in selected_methods(methods):
         for task in present:
-            for seed in seeds if seeds is not None else seeds_of(task):
-                config = resolve({**common, "method": _with_name(common.get("method"), method), "task": task, "seed": seed})
-                if method not in named and not is_possible(config):
-                    skipped.append(method)
-                    continue
-                check_setting(config)
-                grid.append(PlannedRun(config, state_of(config)))
-    return Plan(tuple(grid), tuple(dict.fromkeys(skipped)), tuple(task for task in wanted if task not in present))
+            origin, of_task = _seeds_of(task, seeds)
+            cell = merged(common, {"method": {"name": method}, "task": task})
+            configs = [resolve({**cell, "seed": seed}) for seed in of_task]
+            check_setting(configs[0])
+            if reason := reason_to_skip(configs[0], traits(*backbone_of(configs[0]))):
+                if method in named:
+                    raise AccessError(f"method {method} {reason}")
+                found.skipped.setdefault(reason, {}).setdefault(method, []).append(task)
+                continue
+            found.seeds[origin] = of_task
+            found.runs += [PlannedRun(config, state_of(config)) for config in configs]
+    if not found.runs:
+        raise ConfigError("; ".join(["there is nothing to run", *found.sentences()]))
+    return found
 
 
-def _with_name(section: Any, name: str) -> Any:
-    return {**section, "name": name} if isinstance(section, Mapping) else {"name": name}
+def _seeds_of(task: str, given: Sequence[int] | None) -> tuple[str, tuple[int, ...]]:
+    """Where the seeds of a task's runs come from, and the seeds: those that were ``given``, else those of its suite."""
+    if given is not None:
+        return "as asked", tuple(given)
+    suite = suite_of(task)
+    return (f"suite {suite}", load_suite(suite).seeds) if suite in names("suites") else ("default", (0,))
 
 
-def _with_served_name(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, with the name of the model that is served there in place of ``remote``: the server is asked once for all runs."""
+def _with_served_name(settings: dict[str, Any], traits: Callable[[str, str | None, str | None], Traits | None]) -> dict[str, Any]:
+    """The same, with the name of the model that is served there in place of ``remote``."""
     backbone, url = settings.get("backbone"), settings.get("url")
     if not isinstance(backbone, Mapping) or backbone.get("name") != "remote" or url is None:
-        return dict(settings)
-    return {**settings, "backbone": {**backbone, "name": served_name(url)}}
+        return settings
+    served = traits("remote", None, url)
+    assert served is not None, "a server says what it has"
+    return merged(settings, {"backbone": {"name": served.name}})
 
 
-def _listed(names_: str | Sequence[str]) -> list[str]:
-    return [names_] if isinstance(names_, str) else list(names_)
-
-
-def seeds_of(task: str) -> tuple[int, ...]:
-    """The seeds that a task is run with when none are named: its suite's, else 0."""
-    suite = suite_of(task)
-    return load_suite(suite).seeds if suite in names("suites") else (0,)
+def _names_in(chosen: str | Sequence[str]) -> list[str]:
+    """Single names, of a text with commas or of several such texts."""
+    return [name for text in ([chosen] if isinstance(chosen, str) else chosen) for name in text.split(",")]
 
 
 def selected_methods(chosen: str | Sequence[str]) -> list[str]:
     """``all`` is every registered plugin; presets run when they are named, as in ``all,adaptformer``."""
     selected = []
-    for name in (name for text in _listed(chosen) for name in text.split(",")):
+    for name in _names_in(chosen):
         if name != "all":
             load_method(name)  # refuses what is none
         selected += METHODS.names() if name == "all" else [name]
@@ -117,19 +134,19 @@ def selected_methods(chosen: str | Sequence[str]) -> list[str]:
 
 
 def selected_tasks(chosen: str | Sequence[str]) -> list[str]:
-    """Suites are replaced by their tasks, aliases by the names that they are short for."""
+    """Suites are replaced by their tasks, aliases by the names that they are short for. A text in brackets is one task: all of them together."""
     suites, tasks = names("suites"), []
-    for text in _listed(chosen):
-        joined = text.startswith("[")  # a list is one task: all of them together
-        for name in [text.strip("[]").replace(" ", "").replace(",", "+")] if joined else text.split(","):
-            suite, task = suite_name(name), task_name(name)
-            if suite in suites:
-                tasks += list(load_suite(suite).tasks)
-            elif all(part.partition(":")[0] in TASKS for part in names_joined(task)):
-                tasks.append(task)
-            else:
-                hint = did_you_mean(name, [*suites, *TASKS.known()])
-                raise ConfigError(f"no suite or task '{name}'.{hint} (petlbench suites and petlbench tasks list all){TASKS.reasons(name)}")
+    texts = [chosen] if isinstance(chosen, str) else list(chosen)
+    joined = [text.strip("[]").replace(" ", "").replace(",", "+") if text.startswith("[") else text for text in texts]
+    for name in _names_in(joined):
+        suite, task = suite_name(name), task_name(name)
+        if suite in suites:
+            tasks += list(load_suite(suite).tasks)
+        elif all(part.partition(":")[0] in TASKS for part in names_joined(task)):
+            tasks.append(task)
+        else:
+            hint = did_you_mean(name, [*suites, *TASKS.known()])
+            raise ConfigError(f"no suite or task '{name}'.{hint} (petlbench suites and petlbench tasks list all){TASKS.reasons(name)}")
     return tasks
 
 

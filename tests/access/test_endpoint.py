@@ -14,7 +14,7 @@ from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.config.resolve import load_method
 from petlbench.config.settings import Answers
 from petlbench.data.batches import TrainingData
-from petlbench.errors import ConfigError
+from petlbench.errors import AccessError
 from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
 from petlbench.runs.execute import execute
@@ -90,7 +90,7 @@ def test_a_question_is_cut_into_calls_of_at_most_a_batch(batch: int, calls: int)
 
 def test_a_method_that_needs_more_than_it_would_get_says_so_before_it_starts(tmp_path: object) -> None:
     words = ["method=bar", "task=mini/digits", "access.output=label", f"out={tmp_path}"]
-    with pytest.raises(ConfigError, match=r"method bar needs probabilities of the model, access\.output gives label only"):
+    with pytest.raises(AccessError, match=r"method bar needs probabilities of the model, access\.output gives label only"):
         execute(resolve(words))
 
 
@@ -99,7 +99,7 @@ def test_a_model_that_gives_less_than_a_method_needs_is_named() -> None:
     object.__setattr__(backbone.card, "output", Output.TOP_K)
     method = load_method("bar")[0](resolve(["method=bar", "task=mini/digits"]).method_config)
     learner = open_learner(method, backbone, mock_task().spec, torch.device("cpu"), "fp32", Meter())
-    with pytest.raises(ConfigError, match=r"method bar needs probabilities of the model, tiny gives top_k only"), learner:
+    with pytest.raises(AccessError, match=r"method bar needs probabilities of the model, tiny gives top_k only"), learner:
         pass
 
 
@@ -116,7 +116,7 @@ def test_a_method_at_gradients_needs_probabilities_whatever_it_declares(given_aw
     answers = Answers(output=given_away.label)  # type: ignore[arg-type]
     learner = open_learner(Content(None), tiny_backbone(), mock_task().spec, torch.device("cpu"), "fp32", Meter(), answers)
     with (
-        pytest.raises(ConfigError, match=rf"method content needs probabilities of the model, access\.output gives {given_away.label}"),
+        pytest.raises(AccessError, match=rf"method content needs probabilities of the model, access\.output gives {given_away.label}"),
         learner,
     ):
         pass

@@ -13,7 +13,7 @@ from petlbench.access.handle import Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.resolve import load_method
 from petlbench.data.batches import Batches, TrainingData
-from petlbench.errors import AccessError, ConfigError
+from petlbench.errors import AccessError
 from petlbench.learners import QueryLearner, open_learner
 from petlbench.testing.mocks import CLASSES, WIDTH, mock_task, tiny_backbone
 from tests.words import resolve
@@ -69,7 +69,10 @@ def test_the_black_box_border_shares_the_mapping() -> None:
 
 
 def test_fewer_outputs_than_classes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="mock/squares has 3 classes, tiny only 2 of its own"), opened(backbone(2), *PADDING):
+    with (
+        pytest.raises(AccessError, match="method vp needs outputs of the model's own for 3 classes; tiny has 2"),
+        opened(backbone(2), *PADDING),
+    ):
         pass
 
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from petlbench.cli import cli
-from petlbench.errors import ConfigError
+from petlbench.errors import AccessError
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from petlbench.registry import METHODS
@@ -136,7 +136,7 @@ def test_worker_processes_give_the_results_of_one_process(tmp_path: Path) -> Non
 
 def test_methods_that_a_backbone_cannot_serve_are_left_out_of_all_and_refused_when_named(tmp_path: Path) -> None:
     words = ("task=mini/digits", "access.output=label", f"out={tmp_path}")
-    names = {cell.config.method for cell in plan(["method=all", *words])}
+    names = {cell.config.method for cell in plan(["method=all", *words]).runs}
     assert {"zero_shot", "linear", "lora"} <= names and not {"bar", "craft"} & names
-    with pytest.raises(ConfigError, match="method bar needs probabilities"):
+    with pytest.raises(AccessError, match="method bar needs probabilities"):
         plan(["method=zero_shot,bar,linear", *words])

@@ -236,6 +236,6 @@ def test_a_record_that_was_cut_short_is_run_again(tmp_path: Path) -> None:
 
     words = ["method=zero_shot", "task=mini/digits", f"out={tmp_path}", "threads=1"]
     _, path = execute(resolve(words))
-    assert plan(words)[0].state == "done"
+    assert plan(words).runs[0].state == "done"
     path.write_text(json.dumps(json.loads(path.read_text()))[:-30])
-    assert plan(words)[0].state == "missing"
+    assert plan(words).runs[0].state == "missing"

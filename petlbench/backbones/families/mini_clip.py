@@ -19,8 +19,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
+from petlbench.access.handle import Access
 from petlbench.backbones.backbone import Backbone, Card, register_backbone
 from petlbench.backbones.text import ClipText, LateText, encode, trim
+from petlbench.backbones.traits import Traits
 from petlbench.backbones.weights_file import read_state
 from petlbench.errors import CheckpointError, ConfigError
 
@@ -159,7 +161,11 @@ def _shipped_tokenizer() -> CompactTokenizer:
         return CompactTokenizer(file.get_tensor("token_ids").tolist())
 
 
-@register_backbone("mini_clip")
+def foretell(variant: str, checkpoint: str | None) -> Traits:
+    return Traits("mini_clip", Access.WEIGHTS, has_text=True, takes_tokens=True)
+
+
+@register_backbone("mini_clip", foretell)
 def mini_clip(variant: str, checkpoint: str | None) -> Backbone:
     """The embedded default: a small CLIP; backbone.checkpoint takes other weights of the same recipe."""
     if variant:

@@ -14,24 +14,29 @@ import open_clip
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
+from petlbench.access.handle import Access
 from petlbench.backbones.backbone import Backbone, Card, register_backbone
 from petlbench.backbones.text import ClipText
+from petlbench.backbones.traits import Traits
 from petlbench.backbones.weights_file import load_state, read_state
 from petlbench.errors import CheckpointError, ConfigError, did_you_mean
 from petlbench.nn.deltas import QuickGELU
 
 
-@register_backbone("open_clip")
+def foretell(name: str, checkpoint: str | None) -> Traits:
+    """By the architecture's file: open_clip builds another tower than its own ViT for a list of layers (ResNet) and for a timm model."""
+    architecture, _ = _parsed(name, checkpoint)
+    vision = open_clip.CLIPVisionCfg(**open_clip.get_model_config(architecture)["vision_cfg"])
+    is_own_vit = isinstance(vision.layers, int) and not vision.timm_model_name
+    is_plain = is_own_vit and not vision.attentional_pool and vision.pool_type == "tok"
+    access = Access.WEIGHTS if is_plain else Access.GRADIENTS
+    return Traits(f"open_clip:{name}", access, has_text=True, takes_tokens=is_plain)
+
+
+@register_backbone("open_clip", foretell)
 def load(name: str, checkpoint: str | None) -> Backbone:
     """A CLIP of open_clip, such as open_clip:ViT-B-16/openai: weights downloaded once by open_clip, or a local file of its state dict."""
-    architecture, _, tag = name.partition("/")
-    if architecture not in open_clip.list_models():
-        raise ConfigError(f"open_clip has no model '{architecture}'.{did_you_mean(architecture, open_clip.list_models())}")
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if checkpoint is None and tag not in tags:
-        raise ConfigError(
-            f"open_clip:{architecture} has the weights {', '.join(tags)}; name one as open_clip:{architecture}/TAG, got '{tag}'"
-        )
+    architecture, tag = _parsed(name, checkpoint)
     try:
         # OpenAI's weights were trained with the quick GELU, whatever the architecture's file says
         model = open_clip.create_model(architecture, pretrained=None if checkpoint else tag, force_quick_gelu=tag == "openai")
@@ -42,6 +47,19 @@ def load(name: str, checkpoint: str | None) -> Backbone:
     if checkpoint is not None:
         _fill(model, Path(checkpoint))
     return convert(model, f"open_clip:{name}", architecture, source=checkpoint or "open_clip")
+
+
+def _parsed(name: str, checkpoint: str | None) -> tuple[str, str]:
+    """An architecture and the tag of its weights. ConfigError when there are none of that name."""
+    architecture, _, tag = name.partition("/")
+    if architecture not in open_clip.list_models():
+        raise ConfigError(f"open_clip has no model '{architecture}'.{did_you_mean(architecture, open_clip.list_models())}")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if checkpoint is None and tag not in tags:
+        raise ConfigError(
+            f"open_clip:{architecture} has the weights {', '.join(tags)}; name one as open_clip:{architecture}/TAG, got '{tag}'"
+        )
+    return architecture, tag
 
 
 def convert(model: Any, name: str, architecture: str, source: str) -> Backbone:

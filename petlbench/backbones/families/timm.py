@@ -5,23 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 
 import timm
+import torch
 from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from petlbench.backbones.backbone import Backbone, Card, register_backbone
-from petlbench.backbones.weights_file import load_vit
+from petlbench.backbones.traits import Traits
+from petlbench.backbones.weights_file import classifier_in, load_vit
 from petlbench.errors import CheckpointError, ConfigError, did_you_mean
 
 
-@register_backbone("timm")
+def foretell(name: str, checkpoint: str | None) -> Traits:
+    """Of a model without weights, which takes no memory; of a local file only the classifier is looked at."""
+    with torch.device("meta"):
+        vit = _created(name, pretrained=False)
+    classifier = vit.get_classifier()
+    vit.reset_classifier(0)
+    if checkpoint is not None:
+        classifier = classifier_in(Path(checkpoint), vit)
+    return _backbone(name, vit, classifier, source="").traits
+
+
+@register_backbone("timm", foretell)
 def load(name: str, checkpoint: str | None) -> Backbone:
     """A vision transformer of timm, such as timm:vit_base_patch16_224.augreg_in21k: weights downloaded once by timm, or a local file."""
+    vit = _created(name, pretrained=checkpoint is None)
+    classifier = vit.get_classifier()
+    vit.reset_classifier(0)
+    if checkpoint is not None:
+        classifier = load_vit(vit, Path(checkpoint))
+    return _backbone(name, vit, classifier, source=checkpoint or "timm")
+
+
+def _created(name: str, pretrained: bool) -> VisionTransformer:
     if not timm.is_model(name):
         hint = did_you_mean(name, timm.list_models("vit*", pretrained=True))
         raise ConfigError(f"timm has no model '{name}'.{hint} (petlbench backbones shows examples)")
     try:
-        vit = timm.create_model(name, pretrained=checkpoint is None)
+        vit = timm.create_model(name, pretrained=pretrained)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
@@ -29,10 +51,10 @@ def load(name: str, checkpoint: str | None) -> Backbone:
         ) from None
     if not isinstance(vit, VisionTransformer):
         raise ConfigError(f"timm:{name} is a {type(vit).__name__}, not a plain VisionTransformer")
-    classifier = vit.get_classifier()
-    vit.reset_classifier(0)
-    if checkpoint is not None:
-        classifier = load_vit(vit, Path(checkpoint))
+    return vit
+
+
+def _backbone(name: str, vit: VisionTransformer, classifier: nn.Module | None, source: str) -> Backbone:
     settings = resolve_model_data_config(vit)
-    card = Card(f"timm:{name}", settings["input_size"][-1], settings["mean"], settings["std"], source=checkpoint or "timm")
+    card = Card(f"timm:{name}", settings["input_size"][-1], settings["mean"], settings["std"], source=source)
     return Backbone(card, vit, classifier=classifier if isinstance(classifier, nn.Linear) else None)

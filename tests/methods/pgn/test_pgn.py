@@ -12,8 +12,9 @@ from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.backbones.traits import reason_against
 from petlbench.config.settings import Answers
-from petlbench.errors import AccessError, CheckpointError, ConfigError
+from petlbench.errors import CheckpointError, ConfigError
 from petlbench.methods.pgn import PGN, PGNConfig, own_classes, release_file
 from petlbench.methods.pgn.generator import Generator, ResNet10
 from petlbench.testing.mocks import CLASSES, SIZE, WIDTH, tiny_backbone
@@ -57,11 +58,9 @@ def test_a_linear_head_can_be_asked_for_where_there_are_texts() -> None:
 
 
 def test_text_scores_of_a_model_without_texts_are_refused() -> None:
-    with (
-        pytest.raises(AccessError, match=r"method\.head=text needs a model with a text tower"),
-        opened(small(head="text"), with_text=False),
-    ):
-        pass
+    traits = tiny_backbone(with_text=False).traits
+    assert reason_against(PGN(small(head="auto")), traits, Answers()) is None
+    assert "tiny has no text tower" in str(reason_against(PGN(small(head="text")), traits, Answers()))
 
 
 def test_training_lowers_the_loss() -> None:
