@@ -1,0 +1,56 @@
+"""Every setting that a page or a comment of a configuration names is one that there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from petlbench.config.resolve import load_method
+from petlbench.config.settings import Answers, BackboneChoice, Budget, Protocol, Train
+from petlbench.method import METHODS
+
+ROOT = Path(__file__).parents[2]
+SECTIONS = {"protocol": Protocol, "train": Train, "access": Answers, "budget": Budget, "backbone": BackboneChoice}
+FILES = [*sorted(ROOT.glob("configs/*/*.yaml")), *sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]
+DOTTED = re.compile(rf"(?<![\w./]){'(' + '|'.join([*SECTIONS, 'method']) + ')'}\.(?!(?:md|py|yaml|json|txt|csv)\b)([a-z]\w*)")
+LISTED = re.compile(rf"\bOf ({'|'.join(SECTIONS)}) only ([\w, \n#]+?) (?:is|are) used")
+
+
+def prose(path: Path) -> str:
+    """A page, or the comments of a YAML file."""
+    text = path.read_text(encoding="utf-8")
+    return text if path.suffix == ".md" else "\n".join(line.partition("#")[2] for line in text.splitlines())
+
+
+def named_settings(text: str) -> Iterator[tuple[str, str]]:
+    """(section, field) of ``train.epochs``, and of lists such as "Of train only epochs and batch_size are used"."""
+    yield from DOTTED.findall(text)
+    for section, listed in LISTED.findall(text):
+        for field in re.split(r",\s*|\s+and\s+", listed.strip()):
+            yield section, field
+
+
+def fields_of(section: str, path: Path) -> set[str]:
+    """The fields of a section. Of ``method`` those of the file's own method, elsewhere those of any and of the plugins that a page writes."""
+    if section in SECTIONS:
+        return {field.name for field in dataclasses.fields(SECTIONS[section])}
+    plugins = [load_method(path.stem)[0]] if path.parent.name == "methods" else [METHODS.get(name) for name in METHODS.names()]
+    written = set(re.findall(r"^    (\w+): \w+ = ", path.read_text(encoding="utf-8"), re.MULTILINE)) if path.suffix == ".md" else set()
+    return written | {field.name for plugin in plugins for field in dataclasses.fields(plugin.Config)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.relative_to(ROOT).as_posix() for path in FILES])
+def test_settings_that_are_named_exist(path: Path) -> None:
+    unknown = {f"{section}.{field}" for section, field in named_settings(prose(path)) if field not in fields_of(section, path)}
+    assert not unknown
+
+
+def test_a_setting_is_found_in_prose() -> None:
+    text = (
+        "With `train.curve=false`; see docs/access.md or access.md. Of train only epochs, drop_last and\n curve are used: rates are others."
+    )
+    assert list(named_settings(text)) == [("train", "curve"), ("train", "epochs"), ("train", "drop_last"), ("train", "curve")]
