@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from pathlib import Path
 
@@ -11,10 +12,26 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from petlbench.config.files import load_yaml
 from petlbench.errors import CheckpointError
 
+SHIPPED = Path(__file__).with_name("families") / "weights"  # files that come with the package
 _WRAPPERS = ("state_dict_ema", "state_dict", "model", "teacher")  # keys under which training scripts put the weights
 _PREFIXES = ("module.", "backbone.", "base_encoder.")
+
+
+def shipped_weights(backbone: str) -> Path:
+    """The weight file of a backbone that comes with the package. CheckpointError unless it is the one that the card describes, text tower included."""
+    card = load_yaml("backbones", backbone)
+    path = SHIPPED / card["weights"]
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; install petlbench again, or give weights with backbone.checkpoint=PATH")
+    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != card["sha256"]:
+        expected = f"expected {card['sha256'][:12]}… (configs/backbones/{backbone}.yaml)"
+        raise CheckpointError(
+            f"{path}: SHA-256 is {found[:12]}…, {expected}; install petlbench again, or give weights with backbone.checkpoint=PATH"
+        )
+    return path
 
 
 def read_state(path: Path, is_mapped: bool = False) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 import petlbench
+from petlbench.backbones import weights_file
 from petlbench.backbones.backbone import load_backbone
 from petlbench.backbones.families import mini_clip
 from petlbench.errors import CheckpointError
@@ -101,3 +102,29 @@ def test_a_file_of_another_model_is_refused(tmp_path):
     save_file({"head.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match=r"other\.safetensors: not weights of mini_clip \("):
         load_backbone("mini_clip", str(tmp_path / "other.safetensors"))
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shipped weights, of which one byte of the last tensor is another."""
+    content = bytearray(mini_clip.WEIGHTS.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / mini_clip.WEIGHTS.name).write_bytes(content)
+    monkeypatch.setattr(weights_file, "SHIPPED", tmp_path)
+    return tmp_path / mini_clip.WEIGHTS.name
+
+
+def test_shipped_weights_that_are_not_those_of_the_card_are_refused(damaged: Path) -> None:
+    expected = rf"{damaged}: SHA-256 is \w{{12}}…, expected \w{{12}}… \(configs/backbones/mini_clip\.yaml\)"
+    with pytest.raises(CheckpointError, match=expected):
+        load_backbone("mini_clip")
+
+
+def test_the_card_says_nothing_of_other_weights(damaged: Path) -> None:
+    assert load_backbone("mini_clip", str(damaged)).name == "mini_clip"
+
+
+def test_shipped_weights_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_file, "SHIPPED", tmp_path)
+    with pytest.raises(CheckpointError, match=r"mini_clip\.safetensors: no such file; install petlbench again"):
+        load_backbone("mini_clip")

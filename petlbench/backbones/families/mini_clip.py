@@ -23,13 +23,13 @@ from petlbench.access.handle import Access
 from petlbench.backbones.backbone import Backbone, Card, register_backbone
 from petlbench.backbones.text import ClipText, LateText, encode, trim
 from petlbench.backbones.traits import Traits
-from petlbench.backbones.weights_file import read_state
+from petlbench.backbones.weights_file import SHIPPED, read_state, shipped_weights
 from petlbench.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
 
-WEIGHTS = Path(__file__).with_name("weights") / "mini_clip.safetensors"
+WEIGHTS = SHIPPED / "mini_clip.safetensors"
 INPUT_SIZE = 32
 MEAN = STD = (0.5, 0.5, 0.5)  # of RGB in [0, 1]
 FEATURES, JOINT, CONTEXT_LENGTH = 128, 64, 32
@@ -170,7 +170,7 @@ def mini_clip(variant: str, checkpoint: str | None) -> Backbone:
     """The embedded default: a small CLIP; backbone.checkpoint takes other weights of the same recipe."""
     if variant:
         raise ConfigError(f"backbone 'mini_clip' takes nothing after a colon, got '{variant}'")
-    state, source = _read(checkpoint)
+    state, source = _read(checkpoint or shipped_weights("mini_clip"))
     visual = _image_tower()
     try:
         visual.load_state_dict({name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")})
