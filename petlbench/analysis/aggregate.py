@@ -23,7 +23,7 @@ _PEAKS = ("run_memory_mb", "peak_memory_mb")
 _ASKED = ("images_forwarded", "queries", "contexts")
 _COSTS = (*_MEANS_OF_TASKS, "train_seconds", *_PEAKS, *_ASKED)
 RUN_COLUMNS = [
-    *("run_id", "method", "access", "backbone", "task", "protocol", "selection", "seed", "accuracy", "standard_error"),
+    *("key", "method", "access", "backbone", "task", "protocol", "selection", "seed", "accuracy", "standard_error"),
     *(*_COSTS, "params_backbone", "code", "access_seen", "allocation", "curve"),
 ]
 ROW_COLUMNS = ["method", "access", "backbone", "suite", "protocol", "mean", "rank"]
@@ -41,9 +41,10 @@ def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
     ``method``, ``backbone`` and ``protocol`` are told apart here wherever averaging would mix what is not the same: a method by the
     settings that vary (``lora [rank=4]``), a backbone by its weights (``vit@1a2b3c4d``), a protocol by the revision of the data when it is
     not the newest one (``native-1a2b3c4d (data r1)``). Accuracy and its standard error are percent; ``queries`` are images of all phases,
-    NaN at WEIGHTS, where no model is asked; ``access_seen``, ``allocation`` (place -> trainable parameters) and ``curve`` are the record's.
+    NaN at WEIGHTS, where no model is asked; ``key``, ``access_seen``, ``allocation`` (place -> trainable parameters) and ``curve`` are the
+    record's.
     """
-    finished = _latest_of_each_run(record for record in records if record.has_result)
+    finished = latest_of_each_run(record for record in records if record.has_result)
     backbones, protocols = _backbone_labels(finished), _protocol_labels(finished)
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for i, record in enumerate(finished):
@@ -53,7 +54,7 @@ def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
         for i, label in zip(members, _method_labels([finished[i] for i in members]), strict=True):
             methods[i] = label
     rows = [_row(*parts) for parts in zip(finished, methods, backbones, protocols, strict=True)]
-    rows.sort(key=lambda row: tuple(row[key] for key in ("method", "access", "backbone", "protocol", "task", "seed", "run_id")))
+    rows.sort(key=lambda row: tuple(row[key] for key in ("method", "access", "backbone", "protocol", "task", "seed", "key")))
     return pd.DataFrame(rows, columns=RUN_COLUMNS)
 
 
@@ -152,13 +153,12 @@ def _over(average: Average, cells: pd.Series[float]) -> float:
     return math.nan if reached is None else reached
 
 
-def _latest_of_each_run(records: Iterable[Record]) -> list[Record]:
+def latest_of_each_run(records: Iterable[Record]) -> list[Record]:
     """A run that was repeated, say in a merged results folder, counts once: the newest record of the same run on the same inputs."""
     latest: dict[tuple[str, str, str], Record] = {}
     for record in records:
-        key = (record.run_id, record.backbone.sha256, record.task_revision)
-        if key not in latest or _age(latest[key]) < _age(record):
-            latest[key] = record
+        if record.key not in latest or _age(latest[record.key]) < _age(record):
+            latest[record.key] = record
     return list(latest.values())
 
 
@@ -244,7 +244,7 @@ def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str,
     queries = [count for phase, count in cost.queries.items() if phase != "curve"]  # looks are no part of a method's cost
     commit = f" ({code.commit[:7]}{', modified' if code.is_dirty else ''})" if code.commit else ""
     return {
-        "run_id": record.run_id,
+        "key": record.key,
         "method": method,
         "access": record.method.access,
         "backbone": backbone,

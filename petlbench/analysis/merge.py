@@ -35,14 +35,18 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     if out.exists():
         raise RecordError(f"{out} exists already; name a new folder with out=DIR, and add the old one to those that are merged")
     found = [(folder, path, _trusted(path)) for folder in folders for path in _paths(folder)]
-    chosen: dict[Path, tuple[Path, Path, Record]] = {}  # place -> where it comes from
+    chosen: dict[Path, tuple[Path, Path, Record]] = {}  # place, which follows from the run id -> where it comes from
     refused = []
     for folder, path, record in found:
         place = RecordStore(out).path_of(record).relative_to(out)
         other = chosen.get(place)
         if other is None or (record.has_result and not other[2].has_result):
             chosen[place] = (folder, path, record)
-        elif other[2] != record and other[2].has_result == record.has_result:
+        elif other[2].has_result != record.has_result:
+            continue  # the one with a result is chosen
+        elif other[2].key != record.key:
+            refused.append(f"{path} and {other[1]} are one configuration on other weights or data; merge them into folders of their own")
+        elif other[2] != record:
             refused.append(f"{path} and {other[1]} are one run with different content; delete one, or move it elsewhere")
     refused += _mixtures([(folder, record) for folder, _, record in found])
     refused += [

@@ -57,7 +57,7 @@ def problems_among(paths: Iterable[Path]) -> dict[Path, list[str]]:
 
     Records that cannot be read are left to ``problems_of``.
     """
-    runs: dict[tuple[str, ...], list[tuple[Path, str]]] = defaultdict(list)
+    runs: dict[tuple[str, str, str], list[tuple[Path, str]]] = defaultdict(list)
     labels: dict[tuple[str, str], list[tuple[Path, str]]] = defaultdict(list)
     for path in paths:
         try:
@@ -66,7 +66,7 @@ def problems_among(paths: Iterable[Path]) -> dict[Path, list[str]]:
         except RecordError:
             continue
         digests = {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in tensors.items()}
-        runs[record.run_id, record.backbone.sha256, record.task_revision].append((path, digests["predicted"]))
+        runs[record.key].append((path, digests["predicted"]))
         labels[record.task, record.task_revision].append((path, digests["labels"]))
     problems: dict[Path, list[str]] = defaultdict(list)
     for (identity, _, _), of_run in runs.items():

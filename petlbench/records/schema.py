@@ -165,6 +165,11 @@ class Record(_Part):
         """Whether it counts in tables: it ended as planned, or with what it had learned when its budget was spent."""
         return self.status in RESULTS
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Equal for records of the same run on the same inputs: one configuration on the same weights and the same revision of the data."""
+        return self.run_id, self.backbone.sha256, self.task_revision
+
 
 def parse_record(text: str, origin: str) -> Record:
     """Read a record from JSON. RecordError names the file and the field that is wrong, or the schema when it is newer than this code."""

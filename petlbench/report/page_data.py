@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from petlbench.analysis.aggregate import (
     COST_COLUMNS,
     average_columns,
     comparable_parts,
+    latest_of_each_run,
     leaderboard,
     ranked_columns,
     runs_behind,
@@ -38,9 +39,9 @@ _PAIR = ["method", "other", "difference", "difference_low", "difference_high", "
 class _Material:
     """What all parts of the page draw on."""
 
-    records: Mapping[str, Record]  # by run id
+    records: Mapping[tuple[str, str, str], Record]  # by key
+    files: Mapping[tuple[str, str, str], str | None]  # by key
     published: Sequence[PublishedNumber]
-    store: RecordStore
     configs: dict[str, int]  # configuration as JSON -> its place in the page's list; grows with the parts
 
 
@@ -50,14 +51,15 @@ def page_data(
     """Everything the page shows, for ``page_html``. ``suites``: name -> tasks in order; ``results``: the folder that the page lies in."""
     runs = runs_frame(records)
     finished = sorted((record for record in records if record.has_result), key=lambda record: record.created)
-    material = _Material({record.run_id: record for record in finished}, published, RecordStore(results), {})
+    store = RecordStore(results)
+    material = _Material({record.key: record for record in latest_of_each_run(finished)}, _files(finished, store), published, {})
     parts = [_part(part, runs_behind(part, runs), material) for part in comparable_parts(leaderboard(records, suites))]
     listed = {task for tasks in suites.values() for task in tasks}
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "parts": parts,
         "configs": [json.loads(text) for text in material.configs],
-        "unfinished": [_unfinished(record, material.store) for record in records if not record.has_result],
+        "unfinished": [_unfinished(record, store) for record in records if not record.has_result],
         "unlisted": sorted({record.task for record in finished} - listed),
     }
 
@@ -70,7 +72,7 @@ def _part(part: pd.DataFrame, behind: pd.DataFrame, material: _Material) -> dict
     averages = [flat(list(map(_dataset, ranked_columns(part)))), *(named[column] for column in average_columns(part))]
     comparison = compare(behind, ranked_columns(part))
     intervals = {str(line["method"]): [line["mean_low"], line["mean_high"]] for _, line in comparison.methods.iterrows()}
-    shots = _shots(material.records[behind["run_id"].iloc[0]])
+    shots = _shots(material.records[behind["key"].iloc[0]])
     rows = []
     for (_, line), compared_as in zip(part.iterrows(), row_names(part), strict=True):
         own = behind[(behind["method"] == line["method"]) & (behind["access"] == line["access"])]
@@ -146,7 +148,7 @@ def _dataset(task: str) -> str:
 
 
 def _run(run: pd.Series[Any], tasks: Sequence[str], material: _Material) -> dict[str, Any]:
-    record = material.records[run["run_id"]]
+    record = material.records[run["key"]]
     config = {key: value for key, value in record.config.items() if key not in ("seed", "task")}
     text = json.dumps(config, sort_keys=True)
     return {
@@ -159,9 +161,16 @@ def _run(run: pd.Series[Any], tasks: Sequence[str], material: _Material) -> dict
         "status": record.status,
         "created": record.created,
         "code": run["code"],
-        "file": _file(record, material.store),
+        "file": material.files[record.key],
         "config": material.configs.setdefault(text, len(material.configs)),
     }
+
+
+def _files(records: Sequence[Record], store: RecordStore) -> dict[tuple[str, str, str], str | None]:
+    """Where each record lies below the results folder. None for configurations that were run on several weights or data: they have one place."""
+    files = {record.key: _file(record, store) for record in records}
+    shared = Counter(files.values())
+    return {key: file if shared[file] == 1 else None for key, file in files.items()}
 
 
 def _shots(record: Record) -> str:

@@ -50,8 +50,8 @@ def all_runs(records: Iterable[Record]) -> list[Run]:
     """The rows of ``runs_frame`` with the settings of their protocols."""
     records = list(records)
     frame = runs_frame(records)
-    settings = {record.run_id: record.protocol.settings for record in records}
-    return [{**{str(key): value for key, value in run.items()}, "settings": settings[run["run_id"]]} for run in frame.to_dict("records")]
+    settings = {record.key: record.protocol.settings for record in records}
+    return [{**{str(key): value for key, value in run.items()}, "settings": settings[run["key"]]} for run in frame.to_dict("records")]
 
 
 def runs_of(table: PaperTable, panel: Panel, runs: Sequence[Run], choice: Choice) -> PanelRuns:

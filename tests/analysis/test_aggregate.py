@@ -162,9 +162,9 @@ def test_variants_keep_their_name_on_tasks_where_nothing_varied() -> None:
     frame = leaderboard(records, PAIR)
     assert row_of(frame, "lora")["seeds"] == "0,1,2"
     for rank, method in ((8, "lora"), (4, "lora [rank=4]")):
-        mine = {record.run_id for record in records if record.config["method"]["rank"] == rank}
+        mine = {record.key for record in records if record.config["method"]["rank"] == rank}
         runs = runs_frame(records)
-        assert set(runs["run_id"][runs["method"] == method]) == mine
+        assert set(runs["key"][runs["method"] == method]) == mine
 
 
 def test_a_recipe_with_settings_per_task_is_one_row() -> None:
@@ -280,9 +280,9 @@ def test_the_order_of_records_does_not_matter(records: list[Record], chance: ran
 @given(mixed)
 @settings(deadline=None, max_examples=60)
 def test_a_cell_never_mixes_configurations_data_or_weights(records: list[Record]) -> None:
-    by_id = {(r.run_id, r.backbone.sha256, r.task_revision): r for r in records}
+    by_key = {record.key: record for record in records}
     frame = runs_frame(records)
     for _, cell in frame.groupby(["method", "backbone", "protocol", "task"]):
-        sources = [r for r in by_id.values() if r.run_id in set(cell["run_id"])]
+        sources = [by_key[key] for key in cell["key"]]
         assert len({str(r.config["method"]) for r in sources}) == 1
         assert cell["seed"].is_unique  # the same seed twice would be two data revisions or two weights

@@ -177,3 +177,10 @@ def test_only_what_has_a_result_can_mix_a_column(tmp_path: Path) -> None:
     path.unlink()  # a result would stay
     RecordStore(tmp_path / "b").write(record)
     assert merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out").records == 2
+
+
+def test_one_configuration_on_two_weights_in_one_folder_is_not_called_one_run(tmp_path: Path) -> None:
+    first, second = store_record(tmp_path / "a"), store_record(tmp_path / "b", weights="deadbeef" * 8)
+    shutil.copytree(second.parent, tmp_path / "a" / "records" / "elsewhere")
+    reason = refusal([tmp_path / "a"], tmp_path / "out")
+    assert "are one configuration on other weights or data" in reason and first.name in reason and "elsewhere" in reason

@@ -171,3 +171,23 @@ def test_the_page_lies_beside_the_records_it_links_to(tmp_path: Path) -> None:
     path = write_page(tmp_path, [make_record()], SUITES)
     assert path == tmp_path / "leaderboard.html"
     assert re.search(r'"file":"records/mini/digits/lora-mini_clip-s0-[0-9a-f]{16}\.json"', path.read_text())
+
+
+@pytest.mark.parametrize("change", [{"weights": "deadbeef" * 8}, {"revision": "r2"}])
+def test_details_are_those_of_the_run_on_these_weights_and_data(change: dict[str, Any]) -> None:
+    first = make_record(accuracy=60.0, status="budget", created="2026-01-01T00:00:00Z")
+    second = make_record(accuracy=70.0, created="2026-01-02T00:00:00Z", **change)
+    assert first.run_id == second.run_id
+    parts = page_data([first, second], SUITES, [])["parts"]
+    runs = [run for one in parts for row in one["rows"] for run in row["runs"]]
+    assert {(run["accuracy"], run["status"], run["created"]) for run in runs} == {
+        (60.0, "budget", first.created),
+        (70.0, "ok", second.created),
+    }
+    assert [run["file"] for run in runs] == [None, None]  # both would lie at one place
+
+
+def test_of_a_repeated_run_the_newest_record_is_shown() -> None:
+    old, new = (make_record(created=f"2026-01-0{day}T00:00:00Z") for day in (1, 2))
+    (run,) = page_data([new, old], SUITES, [])["parts"][0]["rows"][0]["runs"]
+    assert run["created"] == new.created and run["file"] is not None

@@ -101,7 +101,7 @@ function recordTable(part, row) {
     run.status,
     run.code,
     run.created.replace("T", " ").replace(/\+00:00$|Z$/, ""),
-    element("a", { href: run.file }, run.id),
+    run.file ? element("a", { href: run.file }, run.id) : run.id,
   ]);
   return simpleTable(
     "Records; ± is the binomial standard error of one run",
