@@ -35,11 +35,12 @@ def named_settings(text: str) -> Iterator[tuple[str, str]]:
 
 
 def fields_of(section: str, path: Path) -> set[str]:
-    """The fields of a section. Of ``method`` those of the file's own method, elsewhere those of any and of the plugins that a page writes."""
+    """The fields of a section. Of ``method`` those of the file's own method, elsewhere those of any and of the template that new-method copies."""
     if section in SECTIONS:
         return {field.name for field in dataclasses.fields(SECTIONS[section])}
     plugins = [load_method(path.stem)[0]] if path.parent.name == "methods" else [METHODS.get(name) for name in METHODS.names()]
-    written = set(re.findall(r"^    (\w+): \w+ = ", path.read_text(encoding="utf-8"), re.MULTILINE)) if path.suffix == ".md" else set()
+    template = next((ROOT / "petlbench").rglob("method.py.txt")).read_text(encoding="utf-8") if path.suffix == ".md" else ""
+    written = set(re.findall(r"^    (\w+): \w+ = ", template, re.MULTILINE))
     return written | {field.name for plugin in plugins for field in dataclasses.fields(plugin.Config)}
 
 
