@@ -31,7 +31,7 @@ class TableError(PetlbenchError):
 
 
 class AccessError(PetlbenchError):
-    """A method asked for more of a backbone than its rung of the access ladder grants."""
+    """A method needs or asked for more of a backbone than this one, or its rung of the access ladder, gives."""
 
 
 class EndpointError(PetlbenchError):
