@@ -1,0 +1,133 @@
+"""The commands that the documentation types out, and whether the real command line, Makefile and extras know them."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from petlbench.cli import cli
+from petlbench.config import resolve, resolve_settings
+from petlbench.remote.server.settings import ServeConfig
+from petlbench.runs.plan import selected_methods_of, selected_tasks, selected_tasks_of
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
+_BLOCK = re.compile(r"^( *)```([^\n]*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A line of a page that a reader is to type."""
+
+    page: Path
+    line: int
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        """As a shell splits it, without comment and ``&``."""
+        return [word for word in shlex.split(self.text, comments=True) if word != "&"]
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}: {self.text}"
+
+
+def typed(page: Path) -> Iterator[Typed]:
+    """The lines of its ``sh`` blocks, and in blocks without a language those behind a prompt (``$``), which show output as well."""
+    text = page.read_text(encoding="utf-8")
+    for block in _BLOCK.finditer(text):
+        first = text.count("\n", 0, block.start()) + 2
+        for number, line in enumerate(block[3].splitlines(), start=first):
+            if block[2] == "sh" and line.strip():
+                yield Typed(page, number, line.strip())
+            elif not block[2] and line.startswith("$ "):
+                yield Typed(page, number, line[2:])
+
+
+def unmarked(page: Path) -> list[str]:
+    """Lines of blocks without a language that look like commands: nothing would check them."""
+    blocks = [block[3] for block in _BLOCK.finditer(page.read_text(encoding="utf-8")) if block[2] != "sh"]
+    return [line for block in blocks for line in block.splitlines() if re.match(r" *(petlbench|make|pip|python) [\w-]", line)]
+
+
+def check(words: Sequence[str]) -> None:
+    """Raises when no such program, target, command, option, key, method or task exists; runs nothing."""
+    program, *arguments = words
+    match program.rpartition("/")[2]:
+        case "petlbench":
+            _check_petlbench(arguments)
+        case "make":
+            for line in _recipe(arguments):
+                if re.match(r"\.venv/bin/(petlbench|python -m (petlbench|benchmarks|tools))", line):
+                    check(shlex.split(line))
+        case "python" if arguments[0] == "-m":
+            _check_module(arguments[1], arguments[2:])
+        case "pip" if arguments[0] == "install":
+            _check_requirement(arguments[-1])
+        case "git" | "cd" | ".venv/bin/pre-commit" | "pre-commit":
+            pass
+        case _:
+            raise AssertionError(f"nothing here knows how to check {program}")
+
+
+def _recipe(arguments: Sequence[str]) -> list[str]:
+    """What make would run."""
+    for variable in (word.partition("=")[0] for word in arguments if "=" in word):
+        assert re.search(rf"^{variable} \?=", (ROOT / "Makefile").read_text(), re.MULTILINE), f"the Makefile reads no {variable}"
+    command = ["make", "--dry-run", "--always-make", "--old-file=pyproject.toml", *arguments]
+    reply = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert reply.returncode == 0, reply.stderr
+    return reply.stdout.splitlines()
+
+
+def _check_petlbench(arguments: Sequence[str]) -> None:
+    command: click.Command = cli
+    rest = list(arguments)
+    while isinstance(command, click.Group):
+        name = rest.pop(0)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None, f"no command '{name}'"
+        command = found
+    words = tuple(command.make_context(command.name, rest).params.get("words", ()))
+    match command.name:
+        case "run":
+            resolve(_concrete(words))
+        case "bench" | "plan":
+            for method in selected_methods_of(words):
+                others = [word for word in words if word.partition("=")[0] not in ("method", "task", "seeds", "seed")]
+                resolve([f"method={method}", f"task={selected_tasks_of(words)[0]}", *others])
+        case "serve":
+            resolve_settings(ServeConfig, words)
+        case "suites" | "prepare" | "verify":
+            for word in words:
+                assert word.startswith("data_root=") or selected_tasks(word)
+
+
+def _concrete(words: Sequence[str]) -> list[str]:
+    """With a task in place of the one that a reader is to choose."""
+    return ["task=mini/digits" if word == "task=…" else word for word in words]
+
+
+def _check_module(name: str, arguments: Sequence[str]) -> None:
+    try:
+        module = importlib.import_module(f"{name}.__main__")
+    except ModuleNotFoundError:
+        module = importlib.import_module(name)
+    if isinstance(module.main, click.Command):
+        module.main.make_context(name, list(arguments))
+
+
+def _check_requirement(text: str) -> None:
+    """``petlbench[EXTRA,…]``, or the checkout itself with ``.[EXTRA,…]``."""
+    found = re.fullmatch(r"(?:petlbench|\.)\[([\w,]+)\]", text)
+    assert found, text
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(found[1].split(",")) <= set(extras), text

@@ -1,0 +1,128 @@
+"""Every command of the documentation is known to the real command line; those that need seconds and no download are run."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from petlbench.shared import load_backbone
+from tests.conftest import Call
+from tests.docs.commands import PAGES, ROOT, Typed, check, typed, unmarked
+from tests.remote.processes import serving
+
+# A plugin that a reader writes: tests/docs/test_plugin.py types these commands out in a copy of the checkout.
+ELSEWHERE = {ROOT / "docs" / "plugin.md"}
+TYPED = [command for page in PAGES if page not in ELSEWHERE for command in typed(page)]
+
+NOT_RUN = {  # everything else is
+    r"^make ": "what it would run is checked",
+    r"^(pip install|git |cd )": "changes the reader's machine",
+    r"^petlbench bench": "minutes; tests/cli/test_bench.py",
+    r"^petlbench serve|--watch": "runs until it is stopped; tests/serve, tests/cli/test_watch.py",
+    r"^petlbench data ": "downloads, or looks at what was downloaded; tests/cli/test_data.py",
+    r"^petlbench pretrain": "a quarter of an hour; tests/backbones/test_mini_clip.py",
+    r"backbone=(timm|open_clip):": "weights from a network",
+    r"task=… ": "a selection file of SPT's release",
+}
+
+
+def why_not(command: Typed) -> str | None:
+    return next((reason for pattern, reason in NOT_RUN.items() if re.search(pattern, command.text)), None)
+
+
+RUN = {page: [command for command in TYPED if command.page == page and not why_not(command)] for page in PAGES}
+
+
+@pytest.mark.parametrize("command", TYPED, ids=str)
+def test_every_command_is_known_with_its_options_and_keys(command: Typed) -> None:
+    check(command.words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_marked_as_such(page: Path) -> None:
+    assert unmarked(page) == []
+
+
+@pytest.mark.parametrize("pattern", NOT_RUN)
+def test_every_exception_is_of_use(pattern: str) -> None:
+    assert any(re.search(pattern, command.text) for command in TYPED)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["petlbench", "leaderbord"],
+        ["petlbench", "run", "method=lora", "task=mini/digits", "method.rnak=4"],
+        ["petlbench", "bench", "method=lora", "task=minni"],
+        ["petlbench", "compare", "lora", "--sweet", "mini"],
+        ["petlbench", "data", "fetch", "vtab"],
+        ["make", "bnech"],
+        ["make", "bench", "METHDO=lora"],
+        ["make", "bench", "METHOD=lroa"],
+        ["make", "bench-pgn", "ARGS=--prompt 8"],
+        ["python", "-m", "benchmarks.nothing"],
+        ["pip", "install", "petlbench[server]"],
+        ["petlbenhc", "run"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_with_a_mistake_is_not_known(words: list[str]) -> None:
+    with pytest.raises(Exception, match=r"."):
+        check(words)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving(load_backbone("mini_clip")) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def folder(tmp_path: Path, call: Call) -> Path:
+    """Results of three methods, twice, and images: what the pages take for granted. ``call`` works here."""
+    for method in ("lora", "adapter", "bitfit"):
+        code, _, err = call("run", f"method={method}", "task=mini/digits", "train.epochs=2", "threads=1", "save=true")
+        assert code == 0, err
+    for other in ("results-a", "results-b"):
+        shutil.copytree(tmp_path / "results", tmp_path / other)
+    shutil.copytree(ROOT / "results" / "published", tmp_path / "results" / "published")
+    for split, count in (("train", 5), ("test", 1)):
+        for name in ("cat", "dog"):
+            (tmp_path / "my_images" / split / name).mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (32, 32), (index, 0, 0)).save(tmp_path / "my_images" / split / name / f"{index}.png")
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+def substituted(command: Typed, url: str, folder: Path) -> list[str]:
+    """The same with addresses and files that are here, and two epochs where it names no number."""
+    words = []
+    for word in command.words:
+        if "checkpoints/" in word:
+            pattern = re.sub(r"FILE|…", "*", Path(word).name)
+            words.append(str(max((folder / "results" / "checkpoints").glob(pattern), key=lambda path: path.stat().st_mtime_ns)))
+        else:
+            here = word.replace("http://127.0.0.1:8000", url)
+            words.append(re.sub(r"=/data\b|=folder:/data\b", lambda found: found[0].replace("/data", str(folder / "data")), here))
+    if words[:2] == ["petlbench", "run"]:
+        words += ["threads=1", *(["train.epochs=2"] if "train.epochs" not in command.text else [])]
+    return words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if RUN[page]], ids=lambda page: page.name)
+def test_the_commands_of_a_page_run_in_their_order(page: Path, folder: Path, url: str, call: Call) -> None:
+    for command in RUN[page]:
+        program, *arguments = substituted(command, url, folder)
+        if program == "petlbench":
+            code, out, err = call(*arguments)
+            assert code == 0, f"{command}\n{out}\n{err}"
+        else:
+            importlib.import_module(f"{arguments[1]}.__main__").main(arguments[2:], standalone_mode=False)
