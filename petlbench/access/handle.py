@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from petlbench.access.boxes import BOXES
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, paired, restrict, tensor_bytes
 from petlbench.access.gradients import Graphs, differentiable
 from petlbench.access.tickets import Tickets
@@ -39,7 +40,7 @@ class Access(IntEnum):
     @property
     def colour(self) -> str:
         """``black``, ``grey`` or ``white`` box, as tables call it."""
-        return "white" if self is Access.WEIGHTS else "grey" if self is Access.GRADIENTS else "black"
+        return BOXES[self.name].removesuffix(" box")
 
 
 @dataclass

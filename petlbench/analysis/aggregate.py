@@ -11,12 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from petlbench.access.boxes import BOXES
 from petlbench.config.files import load_suite, names
 from petlbench.errors import RecordError
 from petlbench.published.averages import Average, averages_of
 from petlbench.records.schema import Record
-
-BOXES = {"SCORES": "black box", "CONTEXT": "black box", "FEATURES": "black box", "GRADIENTS": "grey box", "WEIGHTS": "white box"}
 
 _MEANS_OF_TASKS = ("params_trainable", "params_head", "stored_bytes")
 _PEAKS = ("run_memory_mb", "peak_memory_mb")

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from petlbench.analysis.aggregate import BOXES, runs_frame
+from petlbench.access.boxes import BOXES
+from petlbench.analysis.aggregate import runs_frame
 from petlbench.config.identity import protocol_id, run_id
 from petlbench.errors import RecordError
 from petlbench.records.schema import Metrics, QueryCount, Record, read_record

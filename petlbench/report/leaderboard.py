@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
+from petlbench.access.boxes import BOXES
 from petlbench.analysis.aggregate import (
-    BOXES,
     average_columns,
     comparable_parts,
     leaderboard,

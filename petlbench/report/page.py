@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from petlbench.access.boxes import PAGE_COLOURS, hyphenated
 from petlbench.published.numbers import published
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
@@ -57,7 +58,7 @@ def page_html(data: Mapping[str, Any], refresh_seconds: float | None = None) -> 
     Its Content-Security-Policy names the hashes of its own style and script, so that text from records cannot become code.
     """
     folder = files("petlbench.report") / "page_assets"
-    style = (folder / "page.css").read_text(encoding="utf-8")
+    style = (folder / "page.css").read_text(encoding="utf-8") + _colours_of_boxes()
     script = "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     template = Template((folder / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
@@ -67,6 +68,11 @@ def page_html(data: Mapping[str, Any], refresh_seconds: float | None = None) -> 
         script_hash=_hash(script),
         data=as_script_data({**data, "refresh": refresh_seconds}),
     )
+
+
+def _colours_of_boxes() -> str:
+    rules = [f"svg .{hyphenated(box)} {{ fill: light-dark({light}, {dark}); }}" for box, (light, dark) in PAGE_COLOURS.items()]
+    return "\n".join(["", *rules, ""])
 
 
 def as_script_data(data: Any) -> str:

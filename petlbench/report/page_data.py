@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from petlbench.access.boxes import BOXES, STYLES, hyphenated
 from petlbench.analysis.aggregate import (
-    BOXES,
     COST_COLUMNS,
     average_columns,
     comparable_parts,
@@ -57,6 +57,8 @@ def page_data(
     listed = {task for tasks in suites.values() for task in tasks}
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rungs": [{"name": rung, "box": box, "published_as": hyphenated(box)} for rung, box in BOXES.items()],
+        "markers": {box: marker for box, (_, marker) in STYLES.items()},
         "parts": parts,
         "configs": [json.loads(text) for text in material.configs],
         "unfinished": [_unfinished(record, store) for record in records if not record.has_result],

@@ -23,12 +23,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
-from petlbench.analysis.aggregate import BOXES, ranked_columns, runs_behind, task_columns
+from petlbench.access.boxes import BOXES, STYLES
+from petlbench.analysis.aggregate import ranked_columns, runs_behind, task_columns
 from petlbench.records.store import write_atomically
 from petlbench.report.label_placement import place_labels
-
-# Colours of Okabe and Ito, told apart by all common kinds of colour vision; the markers differ as well.
-STYLES = {"black box": ("#000000", "o"), "grey box": ("#E69F00", "D"), "white box": ("#0072B2", "^")}
 
 
 def write_plots(part: pd.DataFrame, runs: pd.DataFrame, source: str, folder: Path, name: str) -> list[Path]:

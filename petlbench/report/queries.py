@@ -14,9 +14,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.analysis.aggregate import BOXES, ranked_columns
+from petlbench.access.boxes import BOXES, STYLES
+from petlbench.analysis.aggregate import ranked_columns
 from petlbench.analysis.tradeoffs import curves
-from petlbench.report.plots import STYLES, add_footer, empty_figure, human_count, name_width, save_figure, suite_of, wrapped
+from petlbench.report.plots import add_footer, empty_figure, human_count, name_width, save_figure, suite_of, wrapped
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.analysis.aggregate import BOXES, ranked_columns
+from petlbench.access.boxes import BOXES, STYLES
+from petlbench.analysis.aggregate import ranked_columns
 from petlbench.analysis.statistics import ALPHA, Comparison, Friedman
 from petlbench.analysis.tradeoffs import COSTS
 from petlbench.report.label_placement import place_labels
-from petlbench.report.plots import STYLES, add_footer, add_legend, empty_figure, human_count, save_figure, suite_of, wrapped
+from petlbench.report.plots import add_footer, add_legend, empty_figure, human_count, save_figure, suite_of, wrapped
 
 _LINE = 0.24  # inches from one name of the critical-difference diagram to the next
 _BAR = 0.13  # and from one bar to the next

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from petlbench.config import resolve
+from petlbench.runs.execute import execute
 from petlbench.shared import load_backbone
 from tests.conftest import Call
 from tests.docs.commands import PAGES, ROOT, Typed, check, typed, unmarked
@@ -83,14 +85,20 @@ def url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("results")
+    for method in ("adapter", "bitfit", "spt", "lora"):
+        record, _ = execute(resolve([f"method={method}", "task=mini/digits", "train.epochs=2", "threads=1", "save=true", f"out={out}"]))
+        assert record.has_result, record.error
+    return out
+
+
 @pytest.fixture
-def folder(tmp_path: Path, call: Call) -> Path:
-    """Results of three methods, twice, and images: what the pages take for granted. ``call`` works here."""
-    for method in ("lora", "adapter", "bitfit"):
-        code, _, err = call("run", f"method={method}", "task=mini/digits", "train.epochs=2", "threads=1", "save=true")
-        assert code == 0, err
-    for other in ("results-a", "results-b"):
-        shutil.copytree(tmp_path / "results", tmp_path / other)
+def folder(tmp_path: Path, results: Path) -> Path:
+    """Results of some methods, three times, and images: what the pages take for granted. ``call`` works here."""
+    for name in ("results", "results-a", "results-b"):
+        shutil.copytree(results, tmp_path / name)
     shutil.copytree(ROOT / "results" / "published", tmp_path / "results" / "published")
     for split, count in (("train", 5), ("test", 1)):
         for name in ("cat", "dog"):

@@ -37,16 +37,17 @@ function count(value) {
   return (suffix && scaled < 99.95 ? scaled.toFixed(1).replace(/\.0$/, "") : scaled.toFixed(0)) + suffix;
 }
 
-/** The mark of a kind of access, the same as in the other pictures: circle, diamond, triangle; a ring for numbers of papers. */
+/** Outlines of markers, by the letters that the other pictures have for them, around (x, y) with a radius r. */
+const OUTLINES = {
+  o: (x, y, r) => `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0z`,
+  D: (x, y, r) => `M${x},${y - 1.25 * r}l${1.25 * r},${1.25 * r}l${-1.25 * r},${1.25 * r}l${-1.25 * r},${-1.25 * r}z`,
+  "^": (x, y, r) => `M${x},${y - 1.2 * r}l${1.2 * r},${2.1 * r}h${-2.4 * r}z`,
+};
+
+/** The mark of a kind of access, the same as in the other pictures; a ring for numbers of papers. */
 function mark(box, x, y, radius = 5) {
-  const r = radius;
-  const paths = {
-    "black box": `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0z`,
-    "grey box": `M${x},${y - 1.25 * r}l${1.25 * r},${1.25 * r}l${-1.25 * r},${1.25 * r}l${-1.25 * r},${-1.25 * r}z`,
-    "white box": `M${x},${y - 1.2 * r}l${1.2 * r},${2.1 * r}h${-2.4 * r}z`,
-    published: `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0z`,
-  };
-  return svg("path", { d: paths[box], class: `mark ${box.replace(" ", "-")}` });
+  const outline = OUTLINES[box === "published" ? "o" : data.markers[box]];
+  return svg("path", { d: outline(x, y, radius), class: `mark ${box.replace(" ", "-")}` });
 }
 
 /** A mark in a line of text. */

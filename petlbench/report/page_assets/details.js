@@ -9,9 +9,7 @@ function openDetails(key) {
 function showDetails() {
   const dialog = byId("details");
   const parts = shownParts();
-  const found = parts
-    .flatMap((part) => rowsOf(part).map((row) => ({ part, row })))
-    .find(({ row }) => row.key === state.open);
+  const found = parts.flatMap((part) => rowsOf(part).map((row) => ({ part, row }))).find(({ row }) => row.key === state.open);
   if (!found) {
     state.open = "";
     if (dialog.open) dialog.close();
@@ -133,15 +131,22 @@ function configurations(part, row) {
 }
 
 function flat(settings, prefix = "") {
-  return Object.entries(settings).reduce((found, [key, value]) => {
+  const pairs = Object.entries(settings).map(([key, value]) => {
     const isSection = value !== null && typeof value === "object" && !Array.isArray(value);
-    return { ...found, ...(isSection ? flat(value, `${prefix}${key}.`) : { [prefix + key]: JSON.stringify(value) }) };
-  }, {});
+    return isSection ? flat(value, `${prefix}${key}.`) : { [prefix + key]: JSON.stringify(value) };
+  });
+  return Object.assign({}, ...pairs);
 }
 
 function simpleTable(caption, headings, lines) {
   const head = element("tr", {}, ...headings.map((heading) => element("th", { scope: "col", class: "text" }, heading)));
   const body = lines.map((line) => element("tr", {}, ...line.map((cell) => element("td", { class: "text" }, cell))));
-  const content = element("table", {}, element("caption", {}, element("span", {}, caption)), element("thead", {}, head), element("tbody", {}, ...body));
+  const content = element(
+    "table",
+    {},
+    element("caption", {}, element("span", {}, caption)),
+    element("thead", {}, head),
+    element("tbody", {}, ...body),
+  );
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption }, content);
 }

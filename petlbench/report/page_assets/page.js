@@ -48,7 +48,7 @@ function render(width = byId("parts").clientWidth) {
   const focused = document.activeElement?.id;
   const scrolled = [...document.querySelectorAll(".scroll")].map((region) => region.scrollLeft);
   byId("parts").replaceChildren(...shownParts().map((part, i) => partSection(part, i, width)));
-  document.querySelectorAll(".scroll").forEach((region, i) => (region.scrollLeft = scrolled[i] ?? 0));
+  for (const [i, region] of document.querySelectorAll(".scroll").entries()) region.scrollLeft = scrolled[i] ?? 0;
   if (focused) byId(focused)?.focus();
   const shown = document.querySelectorAll("table.summary tbody tr").length;
   const heading = document.querySelector("th[aria-sort]");
@@ -83,7 +83,9 @@ function matches(part, key) {
 }
 
 function startFilters() {
-  byId("access").append(...presentRungs().map((rung) => element("label", {}, element("input", { type: "checkbox", value: rung }), rung)));
+  byId("access").append(
+    ...presentRungs().map(({ name }) => element("label", {}, element("input", { type: "checkbox", value: name }), name)),
+  );
   byId("show").hidden = DEFAULTS.show === "ours";
   for (const key of ["suite", "backbone", "protocol"])
     byId(key).addEventListener("change", (event) => update({ [key]: event.target.value }));

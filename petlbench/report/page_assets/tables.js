@@ -1,6 +1,5 @@
 // Tables and sections of the page: what a suite, backbone and protocol has to show, under the filters chosen.
 
-const KINDS = { SCORES: "black-box", CONTEXT: "black-box", FEATURES: "black-box", GRADIENTS: "grey-box", WEIGHTS: "white-box" }; // rung -> as published
 const COSTS = {
   params_trainable: "trainable parameters",
   queries: "images sent per run",
@@ -33,7 +32,9 @@ function rowsOf(part) {
   const ours = (row) => ({ ...row, rungs: [row.access], reference: reference(part, row) });
   const printed = (row) => ({
     ...row,
-    rungs: presentRungs().filter((rung) => KINDS[rung] === row.access),
+    rungs: presentRungs()
+      .filter((rung) => rung.published_as === row.access)
+      .map(({ name }) => name),
     is_published: true,
     box: "published",
   });
@@ -44,8 +45,9 @@ function rowsOf(part) {
   return rows.filter((row) => isNamed(row) && isGranted(row)).map((row) => ({ ...row, key: rowKey(part, row) }));
 }
 
+/** The rungs of our rows, lowest first. */
 function presentRungs() {
-  return Object.keys(KINDS).filter((rung) => data.parts.some((part) => part.rows.some((row) => row.access === rung)));
+  return data.rungs.filter(({ name }) => data.parts.some((part) => part.rows.some((row) => row.access === name)));
 }
 
 // Columns: a heading, the value a row is sorted by, what its cell shows, and whether the lower value is the better one.
@@ -78,12 +80,7 @@ function methodCell(row) {
   const oracle = row.is_oracle
     ? element("span", { class: "flag", title: "the epoch was chosen by its test accuracy" }, "chosen on test")
     : null;
-  return [
-    icon(row.box),
-    name,
-    oracle,
-    row.is_published ? element("small", {}, `${row.paper}, ${originOf(row)}`) : null,
-  ];
+  return [icon(row.box), name, oracle, row.is_published ? element("small", {}, `${row.paper}, ${originOf(row)}`) : null];
 }
 
 /** Backbone and shots of a published row, and how its numbers were seen where that was not in the paper itself. */
@@ -128,7 +125,13 @@ function costColumns(rows) {
     cost("contexts", "contexts", count),
   ];
   return [
-    { key: "access", label: "access", value: (row) => Object.keys(KINDS).indexOf(row.access), show: accessCell, isText: true },
+    {
+      key: "access",
+      label: "access",
+      value: (row) => data.rungs.findIndex(({ name }) => name === row.access),
+      show: accessCell,
+      isText: true,
+    },
     ...costs.filter((column) => rows.some((row) => column.value(row) !== null)),
     { key: "seeds", label: "seeds", value: (row) => row.seeds.split(",").length, show: (row) => row.seeds },
   ];
@@ -233,7 +236,13 @@ function partSection(part, i, width) {
     "section",
     { class: "part", "aria-labelledby": `part-${i}` },
     element("h2", { id: `part-${i}` }, isPublished ? `${part.suite} as published` : `${part.suite} on ${part.backbone}`),
-    element("p", { class: "note" }, isPublished ? "Backbone and protocol are those of each paper; means are recomputed from the printed cells." : [facts.join(" · "), kindsOf(part)]),
+    element(
+      "p",
+      { class: "note" },
+      isPublished
+        ? "Backbone and protocol are those of each paper; means are recomputed from the printed cells."
+        : [facts.join(" · "), kindsOf(part)],
+    ),
     ...(rows.length ? tables : [element("p", {}, nothing)]),
   );
 }
