@@ -1,1 +1,1 @@
-"""How things that ship with petlbench were made. Not installed with it."""
+"""What maintainers run, in a checkout: how the embedded model was made, the lowest constraints, the hook of the documentation site. Not installed."""
