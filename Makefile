@@ -8,10 +8,11 @@ ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+BIOME := @biomejs/biome@2.6.8
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn bench-driver plan leaderboard test test-all lint format clean
+.PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn bench-driver plan leaderboard test test-all lint lint-page format docs clean
 
 help: ## Show the targets and their variables
 	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
@@ -62,8 +63,14 @@ test-all: $(READY) ## Run all tests
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+lint-page: ## Check the script and style of the leaderboard page with biome, which npm fetches once
+	@npx --yes $(BIOME) check
+
 format: $(READY) ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+docs: $(READY) ## Build the documentation site into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 clean: ## Remove .venv and build products, keep results
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info

@@ -68,11 +68,13 @@ def check(words: Sequence[str]) -> None:
             for line in _recipe(arguments):
                 if re.match(r"\.venv/bin/(petlbench|python -m (petlbench|benchmarks|tools))", line):
                     check(shlex.split(line))
+        case "python" if arguments[:2] == ["-m", "pytest"]:
+            assert (ROOT / arguments[2]).exists(), f"no {arguments[2]}"
         case "python" if arguments[0] == "-m":
             _check_module(arguments[1], arguments[2:])
         case "pip" if arguments[0] == "install":
             _check_requirement(arguments[-1])
-        case "git" | "cd" | ".venv/bin/pre-commit" | "pre-commit":
+        case "git" | "pre-commit":
             pass
         case _:
             raise AssertionError(f"nothing here knows how to check {program}")

@@ -24,7 +24,8 @@ TYPED = [command for page in PAGES if page not in ELSEWHERE for command in typed
 
 NOT_RUN = {  # everything else is
     r"^make ": "what it would run is checked",
-    r"^(pip install|git |cd )": "changes the reader's machine",
+    r"^(pip install|git |pre-commit )": "changes the reader's machine",
+    r"-m pytest ": "tests of their own",
     r"^petlbench bench": "minutes; tests/cli/test_bench.py",
     r"^petlbench serve|--watch": "runs until it is stopped; tests/serve, tests/cli/test_watch.py",
     r"^petlbench data ": "downloads, or looks at what was downloaded; tests/cli/test_data.py",
@@ -69,6 +70,7 @@ def test_every_exception_is_of_use(pattern: str) -> None:
         ["make", "bench", "METHOD=lroa"],
         ["make", "bench-pgn", "ARGS=--prompt 8"],
         ["python", "-m", "benchmarks.nothing"],
+        ["python", "-m", "pytest", "tests/nothing"],
         ["pip", "install", "petlbench[server]"],
         ["petlbenhc", "run"],
     ],
