@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
+import petlbench.nn
+import petlbench.testing
 from petlbench.boxes import BOXES
 from petlbench.config.resolve import load_method
 from petlbench.method import METHODS
@@ -97,6 +100,12 @@ def test_issue_forms_are_complete(form: Path) -> None:
 def test_the_form_for_methods_offers_the_rungs() -> None:
     (access,) = (field for field in read(".github/ISSUE_TEMPLATE/add-a-method.yml")["body"] if field.get("id") == "access")
     assert access["attributes"]["options"][:-1] == list(BOXES)
+
+
+@pytest.mark.parametrize("module", [petlbench, petlbench.nn, petlbench.testing], ids=lambda module: module.__name__)
+def test_the_page_of_names_has_all_that_a_plugin_may_import(module: ModuleType) -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in module.__all__ if not name.isupper() and not re.search(rf"\b{name}\b", text)] == []
 
 
 @pytest.mark.parametrize("note", NOTES, ids=lambda path: path.stem)
