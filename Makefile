@@ -69,8 +69,8 @@ lint-page: ## Check the script and style of the leaderboard page with biome, whi
 format: $(READY) ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-docs: $(READY) ## Build the documentation site into site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+docs: $(READY) ## Build the documentation site into site/; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 clean: ## Remove .venv and build products, keep results
 	rm -rf .venv build dist site *.egg-info
