@@ -53,7 +53,7 @@ def test_csv_keeps_full_floats_and_empty_cells(tmp_path: Path) -> None:
     records = [make_record(task=A, accuracy=100 / 3), make_record("full", A, accuracy=1 / 7), make_record("full", B, accuracy=2 / 7)]
     paths = write_leaderboard(stored(tmp_path, records), PAIR)
     assert paths == [tmp_path / "leaderboard.csv", tmp_path / "leaderboard.md", tmp_path / "leaderboard.html"]
-    frame = pd.read_csv(paths[0])
+    frame = pd.read_csv(paths[0], float_precision="round_trip")
     expected = leaderboard(records, PAIR)
     assert list(frame.columns) == list(expected.columns)
     assert list(frame[A]) == list(expected[A]) == [1 / 7, 100 / 3]
