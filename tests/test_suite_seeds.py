@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from petlbench.cli import cli
 from petlbench.config.files import load_suite, names
 from petlbench.runs import plan as bench
-from petlbench.runs.plan import plan
+from tests.words import plan
 
 ROOT = Path(__file__).parents[1]
 

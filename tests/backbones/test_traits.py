@@ -16,11 +16,11 @@ from petlbench.access.handle import Access
 from petlbench.backbones.backbone import foretold_traits, load_backbone
 from petlbench.backbones.traits import Traits
 from petlbench.cli import cli
-from petlbench.config import resolve
 from petlbench.errors import AccessError, CheckpointError
 from petlbench.method import METHODS
 from petlbench.runs.execute import execute
 from petlbench.runs.plan import Plan, plan
+from tests.words import resolve
 
 ASK_SCORES_OF_TEXTS = {"bar", "blackvip", "craft", "zero_shot"}
 TINY = {

@@ -19,7 +19,7 @@ from petlbench.errors import AccessError
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from petlbench.registry import METHODS
-from petlbench.runs.plan import plan
+from tests.words import plan
 
 FAST = ("train.epochs=2", "train.warmup_epochs=0", "threads=1")
 

@@ -15,12 +15,13 @@ from petlbench import QueryMethod
 from petlbench.analysis.aggregate import runs_frame
 from petlbench.checkpoints.evaluate import as_words
 from petlbench.config.identity import added, completed, described
-from petlbench.config.resolve import RunConfig, resolve
+from petlbench.config.resolve import RunConfig
 from petlbench.config.settings import Answers, BackboneChoice, Budget, Protocol, Train
 from petlbench.method import METHODS
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore, run_id
 from tests.record_factory import make_record
+from tests.words import resolve
 
 FIXTURES = Path(__file__).parent / "records" / "fixtures"
 SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": Answers, "budget": Budget}

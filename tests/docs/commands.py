@@ -14,9 +14,10 @@ from pathlib import Path
 import click
 
 from petlbench.cli import cli
-from petlbench.config import resolve, resolve_settings
+from petlbench.config.resolve import resolve_settings
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.runs.plan import selected_methods_of, selected_tasks, selected_tasks_of
+from tests.words import resolve
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from petlbench.config import resolve
 from petlbench.runs.execute import execute
 from petlbench.shared import load_backbone
 from tests.conftest import Call
 from tests.docs.commands import PAGES, ROOT, Typed, check, typed, unmarked
 from tests.remote.processes import serving
+from tests.words import resolve
 
 # A plugin that a reader writes: tests/docs/test_plugin.py types these commands out in a copy of the checkout.
 ELSEWHERE = {ROOT / "docs" / "plugin.md"}

@@ -141,7 +141,7 @@ import json, sys
 import torch
 from petlbench import Access, QueryMethod, register_method
 from petlbench.runs import execute as run
-from petlbench.config import resolve
+from tests.words import resolve
 
 def megabytes(count):
     return torch.ones(count, 2**18)

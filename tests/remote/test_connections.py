@@ -16,17 +16,16 @@ from torch import Tensor
 from petlbench.access.handle import Access, QueryModel
 from petlbench.backbones.backbone import load_backbone_cached
 from petlbench.checkpoints.pixels import export_artifact
-from petlbench.config import resolve
 from petlbench.data.batches import TrainingData
 from petlbench.errors import ConfigError, EndpointError
 from petlbench.executors.local import carry_out
 from petlbench.method import QueryMethod
 from petlbench.remote.connection import RetryPolicy
 from petlbench.runs.execute import execute
-from petlbench.runs.plan import plan
 from tests.conftest import Call
 from tests.deployed import CPU, SIZES, learned
 from tests.remote.processes import serving
+from tests.words import plan, resolve
 
 NOWHERE = "http://127.0.0.1:9"
 
