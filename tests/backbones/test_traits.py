@@ -43,7 +43,7 @@ def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("a backbone was loaded")
 
-    monkeypatch.setattr("petlbench.shared.load_backbone", load)
+    monkeypatch.setattr("petlbench.backbones.backbone.load_backbone", load)
 
 
 @pytest.mark.parametrize(("architecture", "classes"), [("test_vit", 7), ("test_vit", 0), ("test_vit2", 7)])

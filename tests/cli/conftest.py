@@ -16,7 +16,7 @@ from petlbench.data.acquire import download
 from petlbench.data.acquire.fetch import Fetch
 from petlbench.data.task import DiskTask
 from petlbench.registry import TASKS
-from tests.data.serving import Server, serving
+from tests.data.acquire.serving import Server, serving
 from tests.datasets import originals
 
 

@@ -13,13 +13,12 @@ import pytest
 import petlbench.config.resolve
 from petlbench import QueryMethod
 from petlbench.analysis.aggregate import runs_frame
-from petlbench.checkpoints.evaluate import as_words
-from petlbench.config.identity import added, completed, described
-from petlbench.config.resolve import RunConfig
+from petlbench.config.identity import added, completed, described, run_id
+from petlbench.config.resolve import RunConfig, restore
 from petlbench.config.settings import Answers, BackboneChoice, Budget, Protocol, Train
 from petlbench.method import METHODS
 from petlbench.records.schema import Record, read_record
-from petlbench.records.store import RecordStore, run_id
+from petlbench.records.store import RecordStore
 from tests.record_factory import make_record
 from tests.words import resolve
 
@@ -40,13 +39,13 @@ def with_a_new_field(kind: type, default: Any = False) -> type:
 @pytest.mark.parametrize("version", [2, 3])
 def test_todays_code_gives_a_recorded_configuration_its_recorded_id(version: int) -> None:
     record = recorded(version)
-    assert run_id(resolve(as_words(record.config)).identity) == record.run_id
+    assert run_id(restore(record.config).identity) == record.run_id
 
 
 def test_of_version_1_only_settings_that_version_2_put_into_every_id_keep_todays_code_from_the_recorded_id() -> None:
     """They came before ``added`` and are in the ids of versions 2 and 3, so the ids of version 1 cannot be had again: its runs are not resumed."""
     record = recorded(1)
-    identity = resolve(as_words(record.config)).identity
+    identity = restore(record.config).identity
     assert run_id(identity) != record.run_id
     assert identity.pop("access") == {"output": "logits", "top_k": 5, "batch": 256}
     assert (identity["budget"].pop("bytes"), identity["train"].pop("drop_last")) == (None, False)
@@ -64,7 +63,7 @@ def test_a_section_takes_a_new_field_without_a_change_of_ids(section: str, monke
     assert run_id(changed.identity) != run_id(before.identity)
     assert (changed.protocol_id != before.protocol_id) == (section == "protocol")
     for config in (at_default, changed):
-        assert getattr(resolve(as_words(config.identity)), section) == getattr(config, section)
+        assert getattr(restore(config.identity), section) == getattr(config, section)
 
 
 @dataclasses.dataclass
@@ -104,8 +103,8 @@ def test_a_plugins_configuration_takes_new_fields_at_any_depth(plugin: Callable[
     for word in ("targets=[q]", "search.step=2", "limit=3", "second.steps=6", "second.step=1"):
         changed = configured(f"method.{word}")
         assert changed.identity != before
-        assert resolve(as_words(changed.identity)).method_config == changed.method_config
-    assert resolve(as_words(before)).method_config == LaterSettings()
+        assert restore(changed.identity).method_config == changed.method_config
+    assert restore(before).method_config == LaterSettings()
 
 
 def test_a_run_takes_a_new_key_at_the_top() -> None:
@@ -120,7 +119,7 @@ def test_what_is_left_out_is_put_back_before_a_yaml_could_decide_about_it() -> N
     """craft15's YAML has another shortage than the default, which this run was set to."""
     config = resolve(["method=zero_shot", "task=craft15/eurosat", "protocol.shortage=refuse"])
     assert "shortage" not in config.identity["protocol"]
-    assert resolve(as_words(config.identity)).protocol.shortage == "refuse"
+    assert restore(config.identity).protocol.shortage == "refuse"
 
 
 def test_a_description_is_completed_to_the_same_section() -> None:

@@ -14,9 +14,12 @@ from pathlib import Path
 import click
 
 from petlbench.cli import cli
-from petlbench.config.resolve import resolve_settings
+from petlbench.cli.bench import grid_settings
+from petlbench.cli.words import settings_of, split_words
+from petlbench.config import resolve as configuration
+from petlbench.config.resolve import merged
 from petlbench.remote.server.settings import ServeConfig
-from petlbench.runs.plan import selected_methods_of, selected_tasks, selected_tasks_of
+from petlbench.runs.plan import selected_methods, selected_tasks
 from tests.words import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -95,8 +98,7 @@ def _check_petlbench(arguments: Sequence[str]) -> None:
     command: click.Command = cli
     rest = list(arguments)
     while isinstance(command, click.Group):
-        name = rest.pop(0)
-        found = command.get_command(click.Context(command), name)
+        name, found, rest = command.resolve_command(click.Context(command), rest)
         assert found is not None, f"no command '{name}'"
         command = found
     words = tuple(command.make_context(command.name, rest).params.get("words", ()))
@@ -104,12 +106,14 @@ def _check_petlbench(arguments: Sequence[str]) -> None:
         case "run":
             resolve(_concrete(words))
         case "bench" | "plan":
-            for method in selected_methods_of(words):
-                others = [word for word in words if word.partition("=")[0] not in ("method", "task", "seeds", "seed")]
-                resolve([f"method={method}", f"task={selected_tasks_of(words)[0]}", *others])
+            grid = grid_settings(words)
+            methods, tasks = (grid.pop(name, default) for name, default in (("methods", "all"), ("tasks", "mini")))
+            del grid["seeds"]
+            for method in selected_methods(methods):
+                configuration.resolve(merged(grid, {"method": {"name": method}, "task": selected_tasks(tasks)[0]}))
         case "serve":
-            resolve_settings(ServeConfig, words)
-        case "suites" | "prepare" | "verify":
+            settings_of(ServeConfig, split_words(words))
+        case "ls" | "prepare" | "verify":
             for word in words:
                 assert word.startswith("data_root=") or selected_tasks(word)
 

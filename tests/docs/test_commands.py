@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from petlbench.backbones.backbone import load_backbone
 from petlbench.runs.execute import execute
-from petlbench.shared import load_backbone
 from tests.conftest import Call
 from tests.docs.commands import PAGES, ROOT, Typed, check, typed, unmarked
 from tests.remote.processes import serving
@@ -27,9 +27,9 @@ NOT_RUN = {  # everything else is
     r"^(pip install|git |pre-commit )": "changes the reader's machine",
     r"-m pytest ": "tests of their own",
     r"^petlbench bench": "minutes; tests/cli/test_bench.py",
-    r"^petlbench serve|--watch": "runs until it is stopped; tests/serve, tests/cli/test_watch.py",
+    r"^petlbench serve|--watch": "runs until it is stopped; tests/remote, tests/cli/test_watch.py",
     r"^petlbench data ": "downloads, or looks at what was downloaded; tests/cli/test_data.py",
-    r"^petlbench pretrain": "a quarter of an hour; tests/backbones/test_mini_clip.py",
+    r"tools.pretrain_mini_clip": "three quarters of an hour; tests/tools/test_pretrain_mini_clip.py",
     r"backbone=(timm|open_clip):": "weights from a network",
     r"task=… ": "a selection file of SPT's release",
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.config.resolve import resolve_settings
+from petlbench.cli.words import settings_of, split_words
 from petlbench.remote.connection import RetryPolicy
 from petlbench.remote.server.settings import ServeConfig
 from tests.conftest import Call
@@ -21,7 +21,9 @@ def nothing_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words_are_read_into_typed_settings() -> None:
-    config = resolve_settings(ServeConfig, ["port=0", "output=label", "batch_delay_ms=2", "backbone=timm:vit_tiny", "checkpoint=a.npz"])
+    config = settings_of(
+        ServeConfig, split_words(["port=0", "output=label", "batch_delay_ms=2", "backbone=timm:vit_tiny", "checkpoint=a.npz"])
+    )
     assert (config.port, config.output, config.batch_delay_ms, config.backbone, config.checkpoint) == (
         0,
         "label",
