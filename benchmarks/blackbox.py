@@ -38,7 +38,7 @@ from petlbench.backbones import text
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.families.open_clip import convert
 from petlbench.cli.printing import table_console
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.methods.blackvip import BlackVIP, BlackVIPConfig
 from petlbench.methods.blackvip.coordinator import compose
 from petlbench.methods.blackvip.encoder import ClassToken, Encoder
@@ -196,7 +196,7 @@ def _opened(backbone: Backbone, settings: Settings, meters: dict[str, Meter], ac
     names = tuple(f"class {number}" for number in range(settings.classes))
     is_context = access is Access.CONTEXT
     texts = ClassTexts(tuple((f"a photo of a {name}.",) for name in names), "a photo of a" if is_context else None)
-    answers = Answers(batch=2**20 if settings.device.type == "cuda" else 256)
+    answers = QueryConfig(batch=2**20 if settings.device.type == "cuda" else 256)
     with ExitStack() as stack:
         models = {}
         for name, meter in meters.items():

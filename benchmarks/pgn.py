@@ -34,7 +34,7 @@ from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone, load_backbone
 from petlbench.cli.printing import table_console
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.methods.pgn import PGN, PGNConfig
 from petlbench.methods.vp import VP, VPConfig
 from petlbench.optim.precision import choose
@@ -95,7 +95,7 @@ def measure(backbone: Backbone, settings: Settings) -> dict[str, dict[str, Any]]
     training: dict[str, Way] = {}
     with ExitStack() as stack:
         for name, method in methods.items():
-            answers = Answers(batch=settings.batch)
+            answers = QueryConfig(batch=settings.batch)
             model = stack.enter_context(grant(Access.GRADIENTS, endpoint, names, texts, Meter(), answers))
             method.build(model)
             method.to(device)

@@ -25,7 +25,7 @@ class VP(QueryMethod):
     of the task, the others are left out (released code)."""
 
     access = Access.GRADIENTS
-    maps_labels = True
+    uses_classifier_outputs = True
 
     def build(self, model: QueryModel) -> None:
         size, width, spread = model.input_size, self.config.pixels(model.input_size), self.config.spread

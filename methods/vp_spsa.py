@@ -24,7 +24,7 @@ class VPSPSA(QueryMethod):
     """x + frame(w) in normalised pixels, without clipping; the frame is the same for all images and starts from N(0, spread^2). Cross entropy."""
 
     access = Access.SCORES
-    maps_labels = True
+    uses_classifier_outputs = True
 
     def build(self, model: QueryModel) -> None:
         self.prompt = Border(model.input_size, self.config.pixels(model.input_size), self.config.spread)

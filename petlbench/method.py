@@ -80,9 +80,11 @@ class QueryMethod(Method, nn.Module):
     """A method that asks a model and never sees inside. What it learns are its own parameters and buffers, as of any ``nn.Module``."""
 
     output: ClassVar[Output] = Output.PROBABILITIES  # that it needs of the model's answers, at least
-    scores_classes: bool = True  # at GRADIENTS; False: where a model cannot (``model.has_text``) its features suffice
+    requires_class_scores: bool = True  # at GRADIENTS; False: where a model cannot (``model.has_text``) its features suffice
     needs_tokens: ClassVar[bool] = False  # at GRADIENTS: whether a model that takes no tokens beside an image is of no use
-    maps_labels: ClassVar[bool] = False  # whether the first outputs of a model's own classifier can stand for the classes of a task
+    uses_classifier_outputs: ClassVar[bool] = (
+        False  # whether the first outputs of a model's own classifier can stand for the classes of a task
+    )
     number_format: str = "fp32"  # of forward passes; the run sets it
     images_encoded: int = 0  # by models of its own, such as the frozen encoder of BlackVIP's coordinator
 
@@ -91,12 +93,12 @@ class QueryMethod(Method, nn.Module):
         Method.__init__(self, config, seed)
 
     @classmethod
-    def least_output(cls) -> Output:
+    def required_output(cls) -> Output:
         """What the model's answers must give: a label has no gradient, and that of a few classes would be wrong."""
         return max(cls.output, Output.PROBABILITIES) if cls.access is Access.GRADIENTS else cls.output
 
     @property
-    def in_process_only(self) -> str | None:
+    def local_only_reason(self) -> str | None:
         """What its configuration asks of the model that no API gives, if anything."""
         return None
 

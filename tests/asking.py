@@ -11,7 +11,7 @@ from torch import Tensor
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.testing.mocks import tiny_backbone
 
 CPU = torch.device("cpu")
@@ -24,12 +24,12 @@ def granted(
     rung: Access,
     backbone: Backbone | None = None,
     meter: Meter | None = None,
-    answers: Answers | None = None,
+    answers: QueryConfig | None = None,
     number_format: str = "fp32",
 ) -> Iterator[QueryModel]:
     texts = ClassTexts(PROMPTS, "a photo of a" if rung is Access.CONTEXT else None)
     with grant(
-        rung, (backbone or tiny_backbone()).endpoint(CPU, number_format), NAMES, texts, meter or Meter(), answers or Answers()
+        rung, (backbone or tiny_backbone()).endpoint(CPU, number_format), NAMES, texts, meter or Meter(), answers or QueryConfig()
     ) as model:
         yield model
 

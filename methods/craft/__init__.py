@@ -106,7 +106,7 @@ class Craft(QueryMethod):
     net: Refinement | None
 
     @property
-    def in_process_only(self) -> str | None:
+    def local_only_reason(self) -> str | None:
         is_released = self.config.head_input == "released_unnormalised"
         return "head_input=released_unnormalised learns on scores of image embeddings of any length" if is_released else None
 

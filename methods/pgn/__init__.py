@@ -64,7 +64,7 @@ class PGN(QueryMethod):
 
     def __init__(self, config: PGNConfig, seed: int = 0) -> None:
         super().__init__(config, seed)
-        self.scores_classes = config.head == "text"
+        self.requires_class_scores = config.head == "text"
 
     def build(self, model: QueryModel) -> None:
         config: PGNConfig = self.config

@@ -108,7 +108,7 @@ class Endpoint(Protocol):
         """Send images to be asked about again and again, one call per part; each part under its digest (:func:`digest_of`)."""
         ...
 
-    def graded(
+    def forward_with_vjp(
         self, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None
     ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
         """Logits (B, C) of described classes, or without texts embeddings (B, D), of images with extra tokens (B, K, V) behind theirs; and a function

@@ -19,7 +19,7 @@ from petlbench.access.boxes import BOXES
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, paired, restrict, tensor_bytes
 from petlbench.access.gradients import Graphs, differentiable
 from petlbench.access.tickets import Tickets
-from petlbench.config.settings import Answers, Budget
+from petlbench.config.settings import Budget, QueryConfig
 from petlbench.errors import AccessError, BudgetExceeded
 
 PHASES = ("train", "val", "test", "curve")
@@ -95,7 +95,7 @@ class _Grant:
     texts: ClassTexts | None
     context: Tensor | None  # (n, W)
     output: Output
-    answers: Answers
+    answers: QueryConfig
     uploaded: set[str] = field(default_factory=set)  # digests
     graphs: Graphs = field(default_factory=Graphs)
 
@@ -152,8 +152,8 @@ class QueryModel:
         """
         grant = _grant_of(self.ticket, "scores", Access.SCORES, Access.CONTEXT, Access.GRADIENTS)
         texts = _texts_of(grant)
-        if _is_graded(grant, images, tokens, patches):
-            return as_scores(restrict(_graded(grant, images, tokens, texts), grant.output, grant.k), len(self.class_names))
+        if needs_gradients(grant, images, tokens, patches):
+            return as_scores(restrict(_with_gradients(grant, images, tokens, texts), grant.output, grant.k), len(self.class_names))
         parts, beside = _pixels(grant, Access.SCORES, images, patches)
         return torch.cat(grant.endpoint.scores(parts, texts, grant.output, grant.k, beside))
 
@@ -205,8 +205,8 @@ class QueryModel:
         Tokens and gradients at GRADIENTS, patches below it, as for scores.
         """
         grant = _grant_of(self.ticket, "features", Access.FEATURES, Access.GRADIENTS)
-        if _is_graded(grant, images, tokens, patches):
-            return _graded(grant, images, tokens, None)
+        if needs_gradients(grant, images, tokens, patches):
+            return _with_gradients(grant, images, tokens, None)
         parts, beside = _pixels(grant, Access.FEATURES, images, patches)
         return torch.cat(grant.endpoint.features(parts, beside))
 
@@ -228,7 +228,7 @@ def _texts_of(grant: _Grant) -> ClassTexts:
     return grant.texts
 
 
-def _is_graded(grant: _Grant, images: Tensor, tokens: Tensor | None, patches: Tensor | None) -> bool:
+def needs_gradients(grant: _Grant, images: Tensor, tokens: Tensor | None, patches: Tensor | None) -> bool:
     """Whether a question makes use of GRADIENTS. AccessError for tokens at another rung, and for patches at this one."""
     if grant.access is Access.GRADIENTS:
         if patches is not None:
@@ -239,7 +239,7 @@ def _is_graded(grant: _Grant, images: Tensor, tokens: Tensor | None, patches: Te
     return False
 
 
-def _graded(grant: _Grant, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None) -> Tensor:
+def _with_gradients(grant: _Grant, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None) -> Tensor:
     """Logits (B, C), or without texts features (B, D), that can be differentiated with respect to images and tokens."""
     facts, size = grant.endpoint.facts, grant.call_size()
     if tokens is not None:
@@ -248,7 +248,7 @@ def _graded(grant: _Grant, images: Tensor, tokens: Tensor | None, texts: ClassTe
         _check_beside("tokens", tokens, images, (facts.token_width,))
     pairs = paired(images.split(size), None if tokens is None else tokens.split(size))
     grant.meter.charge(Access.GRADIENTS, calls=len(pairs), images=len(images), bytes=tensor_bytes(images, tokens))
-    return torch.cat([differentiable(partial(grant.endpoint.graded, texts=texts), *pair, grant.graphs) for pair in pairs])
+    return torch.cat([differentiable(partial(grant.endpoint.forward_with_vjp, texts=texts), *pair, grant.graphs) for pair in pairs])
 
 
 def _pixels(grant: _Grant, rung: Access, images: Tensor, patches: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor] | None]:
@@ -285,7 +285,7 @@ def grant(
     class_names: tuple[str, ...],
     texts: ClassTexts,
     meter: Meter,
-    answers: Answers,
+    answers: QueryConfig,
 ) -> Iterator[QueryModel]:
     """Hand out a model for one run. Class texts are sent once, here; the handle is dead after the block."""
     if access > Access.GRADIENTS:

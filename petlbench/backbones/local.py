@@ -24,7 +24,7 @@ Tower = Callable[[Tensor, Tensor | None], Tensor]  # images (B, 3, S, S) and ext
 
 
 @dataclass(frozen=True)
-class Described:
+class ClassHead:
     """Classes as their texts describe them, or the first C of the model's own classifier, which is all that a model without texts has."""
 
     classes: Tensor  # (C, E): L2-normalised embeddings; or rows of the classifier
@@ -57,9 +57,9 @@ class LocalEndpoint:
         self._backbone = backbone
         self._device = device
         self._number_format = number_format
-        self._known: dict[str, Described] = {}  # digest of texts
+        self._known: dict[str, ClassHead] = {}  # digest of texts
         self._stored: dict[str, Tensor] = {}  # digest of images -> (B, E)
-        self._last: tuple[Described, Tensor, Tensor] | None = None  # the last context (1, n, W) that came alone, its classes (1, C, E)
+        self._last: tuple[ClassHead, Tensor, Tensor] | None = None  # the last context (1, n, W) that came alone, its classes (1, C, E)
 
     def describe(self, texts: ClassTexts) -> Tensor | None:
         if texts.digest not in self._known:
@@ -88,7 +88,7 @@ class LocalEndpoint:
     def upload(self, parts: Mapping[str, Tensor]) -> None:
         self._stored |= {digest: self.embed(part) for digest, part in parts.items()}
 
-    def graded(
+    def forward_with_vjp(
         self, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None
     ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
         inputs = [given for given in (images, tokens) if given is not None and given.requires_grad]
@@ -105,40 +105,40 @@ class LocalEndpoint:
         return answer.detach().clone(), pull
 
     @torch.no_grad()
-    def described(self, texts: ClassTexts) -> Described:
+    def described(self, texts: ClassTexts) -> ClassHead:
         """The embeddings of class texts. ConfigError when the context cannot be replaced."""
         if (own := self._backbone.classifier) is not None and self._backbone.text is None:
             count = len(texts.captions)
-            return Described(own.weight[:count], bias=own.bias[:count])
+            return ClassHead(own.weight[:count], bias=own.bias[:count])
         assert self._backbone.text is not None
-        with self._exactly():
+        with self.fp32_context():
             classes = self._backbone.embed_classes([list(captions) for captions in texts.captions]).to(self._device)
         if texts.context is None:
-            return Described(classes)
+            return ClassHead(classes)
         captions = [caption for captions in texts.captions for caption in captions]
-        return Described(classes, self._backbone.text.in_context(captions, texts.context))
+        return ClassHead(classes, self._backbone.text.in_context(captions, texts.context))
 
     @torch.inference_mode()
     def embed(self, images: Tensor, patches: Tensor | None = None) -> Tensor:
         """Joint-space embeddings (B, E), not normalised, of images with patches (B, K, 3, P, P) beside them."""
         return self._in_passes(self._backbone.project_images, images, self._tokens(patches))
 
-    def logits(self, embeddings: Tensor, known: Described) -> Tensor:
+    def logits(self, embeddings: Tensor, known: ClassHead) -> Tensor:
         """(B, C) of embeddings (B, E), or of features for the model's own classifier."""
-        with self._exactly():
+        with self.fp32_context():
             if known.bias is not None:
                 return F.linear(embeddings, known.classes, known.bias)
             return self._backbone.logit_scale * F.normalize(embeddings, dim=-1) @ known.classes.T
 
     @torch.inference_mode()
-    def context_logits(self, embeddings: Tensor, contexts: Tensor, known: Described, normalised: bool = True) -> Tensor:
+    def context_logits(self, embeddings: Tensor, contexts: Tensor, known: ClassHead, normalised: bool = True) -> Tensor:
         """(P, B, C) of embeddings (B, E) and contexts (P, n, W)."""
         if normalised:
             embeddings = F.normalize(embeddings, dim=-1)
-        with self._exactly():
+        with self.fp32_context():
             return self._backbone.logit_scale * embeddings @ self._classes_in(contexts.to(self._device), known).transpose(1, 2)
 
-    def _classes_in(self, contexts: Tensor, known: Described) -> Tensor:
+    def _classes_in(self, contexts: Tensor, known: ClassHead) -> Tensor:
         """(P, C, E) of contexts (P, n, W). One alone is kept: batch after batch is asked about in the same one."""
         assert known.contexts is not None
         if len(contexts) > 1:
@@ -166,7 +166,7 @@ class LocalEndpoint:
                 images.to(self._device).contiguous(), beside
             ).float()  # bits depend on how images lie in memory, and a server gets them so
 
-    def _exactly(self) -> AbstractContextManager[object]:
+    def fp32_context(self) -> AbstractContextManager[object]:
         """Class texts and scores are computed in fp32, whatever context the caller is in."""
         return autocast("fp32", self._device)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from petlbench.access.endpoint import Output
 from petlbench.access.handle import Access
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.method import Method, QueryMethod
 
 
@@ -22,7 +22,7 @@ class Traits:
     output: Output = Output.LOGITS  # what it answers at most
 
 
-def reason_against(method: Method, traits: Traits, answers: Answers, class_count: int | None = None) -> str | None:
+def reason_against(method: Method, traits: Traits, answers: QueryConfig, class_count: int | None = None) -> str | None:
     """What a method needs and does not get, to be read behind its name; None: nothing. ``class_count``: of the task, where it is known."""
     if method.access > traits.access:
         given = {
@@ -33,23 +33,23 @@ def reason_against(method: Method, traits: Traits, answers: Answers, class_count
     return _reason_against_asking(method, traits, answers, class_count) if isinstance(method, QueryMethod) else None
 
 
-def _reason_against_asking(method: QueryMethod, traits: Traits, answers: Answers, class_count: int | None) -> str | None:
-    if traits.access <= Access.FEATURES and (reason := method.in_process_only):
+def _reason_against_asking(method: QueryMethod, traits: Traits, answers: QueryConfig, class_count: int | None) -> str | None:
+    if traits.access <= Access.FEATURES and (reason := method.local_only_reason):
         return f"needs a model in this process: {reason}"
     if method.needs_tokens and not traits.takes_tokens:
         return f"needs tokens beside an image; {traits.name} takes none, a ViT that is read at its class token does"
     return None if method.access is Access.FEATURES else _reason_against_scoring(method, traits, answers, class_count)
 
 
-def _reason_against_scoring(method: QueryMethod, traits: Traits, answers: Answers, class_count: int | None) -> str | None:
+def _reason_against_scoring(method: QueryMethod, traits: Traits, answers: QueryConfig, class_count: int | None) -> str | None:
     if not traits.has_text:
-        if method.access is Access.GRADIENTS and not method.scores_classes:
+        if method.access is Access.GRADIENTS and not method.requires_class_scores:
             return None
-        if traits.own_classes is None or not method.maps_labels:
+        if traits.own_classes is None or not method.uses_classifier_outputs:
             return f"needs scores of classes; {traits.name} has no text tower, choose a vision-language backbone"
         if class_count is not None and class_count > traits.own_classes:
             return f"needs outputs of the model's own for {class_count} classes; {traits.name} has {traits.own_classes}, choose another backbone"
-    needed = method.least_output()
+    needed = method.required_output()
     for given, where in ((Output[answers.output.upper()], "access.output"), (traits.output, traits.name)):
         if needed > given:
             return f"needs {needed.label} of the model, {where} gives {given.label} only"

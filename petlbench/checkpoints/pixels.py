@@ -34,7 +34,7 @@ from petlbench.remote.client import RemoteBackbone
 
 CPU = torch.device("cpu")
 SUM_TOLERANCE = 1e-4  # of mixture weights that sum to one
-WAYS: dict[str, Callable[[Normalisation, Tensor], Tensor]] = {  # in which patches can be given
+VARIANTS: dict[str, Callable[[Normalisation, Tensor], Tensor]] = {  # in which patches can be given
     "pixels": lambda _, patches: patches,
     "clipped": Normalisation.clipped,
     "rounded": Normalisation.rounded,
@@ -123,7 +123,7 @@ def _evaluated(artifact: Artifact, config: RunConfig, backbone: Backbone | Remot
 
     found: dict[str, Any] = {"task": config.task, "method": config.method, "backbone": backbone.name, "samples": test.image_count}
     with _asked(artifact, config, backbone, device) as (model, deployed):
-        ways = _Ways(artifact, model, deployed, backbone if isinstance(backbone, Backbone) else None, device)
+        ways = PixelVariants(artifact, model, deployed, backbone if isinstance(backbone, Backbone) else None, device)
         for images, _ in test.in_order():
             ways.see(images)
     found["accuracy"] = {way: percent(torch.cat(scores)) for way, scores in ways.scores.items()}
@@ -156,7 +156,7 @@ def _asked(
         yield model, deployed
 
 
-class _Ways:
+class PixelVariants:
     """Asks a model about images with patches beside them, in every way, and takes down what becomes of their tokens."""
 
     def __init__(
@@ -165,9 +165,9 @@ class _Ways:
         self._normalisation = Normalisation(artifact.about.mean, artifact.about.std)
         self._patches = artifact.patches.to(device)
         self._model, self._deployed, self._backbone = model, deployed, backbone
-        self.scores: dict[str, list[Tensor]] = {way: [] for way in WAYS}  # (B, C)
+        self.scores: dict[str, list[Tensor]] = {way: [] for way in VARIANTS}  # (B, C)
         self.largest_error = 0.0  # of an entry of a token, patches as they are
-        self._errors: dict[str, list[Tensor]] = {way: [] for way in WAYS}  # (B, K): |token of the patch - token| / |token|
+        self._errors: dict[str, list[Tensor]] = {way: [] for way in VARIANTS}  # (B, K): |token of the patch - token| / |token|
         self._outside: list[Tensor] = []
 
     @torch.no_grad()
@@ -176,7 +176,7 @@ class _Ways:
         weights = self._deployed.coefficients(images)
         patches = torch.tensordot(weights, self._patches, dims=1)  # (B, K, 3, P, P)
         self._outside.append(self._normalisation.outside(patches).float().mean(dim=(1, 2, 3, 4)))
-        for way, kept_of in WAYS.items():
+        for way, kept_of in VARIANTS.items():
             kept = kept_of(self._normalisation, patches)
             self.scores[way].append(self._ask(images, kept))
             if self._backbone is not None:

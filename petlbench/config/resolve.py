@@ -15,12 +15,12 @@ from typing import Any
 
 from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_of, task_name
 from petlbench.config.identity import completed, described, protocol_id, run_id
-from petlbench.config.settings import Answers, BackboneChoice, Budget, Execution, Numerics, Protocol, Train
+from petlbench.config.settings import BackboneChoice, Budget, Execution, Numerics, Protocol, QueryConfig, Train
 from petlbench.config.typed import COMMAND_LINE, Layer, build, check_keys
 from petlbench.errors import ConfigError, did_you_mean
 from petlbench.registry import METHODS
 
-_SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": Answers, "budget": Budget}
+_SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": QueryConfig, "budget": Budget}
 _NUMERICS = [field.name for field in dataclasses.fields(Numerics)]
 _EXECUTION = [field.name for field in dataclasses.fields(Execution)]
 _SHORT = {"method": "method.name", "backbone": "backbone.name"}
@@ -37,7 +37,7 @@ class RunConfig:
     backbone: BackboneChoice
     protocol: Protocol
     train: Train
-    access: Answers
+    access: QueryConfig
     budget: Budget
     seed: int
     precision: str

@@ -129,7 +129,7 @@ class BackboneChoice:
 
 
 @dataclass
-class Answers:
+class QueryConfig:
     """What a model that is asked gives away, and how it is asked."""
 
     output: Literal["logits", "probabilities", "top_k", "label"] = "logits"  # at most; a backbone's card or a server may give less
@@ -197,7 +197,7 @@ def _check_address(url: str) -> None:
         raise ValueError(f"url must hold no password and no query; put a token into the environment variable PETLBENCH_TOKEN, {example}")
 
 
-def _check_at_least(least: int, section: Protocol | Train | Answers | Budget | Execution, *names: str) -> None:
+def _check_at_least(least: int, section: Protocol | Train | QueryConfig | Budget | Execution, *names: str) -> None:
     kinds = {field.name: str(field.type) for field in fields(section)}
     for name in names:
         value = getattr(section, name)

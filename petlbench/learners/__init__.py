@@ -10,7 +10,7 @@ import torch
 from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.traits import reason_against
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.data.task import TaskSpec
 from petlbench.errors import AccessError
 from petlbench.learners.base import Learner, load_into
@@ -30,10 +30,10 @@ def open_learner(
     device: torch.device,
     number_format: str,
     meter: Meter,
-    answers: Answers | None = None,
+    answers: QueryConfig | None = None,
 ) -> Iterator[GradientLearner | QueryLearner]:
     """The learner that fits the method's rung, ready to fit or to load what was learned. AccessError when the backbone does not give what it needs."""
-    rung, answers = method.access, answers or Answers()
+    rung, answers = method.access, answers or QueryConfig()
     if reason := reason_against(method, backbone.traits, answers, len(spec.class_names)):
         raise AccessError(f"method {method.name} {reason}")
     if isinstance(method, GradientMethod) and rung is Access.WEIGHTS and isinstance(backbone, Backbone):

@@ -12,7 +12,7 @@ from torch import Tensor
 from petlbench.access.endpoint import ClassTexts, Endpoint
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.task import TaskSpec
 from petlbench.errors import ConfigError
@@ -31,7 +31,7 @@ class QueryLearner:
     device: torch.device
     number_format: str
     meter: Meter
-    answers: Answers
+    answers: QueryConfig
     _endpoint: Endpoint = field(init=False)
     _handle: QueryModel | None = field(default=None, init=False)
 

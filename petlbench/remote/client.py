@@ -152,7 +152,7 @@ class RemoteEndpoint:
         self._all(self._send, list(parts.values()))
         self._uploads |= parts
 
-    def graded(
+    def forward_with_vjp(
         self, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None
     ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
         raise AccessError(f"{self.facts.name} gives no gradients")

@@ -12,7 +12,7 @@ from torch import Tensor
 from petlbench.access import handle as access
 from petlbench.access.endpoint import ClassTexts, Endpoint, paired, tensor_bytes
 from petlbench.access.handle import Access, Meter, QueryModel, grant
-from petlbench.config.settings import Answers, Budget
+from petlbench.config.settings import Budget, QueryConfig
 from petlbench.errors import BudgetExceeded
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import CPU, NAMES, PROMPTS, contexts, granted, images
@@ -39,9 +39,9 @@ class _Noted:
             self._note(part, beside=beside)
         return self._endpoint.features(parts, patches)
 
-    def graded(self, images: Tensor, tokens: Tensor | None, *told: Any, **named: Any) -> Any:
+    def forward_with_vjp(self, images: Tensor, tokens: Tensor | None, *told: Any, **named: Any) -> Any:
         self._note(images, beside=tokens)
-        return self._endpoint.graded(images, tokens, *told, **named)
+        return self._endpoint.forward_with_vjp(images, tokens, *told, **named)
 
     def context_scores(self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], *told: Any) -> list[Tensor]:
         for part in contexts:
@@ -72,7 +72,7 @@ def test_what_is_charged_is_what_is_sent(verb: str, monkeypatch: pytest.MonkeyPa
     rung = Access.GRADIENTS if "tokens" in verb else Access.FEATURES if "features" in verb else Access.CONTEXT
     meter, endpoint, texts = Meter(phase="test"), _Noted(tiny_backbone().endpoint(CPU)), ClassTexts(PROMPTS, "a photo of a")
     monkeypatch.setattr(access, "MAX_SCORES", 4 * len(NAMES) * 2)  # two contexts per call about four images
-    with grant(rung, endpoint, NAMES, texts, meter, Answers(batch=4)) as model:
+    with grant(rung, endpoint, NAMES, texts, meter, QueryConfig(batch=4)) as model:
         meter.phase = "train"
         VERBS[verb](model)
     counts = meter.counts["train"]
@@ -83,7 +83,7 @@ def test_what_is_charged_is_what_is_sent(verb: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(("rung", "verb"), [(Access.FEATURES, "features"), (Access.CONTEXT, "upload"), (Access.CONTEXT, "scores")])
 def test_seven_images_in_calls_of_four_are_two_calls_and_the_bytes_of_seven(rung: Access, verb: str) -> None:
     meter = Meter(phase="test")
-    with granted(rung, meter=meter, answers=Answers(batch=4)) as model:
+    with granted(rung, meter=meter, answers=QueryConfig(batch=4)) as model:
         meter.phase = "train"
         getattr(model, verb)(images(7))
     counts = meter.counts["train"]
@@ -101,7 +101,7 @@ def test_images_that_were_uploaded_before_are_cached_and_cost_no_budget() -> Non
 def test_images_beyond_a_call_are_answered_in_their_order() -> None:
     found = []
     for batch in (3, 256):
-        with granted(Access.CONTEXT, answers=Answers(batch=batch)) as model:
+        with granted(Access.CONTEXT, answers=QueryConfig(batch=batch)) as model:
             found.append(model.context_scores(images(7), contexts(model, 2)))
     assert found[0].shape == (2, 7, 3)
     torch.testing.assert_close(*found)

@@ -9,7 +9,7 @@ from torch import Tensor
 from petlbench.access import handle as access
 from petlbench.access.endpoint import ClassTexts, Output, as_scores, restrict
 from petlbench.access.handle import Access, Meter, QueryModel, grant
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.data.batches import TrainingData
 from petlbench.errors import ConfigError
 from petlbench.learners import open_learner
@@ -65,7 +65,7 @@ def test_a_context_of_other_texts_is_encoded_anew() -> None:
     endpoint = tiny_backbone().endpoint(CPU)
     found = []
     for captions in (PROMPTS, PROMPTS[::-1]):
-        with grant(Access.CONTEXT, endpoint, NAMES, ClassTexts(captions, "a photo of a"), Meter(), Answers()) as model:
+        with grant(Access.CONTEXT, endpoint, NAMES, ClassTexts(captions, "a photo of a"), Meter(), QueryConfig()) as model:
             found.append(model.context_scores(images(), model.context[None]))
     torch.testing.assert_close(found[0], found[1].flip(-1))
 
@@ -73,7 +73,7 @@ def test_a_context_of_other_texts_is_encoded_anew() -> None:
 def test_uploaded_images_are_forwarded_and_paid_once_and_answer_as_sent_ones() -> None:
     meter, backbone = Meter(), tiny_backbone()
     endpoint = backbone.endpoint(CPU)
-    with grant(Access.CONTEXT, endpoint, NAMES, ClassTexts(PROMPTS, "a photo of a"), meter, Answers()) as model:
+    with grant(Access.CONTEXT, endpoint, NAMES, ClassTexts(PROMPTS, "a photo of a"), meter, QueryConfig()) as model:
         stored = model.upload(images(4))
         for _ in range(2):
             scores = model.context_scores(stored, contexts(model, 5))
@@ -128,7 +128,7 @@ def test_a_context_needs_one_template_with_words_before_the_name(templates: tupl
 def test_scores_in_contexts_say_no_more_than_the_output_allows(output: Output) -> None:
     with granted(Access.CONTEXT) as model:
         whole = model.context_scores(images(), contexts(model, 3))
-    answers = Answers(output=output.label, top_k=2)  # type: ignore[arg-type]
+    answers = QueryConfig(output=output.label, top_k=2)  # type: ignore[arg-type]
     with granted(Access.CONTEXT, answers=answers) as model:
         for asked in (images(), model.upload(images())):
             found = model.context_scores(asked, contexts(model, 3))

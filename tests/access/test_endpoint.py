@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from petlbench.access.endpoint import ClassTexts, Output, as_scores, restrict
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.config.resolve import load_method
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.data.batches import TrainingData
 from petlbench.errors import AccessError
 from petlbench.learners import open_learner
@@ -61,7 +61,7 @@ def test_a_restricted_model_gives_no_more_whatever_is_asked_for() -> None:
     backbone = tiny_backbone()
     object.__setattr__(backbone.card, "output", Output.LABEL)
     texts = ClassTexts((("a cat",), ("a dog",)))
-    with grant(Access.SCORES, backbone.endpoint(torch.device("cpu")), ("cat", "dog"), texts, Meter(), Answers()) as model:
+    with grant(Access.SCORES, backbone.endpoint(torch.device("cpu")), ("cat", "dog"), texts, Meter(), QueryConfig()) as model:
         scores = model.scores(torch.randn(3, 3, 16, 16))
     assert sorted(set(scores.flatten().tolist())) == [-torch.inf, 0.0]
 
@@ -72,7 +72,7 @@ def test_a_model_names_no_more_classes_than_its_card_allows() -> None:
     object.__setattr__(backbone.card, "top_k", 1)
     texts = ClassTexts((("a cat",), ("a dog",), ("a newt",)))
     for asked, named in ((1000, 1), (1, 1)):
-        answers = Answers(top_k=asked)
+        answers = QueryConfig(top_k=asked)
         with grant(Access.SCORES, backbone.endpoint(torch.device("cpu")), ("cat", "dog", "newt"), texts, Meter(), answers) as model:
             assert torch.isfinite(model.scores(torch.randn(4, 3, 16, 16))).sum(-1).tolist() == [named] * 4
 
@@ -81,7 +81,7 @@ def test_a_model_names_no_more_classes_than_its_card_allows() -> None:
 def test_a_question_is_cut_into_calls_of_at_most_a_batch(batch: int, calls: int) -> None:
     meter, texts = Meter(), ClassTexts((("a cat",), ("a dog",)))
     endpoint, images = tiny_backbone().endpoint(torch.device("cpu")), torch.randn(8, 3, 16, 16)
-    with grant(Access.SCORES, endpoint, ("cat", "dog"), texts, meter, Answers(batch=batch)) as model:
+    with grant(Access.SCORES, endpoint, ("cat", "dog"), texts, meter, QueryConfig(batch=batch)) as model:
         scores = model.scores(images)
         parts = torch.cat([model.scores(part) for part in images.split(1)])
     assert meter.counts["train"]["calls"] == calls + 8
@@ -113,7 +113,7 @@ def test_a_method_at_gradients_needs_probabilities_whatever_it_declares(given_aw
         def predict(self, model: QueryModel, images: Tensor) -> Tensor:
             return model.scores(images)
 
-    answers = Answers(output=given_away.label)  # type: ignore[arg-type]
+    answers = QueryConfig(output=given_away.label)  # type: ignore[arg-type]
     learner = open_learner(Content(None), tiny_backbone(), mock_task().spec, torch.device("cpu"), "fp32", Meter(), answers)
     with (
         pytest.raises(AccessError, match=rf"method content needs probabilities of the model, access\.output gives {given_away.label}"),

@@ -14,7 +14,7 @@ from petlbench.access import handle as access
 from petlbench.access.endpoint import Output
 from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import PROMPTS, granted, images
@@ -36,7 +36,7 @@ def test_gradients_with_respect_to_images_are_those_of_the_plain_model() -> None
 
 @pytest.mark.parametrize("output", [Output.PROBABILITIES, Output.LABEL])
 def test_scores_that_can_be_differentiated_say_no_more_than_others(output: Output) -> None:
-    answers = Answers(output=output.label)  # type: ignore[arg-type]
+    answers = QueryConfig(output=output.label)  # type: ignore[arg-type]
     with granted(Access.GRADIENTS, answers=answers) as model:
         found, expected = model.scores(images().requires_grad_(True)), model.scores(images())
     torch.testing.assert_close(found, expected)
@@ -46,7 +46,7 @@ def test_gradients_of_probabilities_are_those_of_the_plain_models_probabilities(
     gradients = []
     for output in ("probabilities", "logits"):
         asked = images().requires_grad_(True)
-        with granted(Access.GRADIENTS, answers=Answers(output=output)) as model:  # type: ignore[arg-type]
+        with granted(Access.GRADIENTS, answers=QueryConfig(output=output)) as model:  # type: ignore[arg-type]
             scores = model.scores(asked)
             (scores if output == "probabilities" else scores.log_softmax(-1))[:, 0].sum().backward()
         assert asked.grad is not None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
-from petlbench.config.settings import Answers, Budget
+from petlbench.config.settings import Budget, QueryConfig
 from petlbench.errors import AccessError, BudgetExceeded
 from petlbench.testing.mocks import tiny_backbone
 from tests.object_graph import reachable
@@ -32,11 +32,11 @@ def granted(
     backbone: Backbone | None = None,
     meter: Meter | None = None,
     number_format: str = "fp32",
-    answers: Answers | None = None,
+    answers: QueryConfig | None = None,
 ) -> Iterator[QueryModel]:
     endpoint = (backbone or tiny_backbone()).endpoint(CPU, number_format)
     texts = ClassTexts(PROMPTS, "a photo of a" if access is Access.CONTEXT else None)
-    with grant(access, endpoint, NAMES, texts, meter or Meter(), answers or Answers()) as model:
+    with grant(access, endpoint, NAMES, texts, meter or Meter(), answers or QueryConfig()) as model:
         yield model
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from petlbench.access.endpoint import Endpoint, Output, as_scores, restrict
 from petlbench.access.handle import Access, Meter
 from petlbench.backbones.backbone import Backbone, Card
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import CPU, granted, images
@@ -59,7 +59,7 @@ def test_features_are_those_of_the_tokens_that_patches_become() -> None:
 def test_patches_get_no_more_out_of_a_model_than_its_output_allows(output: Output) -> None:
     with granted(Access.SCORES) as model:
         whole = model.scores(images(), patches=patches())
-    with granted(Access.SCORES, answers=Answers(output=output.label, top_k=2)) as model:  # type: ignore[arg-type]
+    with granted(Access.SCORES, answers=QueryConfig(output=output.label, top_k=2)) as model:  # type: ignore[arg-type]
         torch.testing.assert_close(model.scores(images(), patches=patches()), as_scores(restrict(whole, output, 2), 3))
 
 
@@ -74,7 +74,7 @@ def test_every_image_keeps_its_own_patches_in_calls_of_any_size(verb: str) -> No
     for batch in (2, 256):
         meter = Meter()
         rung = Access.SCORES if verb == "scores" else Access.FEATURES
-        with granted(rung, meter=meter, answers=Answers(batch=batch)) as model:
+        with granted(rung, meter=meter, answers=QueryConfig(batch=batch)) as model:
             before = meter.counts["train"]["bytes"]
             found.append(getattr(model, verb)(images(5), patches=patches(5)))
         assert meter.counts["train"]["bytes"] - before == 4 * 5 * (3 * 16 * 16 + 3 * 3 * 8 * 8)

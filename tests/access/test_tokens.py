@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from petlbench.access.handle import Access, Meter, QueryModel
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.backbones.families.open_clip import convert_tower
-from petlbench.config.settings import Answers, Budget
+from petlbench.config.settings import Budget, QueryConfig
 from petlbench.data.batches import TrainingData
 from petlbench.errors import AccessError, BudgetExceeded
 from petlbench.learners import open_learner
@@ -116,7 +116,7 @@ def test_no_token_is_the_plain_model_and_one_is_not() -> None:
 def test_every_image_keeps_its_own_tokens_in_calls_of_any_size(verb: str) -> None:
     results = []
     for batch in (2, 256):
-        with granted(Access.GRADIENTS, answers=Answers(batch=batch)) as model:
+        with granted(Access.GRADIENTS, answers=QueryConfig(batch=batch)) as model:
             beside = tokens(5).requires_grad_(True)
             answer = getattr(model, verb)(images(5), beside)
             (answer * torch.arange(answer.numel()).view_as(answer)).sum().backward()
@@ -248,7 +248,7 @@ def test_a_tower_that_has_no_place_for_tokens_takes_none(vit: nn.Module) -> None
 @pytest.mark.parametrize("makes_do", [True, False])
 def test_a_method_that_makes_do_with_features_is_let_in_where_nothing_is_scored(makes_do: bool) -> None:
     class Reading(QueryMethod):
-        name, access, scores_classes = "reading", Access.GRADIENTS, not makes_do
+        name, access, requires_class_scores = "reading", Access.GRADIENTS, not makes_do
 
         def fit(self, model: QueryModel, data: TrainingData) -> None: ...
 

@@ -15,7 +15,7 @@ from petlbench import QueryMethod
 from petlbench.analysis.aggregate import runs_frame
 from petlbench.config.identity import added, completed, described, run_id
 from petlbench.config.resolve import RunConfig, restore
-from petlbench.config.settings import Answers, BackboneChoice, Budget, Protocol, Train
+from petlbench.config.settings import BackboneChoice, Budget, Protocol, QueryConfig, Train
 from petlbench.method import METHODS
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore
@@ -23,7 +23,7 @@ from tests.record_factory import make_record
 from tests.words import resolve
 
 FIXTURES = Path(__file__).parent / "records" / "fixtures"
-SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": Answers, "budget": Budget}
+SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": QueryConfig, "budget": Budget}
 WORDS = ("method=lora", "task=mini/digits")
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from petlbench.config.identity import run_id
 from petlbench.config.resolve import RunConfig, load_method, method_names, restore
-from petlbench.config.settings import Answers, BackboneChoice, Budget, Execution, Protocol, Train
+from petlbench.config.settings import BackboneChoice, Budget, Execution, Protocol, QueryConfig, Train
 from petlbench.errors import ConfigError, PetlbenchError
 from petlbench.registry import METHODS
 from tests.words import resolve
@@ -199,7 +199,7 @@ def test_no_setting_was_forgotten_above() -> None:
         "backbone": BackboneChoice,
         "protocol": Protocol,
         "train": Train,
-        "access": Answers,
+        "access": QueryConfig,
         "budget": Budget,
         "method": load_method("lora")[0].Config,
     }

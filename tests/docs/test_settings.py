@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from petlbench.config.resolve import load_method
-from petlbench.config.settings import Answers, BackboneChoice, Budget, Protocol, Train
+from petlbench.config.settings import BackboneChoice, Budget, Protocol, QueryConfig, Train
 from petlbench.method import METHODS
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = {"protocol": Protocol, "train": Train, "access": Answers, "budget": Budget, "backbone": BackboneChoice}
+SECTIONS = {"protocol": Protocol, "train": Train, "access": QueryConfig, "budget": Budget, "backbone": BackboneChoice}
 FILES = [*sorted(ROOT.glob("configs/*/*.yaml")), *sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]
 DOTTED = re.compile(rf"(?<![\w./]){'(' + '|'.join([*SECTIONS, 'method']) + ')'}\.(?!(?:md|py|yaml|json|txt|csv)\b)([a-z]\w*)")
 LISTED = re.compile(rf"\bOf ({'|'.join(SECTIONS)}) only ([\w, \n#]+?) (?:is|are) used")

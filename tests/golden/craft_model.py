@@ -14,7 +14,7 @@ from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.families.open_clip import convert
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.methods.craft.refinement import Refinement
 from tests.golden.case import Case
 
@@ -44,7 +44,7 @@ def granted(case: Case, kind: type[CLIP | CustomTextCLIP] = CLIP) -> Iterator[Qu
     """A handle at CONTEXT on the case's CLIP and its prompts."""
     texts = ClassTexts(tuple((prompt,) for prompt in case.config["prompts"]), case.config["context_init"])
     names = tuple(case.config["class_names"])
-    with grant(Access.CONTEXT, backbone(case, kind).endpoint(CPU), names, texts, Meter(), Answers()) as model:
+    with grant(Access.CONTEXT, backbone(case, kind).endpoint(CPU), names, texts, Meter(), QueryConfig()) as model:
         yield model
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone, Card
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.nn.inversion import Inversion, Normalisation, invert
 from tests.golden.case import Case
 
@@ -61,7 +61,7 @@ def _check_logits(case: Case, whole: Case) -> None:
     _check(case, "pgn_vit.patches", patches)
     half = (0.5, 0.5, 0.5)  # of a card that nobody reads
     endpoint = Backbone(Card("golden", sizes["img_size"], half, half, source="golden case"), vit).endpoint(torch.device("cpu"))
-    with grant(Access.FEATURES, endpoint, (), ClassTexts(()), Meter(), Answers()) as model:
+    with grant(Access.FEATURES, endpoint, (), ClassTexts(()), Meter(), QueryConfig()) as model:
         features = model.features(whole.tensors["images"], patches=patches)
     _check(case, "pgn_vit.logits_eval", F.linear(features, head["weight"], head["bias"]))
 

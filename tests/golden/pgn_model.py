@@ -17,7 +17,7 @@ from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.backbones.families.open_clip import convert
 from petlbench.backbones.text import ClipText
-from petlbench.config.settings import Answers, Train
+from petlbench.config.settings import QueryConfig, Train
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.learners import load_into
 from petlbench.methods.pgn import PGN, PGNConfig, release_file
@@ -156,7 +156,9 @@ def _opened(case: Case, backbone: Backbone) -> Iterator[tuple[PGN, QueryModel]]:
     )
     names = tuple(str(row) for row in range(case.config["num_classes"]))
     method = PGN(config)
-    with grant(Access.GRADIENTS, backbone.endpoint(CPU), names, ClassTexts(tuple((name,) for name in names)), Meter(), Answers()) as model:
+    with grant(
+        Access.GRADIENTS, backbone.endpoint(CPU), names, ClassTexts(tuple((name,) for name in names)), Meter(), QueryConfig()
+    ) as model:
         method.build(model)
         load_into(release_file.named(method.prompter), case.below("pgn."))
         if method.head is not None and (head := case.below("head.")):

@@ -14,7 +14,7 @@ from torch import Tensor
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, digest_of
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.backbone import Backbone
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError, ConfigError, EndpointError
 from petlbench.remote.client import RemoteBackbone
 from petlbench.remote.connection import Connection
@@ -27,9 +27,9 @@ from tests.remote.scripted import CPU, NAMES, QUICK, SERVED, TEXTS, Script, imag
 
 
 @contextmanager
-def granted(endpoint: Endpoint, rung: Access, answers: Answers | None = None) -> Iterator[tuple[QueryModel, Meter]]:
+def granted(endpoint: Endpoint, rung: Access, answers: QueryConfig | None = None) -> Iterator[tuple[QueryModel, Meter]]:
     meter = Meter()
-    with grant(rung, endpoint, NAMES, TEXTS, meter, answers or Answers(batch=16)) as model:
+    with grant(rung, endpoint, NAMES, TEXTS, meter, answers or QueryConfig(batch=16)) as model:
         yield model, meter
 
 
@@ -58,7 +58,7 @@ def test_a_remote_backbone_is_known_by_what_the_server_says(local: Backbone, rem
 
 @pytest.mark.parametrize("output", Output)
 def test_scores_are_those_in_process_in_the_order_asked(output: Output, local: Backbone, remote: RemoteBackbone) -> None:
-    answers = Answers(output=output.label, top_k=2, batch=16)  # type: ignore[arg-type]
+    answers = QueryConfig(output=output.label, top_k=2, batch=16)  # type: ignore[arg-type]
     found = []
     for backbone in (local, remote):
         with granted(backbone.endpoint(CPU), Access.SCORES, answers) as (model, meter):
@@ -149,7 +149,7 @@ def test_a_caption_that_cannot_be_sent_is_one_line(caption: str, remote: RemoteB
     texts = ClassTexts((("a cat.",), (caption,)))
     with (
         pytest.raises(ConfigError, match=r"at most 1,000 characters") as refused,
-        grant(Access.SCORES, remote.endpoint(CPU), ("a", "b"), texts, Meter(), Answers()),
+        grant(Access.SCORES, remote.endpoint(CPU), ("a", "b"), texts, Meter(), QueryConfig()),
     ):
         pass
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 200
@@ -160,7 +160,7 @@ def test_what_no_api_gives_is_refused(remote: RemoteBackbone) -> None:
     with granted(endpoint, Access.CONTEXT) as (model, _), pytest.raises(AccessError, match="normalised embeddings only"):
         model.context_scores(images(2), model.context[None], normalised=False)
     with pytest.raises(AccessError, match="gives no gradients"):
-        endpoint.graded(images(2), None, TEXTS)
+        endpoint.forward_with_vjp(images(2), None, TEXTS)
 
 
 def test_another_number_format_than_the_servers_is_refused(remote: RemoteBackbone) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from petlbench.access.handle import Access, Meter, grant
 from petlbench.backbones.backbone import Backbone
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError, EndpointError
 from petlbench.remote.client import RemoteBackbone
 from petlbench.remote.server.metrics import Metrics, total
@@ -52,7 +52,7 @@ def test_answers_and_counts_are_those_in_process(rung: Access, verb: str, local:
     found = []
     for backbone in (local, remote):
         meter = Meter()
-        with grant(rung, backbone.endpoint(CPU), NAMES, TEXTS, meter, Answers(batch=16)) as model:
+        with grant(rung, backbone.endpoint(CPU), NAMES, TEXTS, meter, QueryConfig(batch=16)) as model:
             found.append((getattr(model, verb)(images(40), patches=patches(40)), meter.counts, model.patch_size, model.token_width))
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1:] == found[1][1:]
@@ -61,7 +61,7 @@ def test_answers_and_counts_are_those_in_process(rung: Access, verb: str, local:
 def test_a_client_keeps_to_the_number_that_the_server_names(remote: RemoteBackbone) -> None:
     meter = Meter()
     with (
-        grant(Access.SCORES, remote.endpoint(CPU), NAMES, TEXTS, meter, Answers()) as model,
+        grant(Access.SCORES, remote.endpoint(CPU), NAMES, TEXTS, meter, QueryConfig()) as model,
         pytest.raises(AccessError, match="takes at most 4 patches per image, got 5"),
     ):
         model.scores(images(2), patches=patches(2, 5))
@@ -71,7 +71,7 @@ def test_a_client_keeps_to_the_number_that_the_server_names(remote: RemoteBackbo
 def test_calls_are_as_large_as_a_body_allows(local: Backbone) -> None:
     with serving(local, ServeConfig(port=0, batch_delay_ms=0, max_body_mb=1)) as (url, _):
         meter = Meter()
-        with grant(Access.SCORES, RemoteBackbone(url, QUICK).endpoint(CPU), NAMES, TEXTS, meter, Answers()) as model:
+        with grant(Access.SCORES, RemoteBackbone(url, QUICK).endpoint(CPU), NAMES, TEXTS, meter, QueryConfig()) as model:
             model.scores(images(40), patches=patches(40, 40))  # 33 KiB each, 768 KiB a call: 23
     assert meter.counts["train"]["calls"] == 2
 

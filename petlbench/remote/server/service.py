@@ -18,7 +18,7 @@ from torch import Tensor
 from petlbench.access.endpoint import Output, digest_of, restrict
 from petlbench.access.handle import MAX_SCORES
 from petlbench.backbones.backbone import Backbone
-from petlbench.backbones.local import Described, LocalEndpoint
+from petlbench.backbones.local import ClassHead, LocalEndpoint
 from petlbench.optim.precision import choose
 from petlbench.remote.server.memory import weighted_cache
 from petlbench.remote.server.metrics import Metrics
@@ -53,7 +53,7 @@ class Service:
         self.worker = Worker(towers, config.batch_images, config.batch_delay_ms / 1000, self.metrics)
         self._config = config
         self._output = Output[self.model.output.upper()]
-        self._texts: LRUCache[str, Described] = LRUCache(config.keep_texts)
+        self._texts: LRUCache[str, ClassHead] = LRUCache(config.keep_texts)
         self._images: LRUCache[str, Tensor] = weighted_cache(config.keep_images, len)  # (B, E)
 
     async def describe(self, body: bytes) -> bytes:
@@ -142,7 +142,7 @@ class Service:
                 413, "too_many_texts", f"at most {most:,} captions per request (max_texts), of {LONGEST_CAPTION:,} characters each"
             )
 
-    def _known(self, question: ScoresWords) -> Described:
+    def _known(self, question: ScoresWords) -> ClassHead:
         if Output[question.output.upper()] > self._output:
             raise Refusal(403, "output_not_offered", f"{question.output} is more than this server gives, {self._output.label}")
         known = self._texts.get(question.texts)
@@ -186,7 +186,7 @@ class Service:
             raise Refusal(413, "too_many_patches", f"{limit}, got {patches.shape[1]:,} (max_patches)")
         return patches
 
-    def _checked_contexts(self, tensors: Mapping[str, Tensor], known: Described) -> Tensor:
+    def _checked_contexts(self, tensors: Mapping[str, Tensor], known: ClassHead) -> Tensor:
         if known.contexts is None:
             raise Refusal(400, "no_context", "these texts were sent without a context, so there is none to replace")
         contexts, shape = tensors.get("contexts"), tuple(known.contexts.initial.shape)

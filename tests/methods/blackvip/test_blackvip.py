@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from petlbench.access.handle import Meter
-from petlbench.config.settings import Answers, Budget, Train
+from petlbench.config.settings import Budget, QueryConfig, Train
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.errors import BudgetExceeded, CheckpointError, ConfigError
 from petlbench.learners import QueryLearner, open_learner
@@ -32,7 +32,7 @@ QUERIES = 10
 def opened(meter: Meter | None = None, number_format: str = "fp32", **settings: Any) -> Iterator[QueryLearner]:
     torch.manual_seed(0)
     method = BlackVIP(BlackVIPConfig(encoder="mini_clip", **settings))
-    with open_learner(method, tiny_backbone(), TASK.spec, CPU, number_format, meter or Meter(), Answers()) as learner:
+    with open_learner(method, tiny_backbone(), TASK.spec, CPU, number_format, meter or Meter(), QueryConfig()) as learner:
         assert isinstance(learner, QueryLearner)
         yield learner
 

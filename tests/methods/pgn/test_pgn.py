@@ -13,7 +13,7 @@ from torch import Tensor
 from petlbench.access.endpoint import ClassTexts
 from petlbench.access.handle import Access, Meter, QueryModel, grant
 from petlbench.backbones.traits import reason_against
-from petlbench.config.settings import Answers
+from petlbench.config.settings import QueryConfig
 from petlbench.errors import CheckpointError, ConfigError
 from petlbench.methods.pgn import PGN, PGNConfig, own_classes, release_file
 from petlbench.methods.pgn.generator import Generator, ResNet10
@@ -30,7 +30,7 @@ SMALL = ("method=pgn", "method.channels=4", "method.groups=2", "method.library_s
 def opened(config: PGNConfig, with_text: bool = True) -> Iterator[tuple[PGN, QueryModel]]:
     method, names = PGN(config), tuple("abc")
     texts = ClassTexts(tuple((name,) for name in names))
-    with grant(Access.GRADIENTS, tiny_backbone(with_text=with_text).endpoint(CPU), names, texts, Meter(), Answers()) as model:
+    with grant(Access.GRADIENTS, tiny_backbone(with_text=with_text).endpoint(CPU), names, texts, Meter(), QueryConfig()) as model:
         method.build(model)
         yield method, model
 
@@ -59,8 +59,8 @@ def test_a_linear_head_can_be_asked_for_where_there_are_texts() -> None:
 
 def test_text_scores_of_a_model_without_texts_are_refused() -> None:
     traits = tiny_backbone(with_text=False).traits
-    assert reason_against(PGN(small(head="auto")), traits, Answers()) is None
-    assert "tiny has no text tower" in str(reason_against(PGN(small(head="text")), traits, Answers()))
+    assert reason_against(PGN(small(head="auto")), traits, QueryConfig()) is None
+    assert "tiny has no text tower" in str(reason_against(PGN(small(head="text")), traits, QueryConfig()))
 
 
 def test_training_lowers_the_loss() -> None:
