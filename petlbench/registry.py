@@ -22,7 +22,7 @@ class NameTaken(ConfigError):
     """Two plugins claim one name: nobody can tell which one is meant."""
 
 
-def plain(name: str) -> str:
+def normalise_name(name: str) -> str:
     """A name as aliases are compared: without case, blanks, hyphens, underscores and slashes."""
     return re.sub(r"[\s_/-]", "", name).lower()
 
@@ -74,15 +74,15 @@ class Registry(Generic[T]):
         self._targets[name] = target
         self._origins[name] = origin
         for alias in aliases:
-            if self._aliases.setdefault(plain(alias), name) != name:
+            if self._aliases.setdefault(normalise_name(alias), name) != name:
                 raise NameTaken(
-                    f"{self.kind} '{name}': the alias '{alias}' stands for {self._aliases[plain(alias)]} already; choose another"
+                    f"{self.kind} '{name}': the alias '{alias}' stands for {self._aliases[normalise_name(alias)]} already; choose another"
                 )
         return target
 
     def canonical(self, name: str) -> str:
         """The name that a name or an alias stands for, whatever its case, blanks, hyphens, underscores and slashes; itself when there is none."""
-        return name if name in self else self._aliases.get(plain(name), name)
+        return name if name in self else self._aliases.get(normalise_name(name), name)
 
     def get(self, name: str) -> T:
         """The target of that name. ConfigError with the nearest name when there is none."""

@@ -125,7 +125,7 @@ def _evaluated(artifact: Artifact, config: RunConfig, backbone: Backbone | Remot
     with _asked(artifact, config, backbone, device) as (model, deployed):
         ways = PixelVariants(artifact, model, deployed, backbone if isinstance(backbone, Backbone) else None, device)
         for images, _ in test.in_order():
-            ways.see(images)
+            ways.update(images)
     found["accuracy"] = {way: percent(torch.cat(scores)) for way, scores in ways.scores.items()}
     found |= {"raw_values_outside": ways.raw_values_outside, "is_exact": about.is_exact, "largest_residual": about.largest_residual}
     if isinstance(backbone, Backbone):
@@ -171,7 +171,7 @@ class PixelVariants:
         self._outside: list[Tensor] = []
 
     @torch.no_grad()
-    def see(self, images: Tensor) -> None:
+    def update(self, images: Tensor) -> None:
         """Images (B, 3, S, S)."""
         weights = self._deployed.coefficients(images)
         patches = torch.tensordot(weights, self._patches, dims=1)  # (B, K, 3, P, P)

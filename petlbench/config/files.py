@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from petlbench.errors import ConfigError, did_you_mean
-from petlbench.registry import TASKS, plain
+from petlbench.registry import TASKS, normalise_name
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def suite_name(text: str) -> str:
     known = names("suites")
     if text in known:
         return text
-    return next((name for name in known if plain(text) in map(plain, (name, *load_suite(name).aliases))), text)
+    return next((name for name in known if normalise_name(text) in map(normalise_name, (name, *load_suite(name).aliases))), text)
 
 
 def task_name(text: str) -> str:
