@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from petlbench.config.files import load_suite
 from petlbench.datasets import _facts
 from petlbench.datasets.layouts import layout
-from petlbench.registry import TASKS, plain
+from petlbench.registry import TASKS, normalise_name
 
 ENTRIES = [(dataset, entry) for dataset in _facts.datasets().values() for entry in dataset.suites.values()]
 SUITES = {"vtab": 19, "fgvc": 5, "blackvip16": 14, "craft15": 15, "pgn12": 12}
@@ -38,13 +38,13 @@ def test_only_the_two_tasks_without_names_refuse_methods_that_read_them() -> Non
 
 
 def test_names_and_aliases_of_datasets_are_unique() -> None:
-    counted = Counter(form for one in _facts.datasets().values() for form in {plain(name) for name in (one.name, *one.aliases)})
+    counted = Counter(form for one in _facts.datasets().values() for form in {normalise_name(name) for name in (one.name, *one.aliases)})
     assert not [form for form, count in counted.items() if count > 1]
 
 
 def test_aliases_of_suites_are_none_of_a_dataset() -> None:
-    datasets = {plain(name) for one in _facts.datasets().values() for name in (one.name, *one.aliases)}
-    assert not datasets & {plain(name) for suite in SUITES for name in (suite, *load_suite(suite).aliases)}
+    datasets = {normalise_name(name) for one in _facts.datasets().values() for name in (one.name, *one.aliases)}
+    assert not datasets & {normalise_name(name) for suite in SUITES for name in (suite, *load_suite(suite).aliases)}
 
 
 @pytest.mark.parametrize("name", sorted({name for one in _facts.datasets().values() for name in one.layouts}))
