@@ -234,14 +234,6 @@ def load_backbone(name: str, checkpoint: str | None = None) -> Backbone:
     return BACKBONES.get(scheme).load(rest, checkpoint)
 
 
-@lru_cache(maxsize=2)
-def load_backbone_cached(name: str, checkpoint: str | None, device: torch.device) -> tuple[Backbone, str]:
-    """A backbone on a device and its checksum, loaded once per process. Methods work on copies of its module tree, never on itself."""
-    backbone = load_backbone(name, checkpoint)
-    checksum = backbone.checksum()
-    return backbone.to(device), checksum
-
-
 @lru_cache(maxsize=8)
 def foretold_traits(name: str, checkpoint: str | None = None) -> Traits | None:
     """What a backbone has, without loading it; None where its family cannot tell. The errors are those of ``load_backbone``."""

@@ -5,6 +5,7 @@ One grammar holds for all commands: what has a value is a word (``out=DIR``), na
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from petlbench.config.resolve import nested
-from petlbench.config.typed import COMMAND_LINE, Layer, Text, build
+from petlbench.config.typed import COMMAND_LINE, Layer, Text, build, check_keys
 from petlbench.errors import ConfigError
 
 S = TypeVar("S")
@@ -44,6 +45,7 @@ def names_and_words(arguments: Sequence[str]) -> tuple[list[str], dict[str, Text
 
 def settings_of(kind: type[S], words: dict[str, Text]) -> S:
     """A command's own settings: a dataclass, strictly typed."""
+    check_keys(words, [field.name for field in dataclasses.fields(kind)], COMMAND_LINE, is_listed=True)  # type: ignore[arg-type]
     return build(kind, [Layer(COMMAND_LINE, words)])
 
 

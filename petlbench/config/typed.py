@@ -48,11 +48,11 @@ def build(kind: type[S], layers: Sequence[Layer], prefix: str = "") -> S:
         raise ConfigError(_message(kind, values, error, prefix, origins)) from None
 
 
-def check_keys(values: Mapping[str, Any], known: Sequence[str], origin: str, prefix: str = "") -> None:
-    """ConfigError, with the nearest name, for a key that is not known."""
+def check_keys(values: Mapping[str, Any], known: Sequence[str], origin: str, prefix: str = "", is_listed: bool = False) -> None:
+    """ConfigError, with the nearest name, for a key that is not known. Those that are known are listed in a section, and where ``is_listed``."""
     for key in values:
         if key not in known:
-            listed = f" Known: {', '.join(known)}" if prefix else ""
+            listed = f" Known: {', '.join(known)}" if prefix or is_listed else ""
             raise ConfigError(f"unknown key '{prefix}{key}'.{did_you_mean(str(key), known)}{listed} ({origin})")
 
 
@@ -65,12 +65,20 @@ def _merge(kind: type, target: dict[str, Any], values: Any, origin: str, prefix:
     for key, value in values.items():
         name, hint = f"{prefix}{key}", hints[key]
         if dataclasses.is_dataclass(hint):
-            _merge(cast(type, hint), target.setdefault(key, {}), value, origin, f"{name}.", origins)
+            _merge(cast(type, hint), target.setdefault(key, _default_of(kind, key)), value, origin, f"{name}.", origins)
             continue
         read = read_text(value, hint) if isinstance(value, Text) else value
         if isinstance(read, float) and not math.isfinite(read):
             raise ConfigError(f"{name} must be a finite number, got {str(read)!r} ({origin})")
         target[key], origins[name] = read, origin
+
+
+def _default_of(kind: Any, key: str) -> dict[str, Any]:
+    """What a nested section holds before anything is set: the defaults that the outer dataclass gives it, which may be other than its own."""
+    (field,) = (field for field in dataclasses.fields(kind) if field.name == key)
+    if field.default_factory is not dataclasses.MISSING:
+        return dataclasses.asdict(field.default_factory())
+    return {} if field.default is dataclasses.MISSING else dataclasses.asdict(field.default)
 
 
 def read_text(text: str, hint: Any) -> Any:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
-from petlbench.backbones.backbone import Backbone, load_backbone_cached
+from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.config.resolve import RunConfig
 from petlbench.data.acquire.presence import data_folder
 from petlbench.data.load import Task, find_task, load_task

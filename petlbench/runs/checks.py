@@ -16,14 +16,13 @@ from petlbench.remote.client import ANY_REMOTE, RemoteBackbone
 
 
 def check(config: RunConfig) -> None:
-    """A PetlbenchError for an unknown task or one whose images are not there, for an unknown backbone, for a method that this backbone or its answers
-    are not enough for, for a folder that could not be written to."""
+    """Refuse a run whose task is unknown or not there, whose backbone is unknown or does not give what the method needs, whose folder cannot be written.
+
+    Of a remote model what holds for every server is checked here, and what it says of itself once it is asked.
+    """
     require(config.task, data_folder(config.execution.data_root))
     check_setting(config)
-    if config.backbone.is_remote:
-        check_method(config, ANY_REMOTE)  # which needs no server
-    if not config.backbone.name.startswith("remote:"):  # which a plan has asked: if it is gone or another by now, a record is to say so
-        check_method(config, traits_of(*backbone_of(config)))
+    check_method(config, ANY_REMOTE if config.backbone.is_remote else traits_of(*backbone_of(config)))
 
 
 def check_setting(config: RunConfig) -> None:

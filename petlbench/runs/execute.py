@@ -17,7 +17,8 @@ from torch import Tensor
 
 from petlbench.access.handle import Meter
 from petlbench.access.tickets import lent
-from petlbench.backbones.backbone import Backbone, load_backbone_cached
+from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.checkpoints.file import packed_checkpoint, packed_predictions
 from petlbench.config.identity import described
 from petlbench.config.resolve import RunConfig, load_method
@@ -40,7 +41,7 @@ from petlbench.optim.precision import choose
 from petlbench.records import schema
 from petlbench.records.store import RecordStore, is_kept
 from petlbench.remote.client import RemoteBackbone
-from petlbench.runs.checks import check
+from petlbench.runs.checks import check, check_method
 from petlbench.runs.log import RunLog
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
@@ -55,6 +56,8 @@ def execute(config: RunConfig, progress: Progress = lambda done, total: None, re
     """
     check(config)
     with with_served_name(config) as (named, connected):
+        if connected is not None:
+            check_method(named, connected.traits)
         log = _open_log(named)
         failure: BaseException | None = None
         try:

@@ -19,8 +19,8 @@ from petlbench.cli import cli
 from petlbench.errors import AccessError, CheckpointError
 from petlbench.method import METHODS
 from petlbench.runs.execute import execute
-from petlbench.runs.plan import Plan, plan
-from tests.words import resolve
+from petlbench.runs.plan import Plan
+from tests.words import plan, resolve
 
 ASK_SCORES_OF_TEXTS = {"bar", "blackvip", "craft", "zero_shot"}
 TINY = {
@@ -150,7 +150,13 @@ def test_a_plan_asks_a_server_once_what_it_serves(tmp_path: Path, monkeypatch: p
             asked.append(url)
             self.traits = Traits("remote:tiny@00000000", Access.FEATURES, has_text=False, takes_tokens=False)
 
-    monkeypatch.setattr("petlbench.checks.RemoteBackbone", Asked)
+        def __enter__(self) -> Asked:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr("petlbench.runs.checks.RemoteBackbone", Asked)
     words = ["task=mini/digits,mini/location", "backbone=remote", "url=http://127.0.0.1:1", f"out={tmp_path}"]
     planned = plan(["method=all", *words])
     assert methods_of(planned) == {"linear"} and asked == ["http://127.0.0.1:1"]

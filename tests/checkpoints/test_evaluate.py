@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
-from petlbench.backbones.backbone import load_backbone_cached
+from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.checkpoints.evaluate import evaluate_checkpoint, export_merged
 from petlbench.checkpoints.file import read_checkpoint
 from petlbench.data.batches import Batches

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from petlbench.backbones.backbone import Backbone, load_backbone_cached
+from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.checkpoints.evaluate import evaluate_checkpoint
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.checkpoints.pixels import evaluate_artifact, export_artifact

@@ -141,7 +141,8 @@ import json, sys
 import torch
 from petlbench import Access, QueryMethod, register_method
 from petlbench.runs import execute as run
-from tests.words import resolve
+from petlbench.cli.words import parse_words
+from petlbench.config.resolve import resolve
 
 def megabytes(count):
     return torch.ones(count, 2**18)
@@ -162,17 +163,17 @@ class Greedy(Asks):
     def fit(self, model, data):
         self.cycle = [megabytes(384), self]  # stays until garbage is collected
 
-weights, load = [], run.shared_backbone
+weights, load = [], run.open_backbone
 
 def load_a_large_one(*arguments):
     weights.extend([] if weights else [megabytes(256)])
     return load(*arguments)
 
-run.shared_backbone = load_a_large_one
+run.open_backbone = load_a_large_one
 costs = []
 for name in ("modest", "greedy", "modest"):
     words = [f"method={name}", "task=mini/digits", "threads=1", "device=cpu", "curve=false", f"out={sys.argv[1]}"]
-    record, _ = run.execute(resolve(words), reraise=True)
+    record, _ = run.execute(resolve(parse_words(words)), reraise=True)
     costs.append((record.cost.run_memory_mb, record.cost.peak_memory_mb))
 print(json.dumps(costs))
 """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from petlbench.access.handle import Meter
-from petlbench.backbones.backbone import load_backbone_cached
+from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.config.settings import Budget
 from petlbench.learners.curve import Curve
 from petlbench.records.schema import Record

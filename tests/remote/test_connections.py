@@ -14,7 +14,7 @@ import pytest
 from torch import Tensor
 
 from petlbench.access.handle import Access, QueryModel
-from petlbench.backbones.backbone import load_backbone_cached
+from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.checkpoints.pixels import export_artifact
 from petlbench.data.batches import TrainingData
 from petlbench.errors import ConfigError, EndpointError
@@ -112,10 +112,10 @@ def test_a_bench_asks_once_for_the_name_and_every_run_opens_its_own(key: str, wo
     asking = [word.replace("backbone=", f"{key}=") for word in words]
     runs = plan([*asking, "seeds=0,1,2"])
     assert connections == {"opened": 1, "closed": 1}
-    records = [record for _, record, _ in carry_out(runs, 1, lambda _: lambda done, total: None)]
+    records = [record for _, record, _ in carry_out(runs.runs, 1, lambda _: lambda done, total: None)]
     assert [record.status for record in records] == ["ok"] * 3
     assert connections == {"opened": 4, "closed": 4}
-    assert [run.state for run in plan([*asking, "seeds=0,1,2"])] == ["done"] * 3
+    assert [run.state for run in plan([*asking, "seeds=0,1,2"]).runs] == ["done"] * 3
 
 
 def test_a_plan_opens_one_and_closes_it(words: list[str], connections: Counter[str], call: Call) -> None:

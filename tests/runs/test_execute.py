@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
 from petlbench.analysis.validate import problems_of
-from petlbench.backbones.backbone import Backbone, load_backbone_cached
+from petlbench.backbones.backbone import Backbone
+from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.checkpoints.evaluate import evaluate_checkpoint
 from petlbench.checkpoints.file import read_checkpoint
 from petlbench.data.batches import Batches

@@ -13,7 +13,7 @@ from petlbench.config.files import load_suite, names
 from petlbench.runs import plan as bench
 from tests.words import plan
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_seeds_that_are_asked_for_win(tmp_path: Path, words: str) -> None:
 def test_a_plan_says_where_its_seeds_come_from(tmp_path: Path) -> None:
     words = ["plan", "method=linear", f"out={tmp_path}", "task=mini/digits,blackvip16/dtd"]
     assert "seeds 0 (suite mini); 1,2,3 (suite blackvip16)" in CliRunner().invoke(cli, words, catch_exceptions=False).output
-    assert "seeds 5 (command line)" in CliRunner().invoke(cli, [*words, "seeds=5"], catch_exceptions=False).output
+    assert "seeds 5 (as asked)" in CliRunner().invoke(cli, [*words, "seeds=5"], catch_exceptions=False).output
 
 
 def test_make_leaves_the_seeds_to_the_suite_unless_some_are_named() -> None:
