@@ -112,4 +112,4 @@ def test_table_says_what_it_takes() -> None:
     assert "unknown key 'suite'. Did you mean 'out'? Known: out, backbone, protocol, seeds (command line)" in refusal(
         "table", "vpt", "suite=vtab"
     )
-    assert "--seeds must be numbers such as 0,1,2, got 'all'" in refusal("table", "vpt", "--seeds", "all")
+    assert "seeds must be whole numbers such as 0,1,2, got 'all'" in refusal("table", "vpt", "--seeds", "all")
