@@ -11,15 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from petlbench.analysis.aggregate import ranked_columns, runs_behind
+from petlbench.analysis.columns import COLUMNS
 from petlbench.records.schema import CurvePoint
 
 PPT_SCALE = 1e7  # C of the formula
-COSTS = {
-    "parameters": "params_trainable",
-    "memory": "run_memory_mb",
-    "time": "train_seconds",
-    "queries": "queries",
-}  # -> leaderboard column
+COSTS = {column.front: name for name, column in COLUMNS.items() if column.front}  # -> leaderboard column
 FRONT_COLUMNS = [f"front_{cost}" for cost in COSTS]
 TRADEOFF_COLUMNS = ["method", "access", "mean", "ppt", "accuracy_per_1000_queries", *FRONT_COLUMNS]
 

@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.analysis.aggregate import runs_behind, task_columns
+from petlbench.analysis.aggregate import runs_behind, task_columns, task_labels
+from petlbench.analysis.formats import human_count
 from petlbench.records.file_names import slug
-from petlbench.report.plots import add_footer, empty_figure, human_count, literal, save_figure, suite_of, task_labels, text_colour
+from petlbench.report.plots import add_footer, empty_figure, literal, save_figure, suite_of, text_colour
 
 # In the order in which a block computes; "attn", "mlp" and "other" have a column only where something is trained there.
 _OPERATIONS = ("norm1", "q", "k", "v", "proj", "attn", "norm2", "fc1", "fc2", "mlp", "other")

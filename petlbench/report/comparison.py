@@ -12,13 +12,12 @@ from rich.text import Text
 from tabulate import tabulate
 
 from petlbench.analysis.aggregate import ranked_columns, runs_behind
+from petlbench.analysis.formats import MISSING, decimals, human_count
 from petlbench.analysis.statistics import Comparison, compare, row_names
 from petlbench.analysis.tradeoffs import COSTS, accuracy_at_budgets, tradeoffs
 from petlbench.records.store import write_atomically
-from petlbench.report.plots import human_count
 from petlbench.report.rankings import write_ranking_plots
 
-MISSING = "–"
 _HEADINGS = {"mean rank": "mean\nrank", "% per 1000 queries": "% per 1000\nqueries"}  # of the terminal
 _MAY_WRAP = ("method", "methods", "front")
 _LEGEND = (
@@ -70,7 +69,7 @@ def methods_table(frame: pd.DataFrame) -> pd.DataFrame:
             "mean": [_with_interval(*values) for values in zip(frame["mean"], frame["mean_low"], frame["mean_high"], strict=True)],
             "IQM": [_with_interval(*values) for values in zip(frame["iqm"], frame["iqm_low"], frame["iqm_high"], strict=True)],
             "mean rank": frame["mean_rank"].map("{:.2f}".format),
-            "PPT": [MISSING if pd.isna(value) else f"{value:.3f}" for value in frame["ppt"]],
+            "PPT": [decimals(value, 3) for value in frame["ppt"]],
             "% per 1000 queries": [MISSING if pd.isna(value) else f"{value:.2g}" for value in frame["accuracy_per_1000_queries"]],
             "front": [front or MISSING for front in fronts],
         }
@@ -125,7 +124,7 @@ def _with_interval(value: float, low: float, high: float) -> str:
 
 def _pivot(budgets: pd.DataFrame) -> pd.DataFrame:
     wide = budgets.pivot_table(index="method", columns="budget", values="accuracy")
-    shown = wide.map(lambda value: MISSING if pd.isna(value) else f"{value:.1f}")
+    shown = wide.map(decimals)
     return shown.rename(columns=lambda budget: human_count(float(budget))).reset_index()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,9 @@ from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
 from petlbench.access.boxes import BOXES, STYLES
-from petlbench.analysis.aggregate import ranked_columns, runs_behind, task_columns
+from petlbench.analysis.aggregate import ranked_columns, runs_behind, task_columns, task_labels
+from petlbench.analysis.columns import COLUMNS
+from petlbench.analysis.formats import human_count
 from petlbench.records.store import write_atomically
 from petlbench.report.label_placement import place_labels
 
@@ -49,21 +50,6 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
         paths.append(folder / f"{name}.{suffix}")
         write_atomically(paths[-1], content.getvalue())
     return paths
-
-
-def human_count(number: float) -> str:
-    """A count in three or four digits: 0, 950, 12.3k, 147k, 21.7M."""
-    for limit, divisor, suffix in ((999.5, 1.0, ""), (999_500, 1e3, "k"), (999_500_000, 1e6, "M"), (math.inf, 1e9, "G")):
-        if number < limit:
-            value = number / divisor
-            return f"{value:.1f}".removesuffix(".0") + suffix if suffix and value < 99.95 else f"{value:.0f}{suffix}"
-    raise ValueError(f"a count must be finite, got {number}")
-
-
-def task_labels(tasks: Sequence[str]) -> list[str]:
-    """Tasks without their suite, unless two would then look alike."""
-    short = [task.rpartition("/")[2] for task in tasks]
-    return [name if short.count(name) == 1 else task for task, name in zip(tasks, short, strict=True)]
 
 
 def text_colour(red: float, green: float, blue: float) -> str:
@@ -95,7 +81,7 @@ def accuracy_vs_parameters(part: pd.DataFrame, source: str) -> Figure:
     for access, x, y in zip(shown["access"], sizes, accuracies, strict=True):
         colour, marker = STYLES[BOXES[access]]
         axes.plot([x], [y], marker=marker, color=colour, ms=7, mec="white", mew=0.8, zorder=3)
-    axes.set_xlabel("trainable parameters without the head")
+    axes.set_xlabel(COLUMNS["params_trainable"].axis)
     axes.set_ylabel(f"mean test accuracy over {len(ranked_columns(part))} tasks (%)")
     axes.spines[["top", "right"]].set_visible(False)
     add_legend(figure, part)

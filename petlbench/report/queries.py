@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from petlbench.access.boxes import BOXES, STYLES
 from petlbench.analysis.aggregate import ranked_columns
+from petlbench.analysis.formats import human_count
 from petlbench.analysis.tradeoffs import curves
-from petlbench.report.plots import add_footer, empty_figure, human_count, name_width, save_figure, suite_of, wrapped
+from petlbench.report.plots import add_footer, empty_figure, name_width, save_figure, suite_of, wrapped
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")

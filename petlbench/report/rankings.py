@@ -15,20 +15,16 @@ from numpy.typing import NDArray
 
 from petlbench.access.boxes import BOXES, STYLES
 from petlbench.analysis.aggregate import ranked_columns
+from petlbench.analysis.columns import COLUMNS
+from petlbench.analysis.formats import human_count
 from petlbench.analysis.statistics import ALPHA, Comparison, Friedman
 from petlbench.analysis.tradeoffs import COSTS
 from petlbench.report.label_placement import place_labels
-from petlbench.report.plots import add_footer, add_legend, empty_figure, human_count, save_figure, suite_of, wrapped
+from petlbench.report.plots import add_footer, add_legend, empty_figure, save_figure, suite_of, wrapped
 
 _LINE = 0.24  # inches from one name of the critical-difference diagram to the next
 _BAR = 0.13  # and from one bar to the next
 _LEAST = 0.1  # of a cost on a logarithmic axis, such as seconds; less is next to nothing
-_LABELS = {
-    "parameters": "trainable parameters without the head",
-    "memory": "memory that a run adds to the backbone (MB)",
-    "time": "training time (s)",
-    "queries": "queries (images sent per run)",
-}
 
 
 def write_ranking_plots(
@@ -119,7 +115,7 @@ def _panel(axes: Axes, part: pd.DataFrame, trade: pd.DataFrame, cost: str) -> tu
     for access, x, y, is_best in zip(part["access"], costs, means, on_front, strict=True):
         colour, marker = STYLES[BOXES[access]]
         axes.plot([x], [y], marker=marker, ms=7 if is_best else 5.5, color=colour if is_best else "0.75", mec="white", mew=0.7, zorder=3)
-    axes.set_xlabel(_LABELS[cost])
+    axes.set_xlabel(COLUMNS[COSTS[cost]].axis)
     axes.grid(color="0.93")
     axes.margins(y=0.1)
     axes.spines[["top", "right"]].set_visible(False)

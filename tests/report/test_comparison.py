@@ -49,7 +49,7 @@ def test_the_front_of_each_cost_is_named(tmp_path: Path) -> None:
     records += [make_record("full", task, accuracy=80, trainable=20) for task in TASKS]
     text, _ = written(tmp_path, records)
     assert {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in text.splitlines() if line.startswith(("| l", "| f"))} == {
-        "lora": "parameters, memory, time",
+        "lora": "parameters, time, memory",
         "full": "–",
     }
 

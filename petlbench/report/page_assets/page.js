@@ -10,7 +10,7 @@ const DEFAULTS = {
   show: data.parts.some((part) => part.published.length) ? "both" : "ours",
   sort: "mean",
   up: "",
-  cost: "params_trainable",
+  cost: "",
   open: "",
 };
 const THEMES = ["auto", "light", "dark"];
