@@ -32,7 +32,7 @@ _ABSENT = "absent"  # the value of a setting that a record's code did not have y
 def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
     """Return one row per run with a result, in an order that does not depend on the order of the records.
 
-    ``method``, ``backbone`` and ``protocol`` are told apart here wherever averaging would mix what is not the same: a method by the
+    ``method``, ``backbone`` and ``protocol`` are labelled so that no average mixes different runs: a method by the
     settings that vary (``lora [rank=4]``), a backbone by its weights (``vit@1a2b3c4d``), a protocol by the revision of the data when it is
     not the newest one (``native-1a2b3c4d (data r1)``). Accuracy and its standard error are percent. There is a column for each of ``COLUMNS``
     that has a value of its own for a run. ``key``, ``allocation`` (module name -> trainable parameters) and ``curve`` are the record's.
@@ -80,7 +80,7 @@ def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) 
 
 
 def task_columns(frame: pd.DataFrame) -> list[str]:
-    """The task columns of a leaderboard that its rows are about: those of their suites and those with a value."""
+    """Return the task columns of a leaderboard that belong to the suites of its rows or have a value."""
     others = {*ROW_COLUMNS, *COLUMNS, *(column for column in frame.columns if _AVERAGE.fullmatch(column))}
     columns = [str(column) for column in frame.columns if column not in others]
     suites = set(frame["suite"])
@@ -88,13 +88,13 @@ def task_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def average_columns(frame: pd.DataFrame) -> list[str]:
-    """The columns of averages over the suites of a leaderboard's rows, beside ``mean``, such as ``vtab:mean_natural``."""
+    """Return the columns of averages besides ``mean`` of the suites of a leaderboard's rows, such as ``vtab:mean_natural``."""
     suites = set(frame["suite"])
     return [str(column) for column in frame.columns if _AVERAGE.fullmatch(column) and column.partition(":")[0] in suites]
 
 
 def accuracy_columns(part: pd.DataFrame, tasks: Sequence[str]) -> list[Column]:
-    """The columns of accuracies of one of the ``comparable_parts``: the mean that ranks, other averages of the suite, the given tasks."""
+    """Return the accuracy columns of one of the ``comparable_parts``: the ranking mean, other averages of the suite, the given tasks."""
     averages, count = average_columns(part), len(ranked_columns(part))
     mean = ROW_COLUMNS["mean"]
     columns = [replace(mean, heading=f"mean of {count}") if averages else mean]
@@ -107,24 +107,24 @@ def accuracy_columns(part: pd.DataFrame, tasks: Sequence[str]) -> list[Column]:
 
 
 def task_labels(tasks: Sequence[str]) -> list[str]:
-    """Tasks without their suite, unless two would then look alike."""
+    """Return task names without their suite, unless two would be equal."""
     short = [task.rpartition("/")[2] for task in tasks]
     return [name if short.count(name) == 1 else task for task, name in zip(tasks, short, strict=True)]
 
 
 def ranked_tasks(suite: str, tasks: Sequence[str]) -> list[str]:
-    """Those of a suite's tasks whose mean ranks the methods: all, unless its YAML says which group counts."""
+    """Return the tasks of a suite whose mean ranks the methods: all, unless its YAML names a group in ``ranked_by``."""
     ranked_by = load_suite(suite).ranked_by if suite in names("suites") else None
     return list(tasks) if ranked_by is None else [task for task in tasks if task in load_suite(suite).groups[ranked_by]]
 
 
 def ranked_columns(part: pd.DataFrame) -> list[str]:
-    """The task columns that ``mean`` is the mean of, in one of the ``comparable_parts``."""
+    """Return the task columns that ``mean`` averages in one of the ``comparable_parts``."""
     return ranked_tasks(part["suite"].iloc[0], task_columns(part))
 
 
 def comparable_parts(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """A leaderboard in parts whose rows may be compared: one suite, backbone and protocol each, with its own tasks only.
+    """Split a leaderboard into parts whose rows may be compared: one suite, backbone and protocol each, with its own tasks only.
 
     Parts keep the order of the suites; within a suite the part with most rows is first.
     """
@@ -139,7 +139,7 @@ def comparable_parts(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def runs_behind(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ``runs_frame`` that one of the ``comparable_parts`` was averaged from."""
+    """Return the rows of ``runs_frame`` behind one of the ``comparable_parts``."""
     first = part.iloc[0]
     of_part = (runs["backbone"] == first["backbone"]) & (runs["protocol"] == first["protocol"]) & runs["task"].isin(task_columns(part))
     behind: pd.DataFrame = runs[of_part]
@@ -147,7 +147,7 @@ def runs_behind(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _averages(suite: str, tasks: Sequence[str]) -> dict[str, Average]:
-    """The averages beside the one that ranks, by the names of their columns."""
+    """Return column name -> average, for averages other than the ranking one."""
     ranked = {task.partition("/")[2] for task in ranked_tasks(suite, tasks)}
     others = [average for average in averages_of(suite) if len(average.groups) > 1 or set(average.datasets) != ranked]
     return {f"{suite}:{average.name}": average for average in others}
@@ -159,7 +159,7 @@ def _over(average: Average, cells: pd.Series[float]) -> float:
 
 
 def latest_of_each_run(records: Iterable[Record]) -> list[Record]:
-    """A run that was repeated, say in a merged results folder, counts once: the newest record of the same run on the same inputs."""
+    """Return the newest record of each run on the same inputs; repeated runs, as in merged folders, count once."""
     latest: dict[tuple[str, str, str], Record] = {}
     for record in records:
         if record.key not in latest or _age(latest[record.key]) < _age(record):
@@ -168,7 +168,7 @@ def latest_of_each_run(records: Iterable[Record]) -> list[Record]:
 
 
 def _age(record: Record) -> tuple[str, str]:
-    """Orders records by time of creation; the content breaks ties so that the order of reading never matters."""
+    """Return a sort key: time of creation, then content, so that the order of reading never matters."""
     return record.created, record.model_dump_json()
 
 
@@ -194,10 +194,10 @@ def _protocol_labels(records: Sequence[Record]) -> list[str]:
 
 
 def _method_labels(group: Sequence[Record]) -> list[str]:
-    """Row names for records of one method, access, backbone, protocol and selection rule.
+    """Return row names for records of one method, access, backbone, protocol and selection rule.
 
-    A setting that takes several values on the same task was varied by someone: its values tell rows apart on all tasks. A setting that
-    differs only between tasks is a recipe and does not. The most common choice (at a tie the first that was run) keeps the plain name.
+    A setting with several values on one task was varied by the user: its values separate rows on all tasks. A setting that
+    differs only between tasks belongs to a recipe and does not. The most common choice (at a tie the first that was run) keeps the plain name.
     """
     settings = [_flat({key: value for key, value in r.config.items() if key not in _HAS_OWN_COLUMN}) for r in group]
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -219,7 +219,7 @@ def _method_labels(group: Sequence[Record]) -> list[str]:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as {"section.field": value as typed}."""
+    """Flatten nested settings to {"section.field": value as typed}."""
     flat: dict[str, str] = {}
     for key, value in settings.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": _as_typed(value)}
@@ -227,7 +227,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _as_typed(value: Any) -> str:
-    """A setting as on the command line; different values give different text."""
+    """Format a setting as on the command line; different values give different text."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_as_typed, value))}]"
     is_plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.+-]*", value) and value not in ("true", "false", "null", _ABSENT)
@@ -235,7 +235,7 @@ def _as_typed(value: Any) -> str:
 
 
 def _short_names(keys: Sequence[str]) -> list[str]:
-    """``method.rank`` is ``rank`` and ``train.epochs`` is ``epochs`` unless that names two of the keys."""
+    """Shorten ``method.rank`` to ``rank`` and ``train.epochs`` to ``epochs`` unless two keys would be equal."""
     short = [re.sub(r"^(method|train)\.", "", key) for key in keys]
     return [key if short.count(name) > 1 else name for key, name in zip(keys, short, strict=True)]
 

@@ -216,9 +216,9 @@ def _file(record: Record, store: RecordStore) -> str:
 def _published(
     numbers: Sequence[PublishedNumber], backbone: str, shots: str, tasks: Sequence[str], averages: Sequence[Average]
 ) -> list[dict[str, Any]]:
-    """Rows of papers with an accuracy on one of the tasks, in the order of the files; reruns by third parties are left out.
+    """Return rows of papers with an accuracy on one of the tasks, in the order of the files, without reruns by third parties.
 
-    What was chosen on test images is a row of its own. Averages are recomputed from the cells, as printed ones follow several definitions.
+    Numbers whose epoch was chosen on test images are rows of their own. Averages are recomputed from the cells, as printed ones follow several definitions.
     """
     datasets = [_dataset(task) for task in tasks]
     printed: dict[tuple[str, ...], list[PublishedNumber]] = defaultdict(list)

@@ -72,7 +72,7 @@ function text(x, y, content, attributes = {}) {
   return svg("text", { x, y, ...attributes }, content);
 }
 
-/** Text that may be broken behind its underscores. */
+/** Text with line breaks allowed after underscores. */
 function breakable(content) {
   return content.split(/(?<=_)/).flatMap((piece, i) => (i ? [element("wbr"), piece] : [piece]));
 }
@@ -81,7 +81,7 @@ function shortened(name, most) {
   return name.length <= most ? name : `${name.slice(0, most - 1)}…`;
 }
 
-/** Mean accuracy against a column on a logarithmic axis with a place for 0 left of it. `choose(row)` is called when a mark is chosen. */
+/** Mean accuracy against a column on a logarithmic axis with 0 left of it. `choose(row)` is called when a mark is chosen. */
 function scatter(rows, column, width, choose) {
   const cost = (row) => row.values[column.name];
   const height = Math.min(430, Math.max(300, 0.62 * width));
@@ -145,7 +145,7 @@ function isBetter(one, other, cost) {
   return isAsGood && (one.mean > other.mean || cost(one) < cost(other));
 }
 
-/** Names beside their points, best first; a name that finds no free place is left to the tooltip. */
+/** Names beside their points, best first; a name without free space is in the tooltip only. */
 function placed(points, frame) {
   const taken = points.map((point) => [point.x - 7, point.y - 7, point.x + 7, point.y + 7]);
   const labels = [];
@@ -174,7 +174,7 @@ function placed(points, frame) {
   return labels;
 }
 
-/** Demšar's diagram: mean ranks on an axis, bars over methods that Nemenyi's test does not tell apart. */
+/** Demšar's diagram: mean ranks on an axis, bars over methods that Nemenyi's test does not distinguish. */
 function rankDiagram(comparison, width) {
   const { methods, mean_ranks: ranks, groups, critical_difference: difference } = comparison;
   const worst = methods.length;

@@ -69,7 +69,7 @@ function runsColumn(column) {
   };
 }
 
-/** One of a part's averages; it is withheld where a result is missing, and says how many there are. */
+/** One of a part's averages; where a result is missing the cell gives the number of results instead. */
 function average(part, i, rowOf = (row) => row) {
   const value = (row) => rowOf(row)?.averages[i] ?? null;
   const found = (row) => part.averages[i].tasks.filter((task) => rowOf(row).cells[task] !== null).length;
@@ -87,8 +87,8 @@ function rankColumn() {
 }
 
 function accessColumn() {
-  const place = (row) => data.rungs.findIndex(({ name }) => name === row.access);
-  return described(data.columns.access, place, (row) => row.access);
+  const rung = (row) => data.rungs.findIndex(({ name }) => name === row.access);
+  return described(data.columns.access, rung, (row) => row.access);
 }
 
 function methodCell(row) {
@@ -106,7 +106,7 @@ function originOf(row) {
   return [row.backbone, row.shots && `shots: ${row.shots}`, ...copies].filter(Boolean).join(", ");
 }
 
-/** Names a row also after the page was written again, when parts may stand in another order. */
+/** A key that stays valid when the page is written again and parts change their order. */
 function rowKey(part, row) {
   return JSON.stringify([
     part.suite,
@@ -283,7 +283,7 @@ function rankFigure(part, width) {
   const lines = [
     critical === null
       ? "Ranks are compared from three methods with results on all of at least two tasks on."
-      : `Bars join methods that Nemenyi's test does not tell apart at 5 %. Friedman's test: p ${p < 0.001 ? "< 0.001" : `= ${p.toPrecision(2)}`}.`,
+      : `Bars join methods that Nemenyi's test does not distinguish at 5 %. Friedman's test: p ${p < 0.001 ? "< 0.001" : `= ${p.toPrecision(2)}`}.`,
     ...warnings,
     without.length ? `Left out, because a result is missing: ${without.join(", ")}.` : "",
   ];
