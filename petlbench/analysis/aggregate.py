@@ -1,4 +1,4 @@
-"""From records to the frames that tables and plots are made of. Full floats throughout: rounding is the renderer's business."""
+"""Data frames for tables and plots, computed from records. Full floats: numbers are rounded where they are shown."""
 
 from __future__ import annotations
 
@@ -7,27 +7,22 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from petlbench.access.boxes import BOXES
+from petlbench.analysis.columns import COLUMNS, ROW_COLUMNS, Column
+from petlbench.analysis.formats import decimals
 from petlbench.config.files import load_suite, names
 from petlbench.errors import RecordError
 from petlbench.published.averages import Average, averages_of
 from petlbench.records.schema import Record
 
-_MEANS_OF_TASKS = ("params_trainable", "params_head", "stored_bytes")
-_PEAKS = ("run_memory_mb", "peak_memory_mb")
-_ASKED = ("images_forwarded", "queries", "contexts")
-_COSTS = (*_MEANS_OF_TASKS, "train_seconds", *_PEAKS, *_ASKED)
-RUN_COLUMNS = [
+_RUN_COLUMNS = (
     *("key", "method", "access", "backbone", "task", "protocol", "selection", "seed", "accuracy", "standard_error"),
-    *(*_COSTS, "params_backbone", "code", "access_seen", "allocation", "curve"),
-]
-ROW_COLUMNS = ["method", "access", "backbone", "suite", "protocol", "mean", "rank"]
-COST_COLUMNS = [*_COSTS, "access_seen", "seeds"]
-
+    *("params_backbone", "code", "allocation", "curve"),
+)
 _AVERAGE = re.compile(r"\w+:mean_\w+")
 
 _HAS_OWN_COLUMN = ("seed", "task", "backbone", "protocol")  # of a configuration; every other setting makes a variant of a method
@@ -35,13 +30,12 @@ _ABSENT = "absent"  # the value of a setting that a record's code did not have y
 
 
 def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per run with a result, in an order that does not depend on the order of the records; columns as in ``RUN_COLUMNS``.
+    """Return one row per run with a result, in an order that does not depend on the order of the records.
 
-    ``method``, ``backbone`` and ``protocol`` are told apart here wherever averaging would mix what is not the same: a method by the
+    ``method``, ``backbone`` and ``protocol`` are labelled so that no average mixes different runs: a method by the
     settings that vary (``lora [rank=4]``), a backbone by its weights (``vit@1a2b3c4d``), a protocol by the revision of the data when it is
-    not the newest one (``native-1a2b3c4d (data r1)``). Accuracy and its standard error are percent; ``queries`` are images of all phases,
-    NaN at WEIGHTS, where no model is asked; ``key``, ``access_seen``, ``allocation`` (place -> trainable parameters) and ``curve`` are the
-    record's.
+    not the newest one (``native-1a2b3c4d (data r1)``). Accuracy and its standard error are percent. There is a column for each of ``COLUMNS``
+    that has a value of its own for a run. ``key``, ``allocation`` (module name -> trainable parameters) and ``curve`` are the record's.
     """
     finished = latest_of_each_run(record for record in records if record.has_result)
     backbones, protocols = _backbone_labels(finished), _protocol_labels(finished)
@@ -52,19 +46,17 @@ def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
     for members in groups.values():
         for i, label in zip(members, _method_labels([finished[i] for i in members]), strict=True):
             methods[i] = label
-    rows = [_row(*parts) for parts in zip(finished, methods, backbones, protocols, strict=True)]
+    rows = [_row(*labelled) for labelled in zip(finished, methods, backbones, protocols, strict=True)]
     rows.sort(key=lambda row: tuple(row[key] for key in ("method", "access", "backbone", "protocol", "task", "seed", "key")))
-    return pd.DataFrame(rows, columns=RUN_COLUMNS)
+    return pd.DataFrame(rows, columns=[*_RUN_COLUMNS, *(name for name, column in COLUMNS.items() if column.of_run)])
 
 
 def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """One row per method x backbone x suite x protocol; columns: ``ROW_COLUMNS``, one per task of ``suites``, ``COST_COLUMNS``.
+    """Return one row per method x backbone x suite x protocol; columns: ``ROW_COLUMNS``, averages, one per task of ``suites``, ``COLUMNS``.
 
     A task's cell is the mean over seeds, percent. ``mean`` is the mean of the cells, of those that the suite is ranked by where it names some;
     beside it stand the other averages that papers print over a suite (``average_columns``). Each is withheld (NaN) when one of its cells is
-    missing. Ranks (1 is best, ties share) compare the means of one suite, backbone and protocol. Parameters and stored bytes are means over tasks,
-    time, images and queries means over runs, memory is the largest of all runs: what a run added (``run_memory_mb``, NaN for records from before it was
-    measured) and the whole process.
+    missing. Ranks (1 is best, ties share) compare the means of one suite, backbone and protocol.
     """
     runs = runs_frame(records)
     rows = []
@@ -72,53 +64,67 @@ def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) 
         ranked, averages = ranked_tasks(suite, tasks), _averages(suite, tasks)
         of_suite = runs[runs["task"].isin(list(tasks))]
         for (method, access, backbone, protocol), group in of_suite.groupby(["method", "access", "backbone", "protocol"]):
-            by_task = group.groupby("task")
-            cells = by_task["accuracy"].mean().reindex(list(tasks))
+            cells = group.groupby("task")["accuracy"].mean().reindex(list(tasks))
             row: dict[str, Any] = {"method": method, "access": access, "backbone": backbone, "suite": suite, "protocol": protocol}
             row |= {"mean": cells[ranked].mean(skipna=False), **{str(task): value for task, value in cells.items()}}
             row |= {name: _over(average, cells) for name, average in averages.items()}
-            row |= {column: by_task[column].mean().mean() for column in _MEANS_OF_TASKS}
-            row |= {column: group[column].mean() for column in ("train_seconds", *_ASKED)}
-            row |= {"access_seen": max(group["access_seen"], key=["", *BOXES].index)}
-            row |= {column: group[column].max() for column in _PEAKS}
-            row |= {"seeds": ",".join(map(str, sorted(set(group["seed"]))))}
+            row |= {name: column.over_runs(group, name) for name, column in COLUMNS.items()}
             rows.append(row)
     order = {suite: i for i, suite in enumerate(suites)}
     rows.sort(key=lambda row: (order[row["suite"]], math.isnan(row["mean"]), -row["mean"], row["method"], row["backbone"], row["protocol"]))
     tasks_of_all = list(dict.fromkeys(task for tasks in suites.values() for task in tasks))
     averages_of_all = [name for suite, tasks in suites.items() for name in _averages(suite, tasks)]
-    frame = pd.DataFrame(rows, columns=[*ROW_COLUMNS, *averages_of_all, *tasks_of_all, *COST_COLUMNS])
+    frame = pd.DataFrame(rows, columns=[*ROW_COLUMNS, *averages_of_all, *tasks_of_all, *COLUMNS])
     ranks = frame.groupby(["suite", "backbone", "protocol"])["mean"].rank(method="min", ascending=False)
     return frame.assign(rank=ranks.astype("Int64"))
 
 
 def task_columns(frame: pd.DataFrame) -> list[str]:
-    """The task columns of a leaderboard that its rows are about: those of their suites and those with a value."""
-    others = {*ROW_COLUMNS, *COST_COLUMNS, *(column for column in frame.columns if _AVERAGE.fullmatch(column))}
+    """Return the task columns of a leaderboard that belong to the suites of its rows or have a value."""
+    others = {*ROW_COLUMNS, *COLUMNS, *(column for column in frame.columns if _AVERAGE.fullmatch(column))}
     columns = [str(column) for column in frame.columns if column not in others]
     suites = set(frame["suite"])
     return [column for column in columns if column.split("/")[0] in suites or bool(frame[column].notna().any())]
 
 
 def average_columns(frame: pd.DataFrame) -> list[str]:
-    """The columns of averages over the suites of a leaderboard's rows, beside ``mean``, such as ``vtab:mean_natural``."""
+    """Return the columns of averages besides ``mean`` of the suites of a leaderboard's rows, such as ``vtab:mean_natural``."""
     suites = set(frame["suite"])
     return [str(column) for column in frame.columns if _AVERAGE.fullmatch(column) and column.partition(":")[0] in suites]
 
 
+def accuracy_columns(part: pd.DataFrame, tasks: Sequence[str]) -> list[Column]:
+    """Return the accuracy columns of one of the ``comparable_parts``: the ranking mean, other averages of the suite, the given tasks."""
+    averages, count = average_columns(part), len(ranked_columns(part))
+    mean = ROW_COLUMNS["mean"]
+    columns = [replace(mean, heading=f"mean of {count}") if averages else mean]
+    for name in averages:
+        heading = name.partition(":")[2].replace("_", " ")
+        columns.append(Column(name, heading, f"{heading.capitalize()}, percent; none where a result is missing.", decimals))
+    for task, label in zip(tasks, task_labels(tasks), strict=True):
+        columns.append(Column(task, label, f"Accuracy on {task}, percent, mean over seeds.", decimals))
+    return columns
+
+
+def task_labels(tasks: Sequence[str]) -> list[str]:
+    """Return task names without their suite, unless two would be equal."""
+    short = [task.rpartition("/")[2] for task in tasks]
+    return [name if short.count(name) == 1 else task for task, name in zip(tasks, short, strict=True)]
+
+
 def ranked_tasks(suite: str, tasks: Sequence[str]) -> list[str]:
-    """Those of a suite's tasks whose mean ranks the methods: all, unless its YAML says which group counts."""
+    """Return the tasks of a suite whose mean ranks the methods: all, unless its YAML names a group in ``ranked_by``."""
     ranked_by = load_suite(suite).ranked_by if suite in names("suites") else None
     return list(tasks) if ranked_by is None else [task for task in tasks if task in load_suite(suite).groups[ranked_by]]
 
 
 def ranked_columns(part: pd.DataFrame) -> list[str]:
-    """The task columns that ``mean`` is the mean of, in one of the ``comparable_parts``."""
+    """Return the task columns that ``mean`` averages in one of the ``comparable_parts``."""
     return ranked_tasks(part["suite"].iloc[0], task_columns(part))
 
 
 def comparable_parts(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """A leaderboard in parts whose rows may be compared: one suite, backbone and protocol each, with its own tasks only.
+    """Split a leaderboard into parts whose rows may be compared: one suite, backbone and protocol each, with its own tasks only.
 
     Parts keep the order of the suites; within a suite the part with most rows is first.
     """
@@ -127,13 +133,13 @@ def comparable_parts(frame: pd.DataFrame) -> list[pd.DataFrame]:
         groups = [group for _, group in frame[frame["suite"] == suite].groupby(["backbone", "protocol"])]
         groups.sort(key=len, reverse=True)
         for group in groups:
-            columns = [*ROW_COLUMNS, *average_columns(group), *task_columns(group), *COST_COLUMNS]
+            columns = [*ROW_COLUMNS, *average_columns(group), *task_columns(group), *COLUMNS]
             parts.append(group[columns].reset_index(drop=True))
     return parts
 
 
 def runs_behind(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ``runs_frame`` that one of the ``comparable_parts`` was averaged from."""
+    """Return the rows of ``runs_frame`` behind one of the ``comparable_parts``."""
     first = part.iloc[0]
     of_part = (runs["backbone"] == first["backbone"]) & (runs["protocol"] == first["protocol"]) & runs["task"].isin(task_columns(part))
     behind: pd.DataFrame = runs[of_part]
@@ -141,7 +147,7 @@ def runs_behind(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _averages(suite: str, tasks: Sequence[str]) -> dict[str, Average]:
-    """The averages beside the one that ranks, by the names of their columns."""
+    """Return column name -> average, for averages other than the ranking one."""
     ranked = {task.partition("/")[2] for task in ranked_tasks(suite, tasks)}
     others = [average for average in averages_of(suite) if len(average.groups) > 1 or set(average.datasets) != ranked]
     return {f"{suite}:{average.name}": average for average in others}
@@ -153,7 +159,7 @@ def _over(average: Average, cells: pd.Series[float]) -> float:
 
 
 def latest_of_each_run(records: Iterable[Record]) -> list[Record]:
-    """A run that was repeated, say in a merged results folder, counts once: the newest record of the same run on the same inputs."""
+    """Return the newest record of each run on the same inputs; repeated runs, as in merged folders, count once."""
     latest: dict[tuple[str, str, str], Record] = {}
     for record in records:
         if record.key not in latest or _age(latest[record.key]) < _age(record):
@@ -162,7 +168,7 @@ def latest_of_each_run(records: Iterable[Record]) -> list[Record]:
 
 
 def _age(record: Record) -> tuple[str, str]:
-    """Orders records by time of creation; the content breaks ties so that the order of reading never matters."""
+    """Return a sort key: time of creation, then content, so that the order of reading never matters."""
     return record.created, record.model_dump_json()
 
 
@@ -188,10 +194,10 @@ def _protocol_labels(records: Sequence[Record]) -> list[str]:
 
 
 def _method_labels(group: Sequence[Record]) -> list[str]:
-    """Row names for records of one method, access, backbone, protocol and selection rule.
+    """Return row names for records of one method, access, backbone, protocol and selection rule.
 
-    A setting that takes several values on the same task was varied by someone: its values tell rows apart on all tasks. A setting that
-    differs only between tasks is a recipe and does not. The most common choice (at a tie the first that was run) keeps the plain name.
+    A setting with several values on one task was varied by the user: its values separate rows on all tasks. A setting that
+    differs only between tasks belongs to a recipe and does not. The most common choice (at a tie the first that was run) keeps the plain name.
     """
     settings = [_flat({key: value for key, value in r.config.items() if key not in _HAS_OWN_COLUMN}) for r in group]
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -213,7 +219,7 @@ def _method_labels(group: Sequence[Record]) -> list[str]:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as {"section.field": value as typed}."""
+    """Flatten nested settings to {"section.field": value as typed}."""
     flat: dict[str, str] = {}
     for key, value in settings.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": _as_typed(value)}
@@ -221,7 +227,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _as_typed(value: Any) -> str:
-    """A setting as on the command line; different values give different text."""
+    """Format a setting as on the command line; different values give different text."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_as_typed, value))}]"
     is_plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.+-]*", value) and value not in ("true", "false", "null", _ABSENT)
@@ -229,7 +235,7 @@ def _as_typed(value: Any) -> str:
 
 
 def _short_names(keys: Sequence[str]) -> list[str]:
-    """``method.rank`` is ``rank`` and ``train.epochs`` is ``epochs`` unless that names two of the keys."""
+    """Shorten ``method.rank`` to ``rank`` and ``train.epochs`` to ``epochs`` unless two keys would be equal."""
     short = [re.sub(r"^(method|train)\.", "", key) for key in keys]
     return [key if short.count(name) > 1 else name for key, name in zip(keys, short, strict=True)]
 
@@ -238,9 +244,7 @@ def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str,
     if record.metrics is None:
         run = f"run {record.run_id} ({record.method.name} on {record.task})"
         raise RecordError(f"{run}: status {record.status} without metrics; delete its record and run again")
-    parameters, cost, code = record.parameters, record.cost, record.code
-    is_asked = record.method.access != "WEIGHTS"
-    queries = [count for phase, count in cost.queries.items() if phase != "curve"]  # looks are no part of a method's cost
+    code, parameters = record.code, record.parameters
     commit = f" ({code.commit[:7]}{', modified' if code.is_dirty else ''})" if code.commit else ""
     return {
         "key": record.key,
@@ -253,18 +257,9 @@ def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str,
         "seed": record.seed,
         "accuracy": record.metrics.accuracy,
         "standard_error": record.metrics.standard_error,
-        "params_trainable": float(parameters.trainable) if parameters else math.nan,
-        "params_head": float(parameters.head) if parameters else math.nan,
-        "stored_bytes": float(parameters.stored_bytes) if parameters else math.nan,
-        "train_seconds": cost.train_seconds,
-        "run_memory_mb": math.nan if cost.run_memory_mb is None else cost.run_memory_mb,
-        "peak_memory_mb": math.nan if cost.peak_memory_mb is None else cost.peak_memory_mb,
-        "images_forwarded": float(cost.images_forwarded),
-        "queries": float(sum(count.images for count in queries)) if is_asked else math.nan,
-        "contexts": float(sum(count.contexts for count in queries)) if is_asked else math.nan,
         "params_backbone": float(parameters.backbone) if parameters else math.nan,
         "code": code.version + commit,
-        "access_seen": record.method.access_seen or "",
         "allocation": parameters.allocation if parameters else {},
         "curve": record.curve,
+        **{name: column.of_run(record) for name, column in COLUMNS.items() if column.of_run},
     }

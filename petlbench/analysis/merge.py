@@ -1,4 +1,4 @@
-"""Results of several machines in one folder, or a reason why they do not belong together."""
+"""Merge results folders, or refuse with reasons."""
 
 from __future__ import annotations
 
@@ -19,29 +19,28 @@ _LISTED = 5  # of the reasons for a refusal
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did."""
+    """Counts of a merge."""
 
     records: int
-    repeated: int  # records that several folders held alike, or one of them with a result and others without
+    repeated: int  # duplicates: equal in several folders, or without the result that another folder has
 
 
 def merge(folders: Sequence[Path], out: Path) -> Merged:
-    """Join results folders into a new one: records with their predictions and checkpoints. ``out`` appears complete or not at all.
+    """Merge results folders into a new one: records with their predictions and checkpoints. ``out`` appears complete or not at all.
 
-    RecordError, with nothing written, when a record has a problem, when one run differs between folders (unless it is that one has a result and others
-    none), and when a column of a table (one task on one backbone) would come to hold several protocols, revisions of the data or weights that no
-    single folder holds together.
+    RecordError, with nothing written, if a record has a problem, if one run differs between folders (other than by having a result or none), or if
+    one task on one backbone would have several protocols, data revisions or weights that no single folder holds together.
     """
     if out.exists():
-        raise RecordError(f"{out} exists already; name a new folder with out=DIR, and add the old one to those that are merged")
-    found = [(folder, path, _trusted(path)) for folder in folders for path in _paths(folder)]
-    chosen: dict[Path, tuple[Path, Path, Record]] = {}  # place, which follows from the run id -> where it comes from
+        raise RecordError(f"{out} already exists; choose a new folder with out=DIR, and add the old one to the folders to merge")
+    found = [(folder, path, _checked(path)) for folder in folders for path in _paths(folder)]
+    chosen: dict[Path, tuple[Path, Path, Record]] = {}  # path in ``out`` -> (folder, path, record)
     refused = []
     for folder, path, record in found:
-        place = RecordStore(out).path_of(record).relative_to(out)
-        other = chosen.get(place)
+        target = RecordStore(out).path_of(record).relative_to(out)
+        other = chosen.get(target)
         if other is None or (record.has_result and not other[2].has_result):
-            chosen[place] = (folder, path, record)
+            chosen[target] = (folder, path, record)
         elif other[2].has_result != record.has_result:
             continue  # the one with a result is chosen
         elif other[2].key != record.key:
@@ -59,8 +58,8 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tmp-merge-", dir=out.parent) as scratch:
             results = Path(scratch) / "results"
-            for place, (folder, path, record) in chosen.items():
-                _copy(folder, path, record, results, place)
+            for target, (folder, path, record) in chosen.items():
+                _copy(folder, path, record, results, results / target)
             results.rename(out)
     except OSError as error:
         raise RecordError(f"cannot write {out}: {error.strerror}; free space or choose another folder with out=DIR") from None
@@ -69,19 +68,19 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
 
 def _paths(folder: Path) -> list[Path]:
     if not (paths := RecordStore(folder).paths()):
-        raise RecordError(f"no records below {folder / 'records'}; name results folders, such as results")
+        raise RecordError(f"no records below {folder / 'records'}; expected results folders, such as results")
     return paths
 
 
-def _trusted(path: Path) -> Record:
-    """A record in good order."""
+def _checked(path: Path) -> Record:
+    """Read a record. RecordError if it has a problem."""
     if problems := problems_of(path):
         raise RecordError(f"{path}: {problems[0].removeprefix(f'{path}: ')}; repair or delete it (petlbench validate lists all problems)")
     return read_record(path)
 
 
 def _mixtures(found: Sequence[tuple[Path, Record]]) -> list[str]:
-    """What would share a column of a table and must not: values that no folder held together before."""
+    """Describe protocols, data revisions and weights that would share a column and that no single folder held together."""
     held: dict[tuple[str, str, str], dict[Path, set[str]]] = defaultdict(lambda: defaultdict(set))
     for folder, record in found:
         if not record.has_result:
@@ -98,9 +97,8 @@ def _mixtures(found: Sequence[tuple[Path, Record]]) -> list[str]:
     return mixtures
 
 
-def _copy(folder: Path, path: Path, record: Record, results: Path, place: Path) -> None:
-    """Copy a record and what it names."""
-    target = results / place
+def _copy(folder: Path, path: Path, record: Record, results: Path, target: Path) -> None:
+    """Copy a record and its files."""
     copies = zip(RecordStore(folder).files_of(record, path), RecordStore(results).files_of(record, target), strict=True)
     for source, copy in ((path, target), *copies):
         if source.is_file():  # a checkpoint may have been deleted

@@ -1,6 +1,6 @@
-"""What the runs of one suite, backbone and protocol say about methods: intervals, ranks and tests.
+"""Statistics of methods on one suite, backbone and protocol: intervals, ranks and tests.
 
-The unit of the tests is the task: seeds are averaged first, as runs of one task are no independent evidence about methods. Letters in shapes:
+The unit of the tests is the task: seeds are averaged first, as runs of one task are not independent evidence about methods. Letters in shapes:
 M methods, T tasks, S seeds, R bootstrap draws. Accuracies and differences are percent and points.
 """
 
@@ -29,15 +29,15 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Friedman:
-    """Whether methods differ at all, by their ranks on every task, and by how much mean ranks must differ for a pair to."""
+    """Friedman's test of whether methods differ, and the critical difference of mean ranks for pairs."""
 
     statistic: float  # chi-square with M - 1 degrees of freedom, corrected for ties
     p: float
     iman_davenport: float  # F with M - 1 and (M - 1)(T - 1) degrees of freedom; less conservative
     iman_davenport_p: float
     critical_difference: float  # of mean ranks, Nemenyi at ALPHA
-    groups: tuple[tuple[str, ...], ...]  # of methods, best first, that Nemenyi's test does not tell apart; the largest ones only
-    warnings: tuple[str, ...]  # what there are too few tasks or methods for
+    groups: tuple[tuple[str, ...], ...]  # methods, best first, that Nemenyi's test does not distinguish; maximal groups only
+    warnings: tuple[str, ...]  # tests with too few tasks or methods
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Comparison:
     seeds: pd.DataFrame  # mean over the tasks, one row per method, one column per seed; NaN where the seed lacks a task
     friedman: Friedman | None  # None with fewer than three methods or two tasks
     left_out: tuple[str, ...]  # methods that lack a task
-    warnings: tuple[str, ...]  # what there are too few tasks, methods or seeds for; those of ``friedman`` among them
+    warnings: tuple[str, ...]  # tests with too few tasks, methods or seeds, including those of ``friedman``
 
 
 def compare(runs: pd.DataFrame, tasks: Sequence[str]) -> Comparison:
@@ -86,18 +86,18 @@ def compare(runs: pd.DataFrame, tasks: Sequence[str]) -> Comparison:
 
 
 def row_names(frame: pd.DataFrame) -> pd.Series[str]:
-    """What a comparison calls the methods of runs, or of the rows of a leaderboard: a method that stands at two rungs is two."""
+    """Return the names of methods in a comparison, for runs or leaderboard rows: a method at two rungs gets two names."""
     rungs = frame.groupby("method")["access"].transform("nunique")
     return frame["method"].where(rungs == 1, frame["method"] + " at " + frame["access"])
 
 
 def mean_ranks(cells: _Floats) -> _Floats:
-    """(M,) ranks of methods, 1 for the highest accuracy, ties sharing, averaged over the tasks of (M, T)."""
+    """Return (M,) ranks of methods, 1 for the highest accuracy, ties sharing, averaged over the tasks of (M, T)."""
     return rankdata(-_rounded(cells), axis=0).mean(axis=1)
 
 
 def friedman_test(methods: Sequence[str], cells: _Floats) -> Friedman:
-    """Friedman's test on (M, T) accuracies with Iman and Davenport's F and Nemenyi's critical difference (Demšar 2006, JMLR 7, section 3.2)."""
+    """Compute Friedman's test on (M, T) accuracies with Iman and Davenport's F and Nemenyi's critical difference (Demšar 2006, JMLR 7, section 3.2)."""
     m, t = cells.shape
     cells = _rounded(cells)
     statistic = float(friedmanchisquare(*cells).statistic) if np.ptp(cells, axis=0).any() else 0.0
@@ -116,12 +116,12 @@ def friedman_test(methods: Sequence[str], cells: _Floats) -> Friedman:
 
 
 def critical_difference(methods: int, tasks: int) -> float:
-    """By how much mean ranks must differ at level ALPHA (Nemenyi's test; Demšar 2006, section 3.2.2)."""
+    """Return the difference of mean ranks that is significant at level ALPHA (Nemenyi's test; Demšar 2006, section 3.2.2)."""
     return float(studentized_range.ppf(1 - ALPHA, methods, math.inf)) / math.sqrt(2) * _rank_error(methods, tasks)
 
 
 def holm(p_values: Sequence[float]) -> _Floats:
-    """p-values corrected for their number (Holm 1979): step down, never decreasing, at most 1."""
+    """Correct p-values for their number (Holm 1979): step down, never decreasing, at most 1."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)
     corrected = np.empty_like(p)
@@ -130,7 +130,7 @@ def holm(p_values: Sequence[float]) -> _Floats:
 
 
 def _scores(runs: pd.DataFrame, tasks: Sequence[str]) -> tuple[list[str], list[int], _Floats]:
-    """Methods, seeds and accuracies (M, T, S), NaN where there is no run."""
+    """Return methods, seeds and accuracies (M, T, S), NaN where there is no run."""
     wide = runs.assign(method=row_names(runs)).pivot_table(index="method", columns=["task", "seed"], values="accuracy")
     methods, seeds = [str(name) for name in wide.index], sorted(int(seed) for seed in set(runs["seed"]))
     values = wide.reindex(columns=pd.MultiIndex.from_product([list(tasks), seeds])).to_numpy(float)
@@ -143,32 +143,32 @@ def _mean(values: _Floats) -> float:
 
 
 def _rounded(cells: _Floats) -> _Floats:
-    """Accuracies such that what is equal but for rounding is equal."""
+    """Round accuracies so that floating-point noise makes no difference."""
     return np.round(cells, 9)
 
 
 def _bootstrap(scores: _Floats, method: str) -> tuple[_Floats, _Floats]:
-    """Means and interquartile means (R,) of (T, S) accuracies in which tasks are drawn, and within each of them its seeds.
+    """Return bootstrap means and interquartile means (R,) of (T, S) accuracies: tasks are drawn, then seeds within each.
 
-    The tasks of a draw are the same for every method, so that draws of two methods may be subtracted; the seeds are drawn from a
-    stream of the method's own, which does not depend on what it is compared with.
+    All methods share the tasks of a draw, so that draws of two methods may be subtracted; each method has its own random stream
+    for seeds, which does not depend on the other methods.
     """
     t, s = scores.shape
     tasks = np.random.default_rng(0).integers(t, size=(DRAWS, t))
     counts = np.isfinite(scores).sum(axis=1)  # (T,)
     packed = np.sort(scores, axis=1)  # NaN last
-    places = (np.random.default_rng([1, *method.encode()]).random((DRAWS, t, s)) * counts[tasks][..., None]).astype(int)
-    drawn = packed[tasks[..., None], places]  # (R, T, S)
+    indices = (np.random.default_rng([1, *method.encode()]).random((DRAWS, t, s)) * counts[tasks][..., None]).astype(int)
+    drawn = packed[tasks[..., None], indices]  # (R, T, S)
     drawn[np.arange(s) >= counts[tasks][..., None]] = np.nan  # a task keeps its number of seeds
     return np.nanmean(drawn, axis=2).mean(axis=1), _iqm(drawn.reshape(DRAWS, -1))
 
 
 def _iqm(values: _Floats) -> _Floats:
-    """(R,) interquartile means of the rows of (R, N): without the highest and the lowest quarter, rounded down (Agarwal et al. 2021)."""
+    """Return (R,) interquartile means of the rows of (R, N): without the highest and the lowest quarter, rounded down (Agarwal et al. 2021)."""
     ordered = np.sort(values, axis=1)  # NaN last
     counts = np.isfinite(ordered).sum(axis=1, keepdims=True)
-    place, cut = np.arange(ordered.shape[1]), counts // 4
-    kept = (place >= cut) & (place < counts - cut)
+    index, cut = np.arange(ordered.shape[1]), counts // 4
+    kept = (index >= cut) & (index < counts - cut)
     return np.where(kept, ordered, 0.0).sum(axis=1) / kept.sum(axis=1)
 
 
@@ -193,10 +193,10 @@ def _pairs(methods: Sequence[str], cells: _Floats, drawn: Sequence[_Floats], ran
 
 
 def wilcoxon_p(differences: _Floats) -> float:
-    """Two-sided p of Wilcoxon's signed ranks; ranks of zeros count half for each side (Demšar 2006, section 3.1.3).
+    """Return the two-sided p of Wilcoxon's signed ranks; ranks of zeros count half for each side (Demšar 2006, section 3.1.3).
 
-    Exact, ties or not: the distribution of the positive ranks' sum over all signs of the differences that there are. (SciPy's ``wilcoxon`` is
-    exact with ties up to 13 tasks, where it goes through all signs, which takes seconds for a pair, and not beyond.)
+    Exact, with or without ties: the distribution of the sum of positive ranks over all signs of the nonzero differences. (SciPy's ``wilcoxon`` is
+    exact with ties only up to 13 tasks, where it enumerates all signs, which takes seconds per pair.)
     """
     twice = np.rint(2 * rankdata(np.abs(differences))).astype(int)  # shared ranks end in a half
     signed, positive = twice[differences != 0], int(twice[differences > 0].sum())
@@ -207,12 +207,12 @@ def wilcoxon_p(differences: _Floats) -> float:
 
 
 def _rank_error(methods: int, tasks: int) -> float:
-    """The standard error of a mean rank's difference, over the square root of two as usual in this context."""
+    """Return the standard error of a difference of mean ranks divided by sqrt(2), as in Demšar 2006."""
     return math.sqrt(methods * (methods + 1) / (6 * tasks))
 
 
 def _groups(methods: Sequence[str], ranks: _Floats, difference: float) -> tuple[tuple[str, ...], ...]:
-    """Runs of methods in the order of their ranks whose first and last differ by less; none that lies within another."""
+    """Return maximal groups of consecutive methods by rank whose first and last differ by less than ``difference``."""
     order = np.argsort(ranks, kind="stable")
     groups, reached = [], 0
     for start in range(len(order)):
@@ -224,7 +224,7 @@ def _groups(methods: Sequence[str], ranks: _Floats, difference: float) -> tuple[
 
 
 def _warnings(methods: Sequence[str], scores: _Floats, friedman: Friedman | None) -> list[str]:
-    """What the numbers cannot show, however they come out."""
+    """Return warnings about tests and intervals with too few tasks, methods or seeds."""
     m, t, _ = scores.shape
     found = []
     pairs, least = m * (m - 1) // 2, 2.0 ** (1 - t)
@@ -241,6 +241,6 @@ def _warnings(methods: Sequence[str], scores: _Floats, friedman: Friedman | None
 
 def _warnings_of_ranks(methods: int, tasks: int, difference: float) -> Iterator[str]:
     if difference > methods - 1:
-        yield f"Too few tasks ({tasks}) for Nemenyi's test of {methods} methods: it cannot tell any two apart."
+        yield f"Too few tasks ({tasks}) for Nemenyi's test of {methods} methods: it cannot distinguish any two."
     if tasks <= 10 or methods <= 5:
         yield f"Friedman's p is approximate with {methods} methods on {tasks} tasks."

@@ -1,4 +1,4 @@
-"""Accuracy against what it cost: the PPT figure, accuracy per query and at equal cost, and which methods nothing cheaper beats."""
+"""Accuracy against cost: PPT, accuracy per query, accuracy at equal cost, and Pareto fronts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from petlbench.analysis.aggregate import ranked_columns, runs_behind
+from petlbench.analysis.columns import COLUMNS
 from petlbench.records.schema import CurvePoint
 
 PPT_SCALE = 1e7  # C of the formula
-COSTS = {
-    "parameters": "params_trainable",
-    "memory": "run_memory_mb",
-    "time": "train_seconds",
-    "queries": "queries",
-}  # -> leaderboard column
+COSTS = {column.front: name for name, column in COLUMNS.items() if column.front}  # -> leaderboard column
 FRONT_COLUMNS = [f"front_{cost}" for cost in COSTS]
 TRADEOFF_COLUMNS = ["method", "access", "mean", "ppt", "accuracy_per_1000_queries", *FRONT_COLUMNS]
 
@@ -36,7 +32,7 @@ def tradeoffs(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """``TRADEOFF_COLUMNS`` for the rows of one of the ``comparable_parts``, in their order.
 
     PPT is withheld (NaN) where half of the backbone or more is trained, as in full fine-tuning, which the formula is not about. Queries are
-    images of all phases; models that are not asked have none. A front's cell is NA where the mean or the cost is not known.
+    images of all phases; there are none at WEIGHTS. A front's cell is NA where the mean or the cost is unknown.
     """
     sizes = runs_behind(part, runs).groupby("method")["params_backbone"].max()
     efficient = (part["access"] != "WEIGHTS") | (part["params_trainable"] < part["method"].map(sizes) / 2)
@@ -49,16 +45,16 @@ def tradeoffs(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def pareto_front(costs: NDArray[np.float64], accuracies: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(M,) whether no other method is as accurate at lower cost, or more accurate at no higher cost."""
+    """Return (M,) True where no other method is as accurate at lower cost, or more accurate at no higher cost."""
     cheaper, better = costs[:, None] - costs, accuracies - accuracies[:, None]  # (M, M): by how much column j beats row i
     dominated = (cheaper >= 0) & (better >= 0) & ((cheaper > 0) | (better > 0))
     return np.logical_not(dominated.any(axis=1))
 
 
 def accuracy_at_budgets(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean accuracy of methods that learn by asking when no more than a budget had been sent in training, at its last look before that.
+    """Return mean accuracies of methods that learn by queries at their last evaluation before they exceed a training budget.
 
-    Columns: method, unit (images, contexts), budget, accuracy. Budgets are 1 and 3 times powers of ten; a method has a row from its first look on.
+    Columns: method, unit (images, contexts), budget, accuracy. Budgets are 1 and 3 times powers of ten; a method has rows from its first evaluation on.
     """
     rows = []
     for unit, found in curves(part, runs).items():
@@ -71,9 +67,9 @@ def accuracy_at_budgets(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves(part: pd.DataFrame, runs: pd.DataFrame) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Unit (images, contexts) -> method -> points (sent, mean accuracy in percent over tasks and seeds), for methods with results of all tasks.
+    """Return unit (images, contexts) -> method -> points (sent, mean accuracy in percent over tasks and seeds), for methods with all tasks.
 
-    The tasks are those that rank. A point counts when every run of the method has it: a mean over some of the tasks would be about something else.
+    The tasks are those that rank. A point counts if every run of the method has it: means over different tasks do not compare.
     """
     behind = runs_behind(part, runs)
     behind = behind[behind["task"].isin(ranked_columns(part))]
@@ -88,18 +84,18 @@ def curves(part: pd.DataFrame, runs: pd.DataFrame) -> dict[str, dict[str, list[t
 
 
 def _common_points(runs: Iterable[Sequence[CurvePoint]], unit: str) -> list[tuple[float, float]]:
-    """Points of a method's runs that all of them have, without those at nothing sent."""
+    """Return the mean points that all runs of a method have, without those at 0 sent."""
     accuracies: dict[int, list[float]] = defaultdict(list)
     count = 0
     for curve in runs:
         count += 1
-        for sent, accuracy in {getattr(point, unit): point.accuracy for point in curve}.items():  # the latest, of several at one place
+        for sent, accuracy in {getattr(point, unit): point.accuracy for point in curve}.items():  # the last of several with the same count
             accuracies[sent].append(accuracy)
     return [(float(sent), float(np.mean(values))) for sent, values in sorted(accuracies.items()) if sent and len(values) == count]
 
 
 def _front(part: pd.DataFrame, column: str) -> pd.Series[bool]:
-    """Whether each row is on the front of accuracy against a cost; NA where either is not known."""
+    """Return True for rows on the front of accuracy against a cost; NA where either is unknown."""
     known = part[part["mean"].notna() & part[column].notna()]
     on_front = pareto_front(known[column].to_numpy(float), known["mean"].to_numpy(float))
     return pd.Series(on_front, index=known.index, dtype="boolean").reindex(part.index)

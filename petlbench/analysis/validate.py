@@ -1,4 +1,4 @@
-"""Whether records can be trusted: what one says is compared with what lies beside it, and with what the others say."""
+"""Check records: each against its configuration and predictions, and against other records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RUNGS = list(BOXES)  # lowest first
 
 
 def problems_of(path: Path) -> list[str]:
-    """What is wrong with a record file, in words; nothing when all is well."""
+    """Return the problems of a record file; empty if there are none."""
     try:
         record = read_record(path)
     except RecordError as error:
@@ -54,9 +54,9 @@ def problems_of(path: Path) -> list[str]:
 
 
 def problems_among(paths: Iterable[Path]) -> dict[Path, list[str]]:
-    """What is wrong with records seen together: one run with several results, test labels that are not those of the others.
+    """Return problems between records: several results of one run, test labels that differ from those of other records.
 
-    Records that cannot be read are left to ``problems_of``.
+    Unreadable records are skipped; ``problems_of`` reports them.
     """
     runs: dict[tuple[str, str, str], list[tuple[Path, str]]] = defaultdict(list)
     labels: dict[tuple[str, str], list[tuple[Path, str]]] = defaultdict(list)
@@ -84,7 +84,7 @@ def problems_among(paths: Iterable[Path]) -> dict[Path, list[str]]:
 
 
 def missing_cells(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) -> list[str]:
-    """Runs without a result, of methods that have results on the same suite, backbone and protocol: every task with every seed used there."""
+    """List missing runs: every task with every seed used on a suite, backbone and protocol, for each method with results there."""
     runs = runs_frame(records)
     missing = []
     for suite, tasks in suites.items():
@@ -99,7 +99,7 @@ def missing_cells(records: Iterable[Record], suites: Mapping[str, Sequence[str]]
 
 
 def _disagreements(record: Record) -> list[str]:
-    """What tables sort by must be what the configuration, which the run id protects, says."""
+    """Compare the fields that tables use with the configuration, which the run id protects."""
     config = record.config
     method, protocol = _section(config, "method"), _section(config, "protocol")
     said = {
@@ -123,13 +123,13 @@ def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _problems_of_queries(record: Record) -> list[str]:
-    """What was asked must be within the budget and the rung that was granted."""
+    """Check queries against the budget and the granted rung."""
     problems = []
     limits = {name: limit for name, limit in _section(record.config, "budget").items() if limit is not None}
     sent = record.cost.queries.get("train")
     for name, limit in limits.items():
         if name not in QueryCount.model_fields or not isinstance(limit, int):
-            problems.append(f"budget.{name} is {limit!r}, no limit that there is")
+            problems.append(f"unknown or invalid limit budget.{name}={limit!r}")
         elif sent is not None and (count := getattr(sent, name)) > limit:
             problems.append(f"cost.queries.train.{name} is {count:,}, the budget is {limit:,}")
     if record.status == "budget" and not limits:
@@ -137,7 +137,7 @@ def _problems_of_queries(record: Record) -> list[str]:
     granted, seen = record.method.access, record.method.access_seen
     for field, rung in (("access", granted), ("access_seen", seen)):
         if rung is not None and rung not in _RUNGS:
-            problems.append(f"method.{field} is {rung!r}, no rung of the access ladder")
+            problems.append(f"method.{field} is {rung!r}; expected one of {', '.join(_RUNGS)}")
     if granted in _RUNGS and seen in _RUNGS and _RUNGS.index(seen) > _RUNGS.index(granted):
         problems.append(f"method.access_seen is {seen}, {granted} was granted")
     return problems
@@ -165,10 +165,10 @@ def _problems_of_result(record: Record, path: Path) -> list[str]:
         known = f"0 to {record.class_count - 1}" if record.class_count else "from 0 on"
         problems.append(f"the predictions name class {outside[0]}, classes are {known}")
     problems += _problems_of_parts(metrics, tensors)
-    looked = [epoch.val_accuracy for epoch in record.history if epoch.val_accuracy is not None]
-    if metrics.val_accuracy is not None and metrics.val_accuracy != max(looked, default=None):
+    evaluated = [epoch.val_accuracy for epoch in record.history if epoch.val_accuracy is not None]
+    if metrics.val_accuracy is not None and metrics.val_accuracy != max(evaluated, default=None):
         problems.append(
-            f"metrics.val_accuracy is {metrics.val_accuracy:.4f}, the best of the history is {max(looked, default=math.nan):.4f}"
+            f"metrics.val_accuracy is {metrics.val_accuracy:.4f}, the best of the history is {max(evaluated, default=math.nan):.4f}"
         )
     if record.curve and record.curve[-1].accuracy != metrics.accuracy:
         problems.append(f"the curve ends at {record.curve[-1].accuracy:.4f}, metrics.accuracy is {metrics.accuracy:.4f}")
@@ -176,7 +176,7 @@ def _problems_of_result(record: Record, path: Path) -> list[str]:
 
 
 def _problems_of_parts(metrics: Metrics, tensors: dict[str, Tensor]) -> Iterator[str]:
-    """The accuracy of each of the tasks that were joined; their images lie one task after the other."""
+    """Check the accuracy of each joined task; their images follow each other, task by task."""
     parts, right = metrics.parts, (tensors["predicted"] == tensors["labels"]).double()
     sizes = [part.samples for part in parts.values()]
     if not parts:
@@ -188,12 +188,12 @@ def _problems_of_parts(metrics: Metrics, tensors: dict[str, Tensor]) -> Iterator
         accuracy = 100.0 * of_part.mean().item()
         if not abs(part.accuracy - accuracy) <= TOLERANCE:
             yield f"metrics.parts.{name}.accuracy is {part.accuracy:.4f}, the predictions give {accuracy:.4f}"
-        if not accuracy - TOLERANCE <= part.own_accuracy <= 100.0:  # what is right among all classes is right among the own ones
+        if not accuracy - TOLERANCE <= part.own_accuracy <= 100.0:  # an image that is right among all classes is right among its task's own
             yield f"metrics.parts.{name}.own_accuracy is {part.own_accuracy:.4f}, the predictions give at least {accuracy:.4f}"
 
 
 def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
-    """Predicted and true classes (N,) beside a record. RecordError when they are missing, changed or unreadable."""
+    """Load the predicted and true classes (N,) of a record. RecordError if they are missing, changed or unreadable."""
     if record.metrics is None or record.predictions is None:
         raise RecordError(f"status {record.status} without metrics or predictions")
     name = record.predictions.file
@@ -218,13 +218,13 @@ def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
 
 
 def _lies_beside(name: str, path: Path) -> bool:
-    """Whether a file that a record names is in the record's own folder."""
+    """Return True if a file named by a record is in the record's own folder."""
     try:
         return Path(name).name == name and (path.parent / name).is_file()
-    except OSError:  # no name that a file can have
+    except OSError:  # not a valid file name
         return False
 
 
 def _lies_below(name: str) -> bool:
-    """Whether a file that is named relative to a folder is in it."""
+    """Return True if a relative file name stays inside its folder."""
     return not Path(name).is_absolute() and ".." not in Path(name).parts

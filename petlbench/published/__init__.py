@@ -1,1 +1,1 @@
-"""Numbers that papers print: what they say of themselves, whether their averages follow from their cells, how they compare with ours."""
+"""Numbers printed in papers: validated data, their averages, and checks of printed averages against their cells."""

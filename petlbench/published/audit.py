@@ -1,4 +1,4 @@
-"""Whether printed averages follow from the cells beside them, and whether sources agree on a cell."""
+"""Check printed averages against their cells, and sources against each other."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PRINTED_GROUPS = "printed group means"
 
 @dataclass(frozen=True)
 class Finding:
-    """A printed average beside what its row gives."""
+    """A printed average and the average computed from its row."""
 
     printed: PublishedNumber
-    computed: Decimal | None  # by the definition that its name stands for, or else the nearest; None: cells are missing
-    computed_from: str  # the table that the cells stand in, or that it is the mean of printed group means
+    computed: Decimal | None  # by the definition of its name, or else the nearest value; None: cells are missing
+    computed_from: str  # the table of the cells, or "printed group means"
     follows: tuple[str, ...]  # the definitions that give the printed number within its rounding
     verdict: Verdict
 
@@ -55,7 +55,7 @@ def audit(numbers: Iterable[PublishedNumber]) -> list[Finding]:
 
 
 def contradictions(numbers: Iterable[PublishedNumber]) -> list[Contradiction]:
-    """Rows that claim to be one result (``row`` of methods.csv) and differ by more than rounding; reruns and values read off plots are left out."""
+    """Return results (``row`` of methods.csv) that sources print with more than rounding differences; reruns and values read off plots do not count."""
     claims: dict[tuple[str, ...], list[PublishedNumber]] = defaultdict(list)
     for number in numbers:
         if number.source_kind in ("primary", "reprint"):
@@ -79,46 +79,46 @@ def _row_of_paper(number: PublishedNumber) -> tuple[str, ...]:
 def _finding(printed: PublishedNumber, tables: Mapping[str, Cells]) -> Finding:
     sources = {printed.table: tables[printed.table]} | dict(tables)
     definitions = _definitions(printed.suite, tables[printed.table])
-    ways = [way for average in definitions for way in _ways(average, printed.table, sources)]
+    derivations = [derivation for average in definitions for derivation in _derivations(average, printed.table, sources)]
     if any(average.name == printed.dataset for average in definitions):
-        chosen = next((way for way in ways if way.name == printed.dataset), None)
+        chosen = next((derivation for derivation in derivations if derivation.name == printed.dataset), None)
     else:
-        chosen = min(ways, key=lambda way: abs(printed.value - way.value), default=None)
+        chosen = min(derivations, key=lambda derivation: abs(printed.value - derivation.value), default=None)
     if chosen is None:
         return Finding(printed, None, "", (), "cells missing")
-    follows = tuple(dict.fromkeys(way.title for way in ways if _verdict(printed.value, way) == "agrees"))
+    follows = tuple(dict.fromkeys(derivation.title for derivation in derivations if _verdict(printed.value, derivation) == "agrees"))
     return Finding(printed, chosen.value, chosen.source, follows, _verdict(printed.value, chosen))
 
 
 @dataclass(frozen=True)
-class _Way:
-    """One way to an average's value."""
+class _Derivation:
+    """The value of an average by one definition and source."""
 
     name: str  # of the average
     title: str
     value: Decimal
     source: str
-    input_error: Decimal  # at most this much of the value is rounding of what it was computed from
+    input_error: Decimal  # bound on the part of the value that is rounding of its inputs
 
 
-def _ways(average: Average, table: str, sources: Mapping[str, Cells]) -> list[_Way]:
-    """The average from the first source that has all cells, then from the group means that its own table prints."""
-    ways = []
+def _derivations(average: Average, table: str, sources: Mapping[str, Cells]) -> list[_Derivation]:
+    """Compute the average from the first source that has all cells, and from the group means that its own table prints."""
+    derivations = []
     for source, cells in sources.items():
         value = average.over({dataset: cells[dataset].value for dataset in average.datasets if dataset in cells})
         if value is not None:
             error = max(_unit(cells[dataset].value) for dataset in average.datasets) / 2
-            ways.append(_Way(average.name, average.title, value, source, error))
+            derivations.append(_Derivation(average.name, average.title, value, source, error))
             break
     means = _group_means(average, sources[table]) if len(average.groups) > 1 else []
     if means:
         value = sum(means, Decimal(0)) / len(means)
-        ways.append(_Way(average.name, f"mean of the {_PRINTED_GROUPS}", value, _PRINTED_GROUPS, max(map(_unit, means)) / 2))
-    return ways
+        derivations.append(_Derivation(average.name, f"mean of the {_PRINTED_GROUPS}", value, _PRINTED_GROUPS, max(map(_unit, means)) / 2))
+    return derivations
 
 
 def _group_means(average: Average, cells: Cells) -> list[Decimal]:
-    """The printed means of an average's groups; nothing when one is not printed."""
+    """Return the printed means of an average's groups; empty if one is not printed."""
     suites = [averages_of(suite) for suite in column_groups()]
     names = {other.groups[0]: other.name for of_suite in suites for other in of_suite if len(other.groups) == 1}
     printed = [cells[names[group]].value for group in average.groups if names.get(group) in cells]
@@ -126,7 +126,7 @@ def _group_means(average: Average, cells: Cells) -> list[Decimal]:
 
 
 def _definitions(suite: str, cells: Cells) -> Sequence[Average]:
-    """The averages that a printed mean of this suite may be; for any other set of datasets those that its cells allow."""
+    """Return the averages that a printed mean of this suite may be; for other suites those that the cells allow."""
     if suite in column_groups():
         return averages_of(suite)
     datasets = [dataset for dataset in cells if not is_average(dataset) and dataset not in ("all", "unknown")]
@@ -135,16 +135,16 @@ def _definitions(suite: str, cells: Cells) -> Sequence[Average]:
     return [*known, *plain]
 
 
-def _verdict(printed: Decimal, way: _Way) -> Verdict:
-    difference, unit = abs(printed - way.value), _unit(printed)
+def _verdict(printed: Decimal, derivation: _Derivation) -> Verdict:
+    difference, unit = abs(printed - derivation.value), _unit(printed)
     if difference <= unit / 2:
         return "agrees"
-    if way.value.quantize(unit, ROUND_FLOOR) == printed:
+    if derivation.value.quantize(unit, ROUND_FLOOR) == printed:
         return "truncated"
-    return "rounding of its parts" if difference <= unit / 2 + way.input_error else "differs"
+    return "rounding of its parts" if difference <= unit / 2 + derivation.input_error else "differs"
 
 
 def _unit(value: Decimal) -> Decimal:
-    """One unit of the last digit that was printed."""
+    """Return one unit of the last printed digit."""
     exponent = value.as_tuple().exponent
     return Decimal(1).scaleb(max(exponent, -_MOST_DECIMALS) if isinstance(exponent, int) else 0)

@@ -1,6 +1,6 @@
-"""Which averages tables print over a suite, and what exactly each is the mean of.
+"""The averages that papers print over a suite, each with the datasets that it averages.
 
-configs/tables/averages.yaml says it for each suite by the groups of the suite's YAML. VTAB-1k has two overall averages in the literature: over its
+configs/tables/averages.yaml defines them for each suite by the groups of the suite's YAML. VTAB-1k has two overall averages in the literature: over its
 19 tasks, and over the means of its three groups.
 """
 
@@ -37,24 +37,24 @@ class Average:
         return f"mean of {len(self.datasets)}"
 
     def over(self, cells: Mapping[str, Value]) -> Value | None:
-        """The average of these cells, dataset -> number; None when one is missing."""
+        """Compute the average of cells, dataset -> number; None if one is missing."""
         if not all(dataset in cells for dataset in self.datasets):
             return None
         return _mean([_mean([cells[dataset] for dataset in group]) for group in self.groups])
 
     def common(self, datasets: Collection[str]) -> Average | None:
-        """The same average over those of its datasets that are given; None when a group is left empty."""
+        """Restrict the average to the given datasets; None if a group becomes empty."""
         groups = tuple(tuple(dataset for dataset in group if dataset in datasets) for group in self.groups)
         return Average(self.name, groups) if all(groups) else None
 
 
 def flat(datasets: Collection[str]) -> Average:
-    """The plain mean of datasets, named after their number."""
+    """Return the plain mean of datasets, named after their number."""
     return Average(f"mean_{len(datasets)}", (tuple(datasets),))
 
 
 def is_average(name: str) -> bool:
-    """Whether a name in a ``dataset`` column is that of an average."""
+    """Return True if a name in a ``dataset`` column is that of an average."""
     return re.fullmatch(r"mean(_\w+)?", name) is not None
 
 
@@ -67,7 +67,7 @@ def _mean(values: list[Value]) -> Value:
 
 @cache
 def column_groups() -> dict[str, dict[str, tuple[str, ...]]]:
-    """Of the suites that papers have tables of: suite -> group -> its datasets, in the order of the columns."""
+    """Return suite -> group -> datasets in column order, for suites that papers have tables of."""
     groups = {}
     for name in load_yaml("tables", "averages"):
         suite = load_suite(name)
@@ -78,14 +78,14 @@ def column_groups() -> dict[str, dict[str, tuple[str, ...]]]:
 
 @cache
 def averages_of(suite: str) -> tuple[Average, ...]:
-    """The averages that papers print over a suite; none for any other set of datasets."""
+    """Return the averages that papers print over a suite; empty for other suites."""
     groups = column_groups().get(suite)
     if groups is None:
         return ()
     averages = []
-    for name, parts in load_yaml("tables", "averages")[suite].items():
-        for group in (group for joined in parts for group in joined):
+    for name, definition in load_yaml("tables", "averages")[suite].items():
+        for group in (group for joined in definition for group in joined):
             if group not in groups:
                 raise TableError(f"configs/tables/averages.yaml: {suite} has no group '{group}'.{did_you_mean(group, groups)}")
-        averages.append(Average(name, tuple(tuple(dataset for group in joined for dataset in groups[group]) for joined in parts)))
+        averages.append(Average(name, tuple(tuple(dataset for group in joined for dataset in groups[group]) for joined in definition)))
     return tuple(averages)

@@ -52,7 +52,7 @@ class PublishedNumber(BaseModel):
 
     @property
     def row(self) -> tuple[str, ...]:
-        """What numbers of one row of a printed table share."""
+        """The fields that numbers of one row of a printed table share."""
         return self.paper, self.table, self.suite, self.method, self.backbone, self.shots, self.metric
 
     @property
@@ -62,7 +62,7 @@ class PublishedNumber(BaseModel):
 
 
 class MethodName(BaseModel):
-    """What a printed method name stands for: a line of methods.csv."""
+    """A line of methods.csv: a printed method name and our name for it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -81,7 +81,7 @@ METHODS_FILE = "methods.csv"
 
 @cache
 def published() -> tuple[PublishedNumber, ...]:
-    """All numbers that ship with petlbench, in the order of the files. TableError names the file and line of the first that breaks a rule."""
+    """Load all numbers that ship with petlbench, in the order of the files. TableError names file and line of the first invalid one."""
     numbers: list[PublishedNumber] = []
     for file in sorted(_folder().iterdir(), key=lambda file: file.name):
         if file.name.endswith(".csv") and file.name != METHODS_FILE:
@@ -93,12 +93,12 @@ def published() -> tuple[PublishedNumber, ...]:
 
 
 def name_of(number: PublishedNumber) -> MethodName:
-    """What the method of a number is here. TableError when methods.csv does not say."""
+    """Look up the method of a number. TableError if methods.csv lacks it."""
     return method_name(number.paper, number.suite, number.method, number.table)
 
 
 def method_name(paper: str, suite: str, method: str, table: str = "") -> MethodName:
-    """What a printed name is here, in one table of a paper or in all that have no line of their own. TableError when methods.csv does not say."""
+    """Look up a printed name, first for its table, then for all tables of the paper. TableError if methods.csv lacks it."""
     known = _method_names()
     for key in ((paper, suite, table, method), (paper, suite, "", method)):
         if key in known:
@@ -108,13 +108,13 @@ def method_name(paper: str, suite: str, method: str, table: str = "") -> MethodN
 
 @cache
 def _method_names() -> Mapping[tuple[str, str, str, str], MethodName]:
-    """methods.csv: (paper, suite, table, method as printed) -> what it stands for."""
+    """Load methods.csv as (paper, suite, table, method as printed) -> line."""
     table: dict[tuple[str, str, str, str], MethodName] = {}
     for line, values in _lines(_folder() / METHODS_FILE, list(MethodName.model_fields)):
         name = _validated(MethodName, values, f"{METHODS_FILE}:{line}")
         key = name.paper, name.suite, name.table, name.method
         if key in table:
-            raise TableError(f"{METHODS_FILE}:{line}: {name.method!r} of {name.paper} on {name.suite} has a line already")
+            raise TableError(f"{METHODS_FILE}:{line}: {name.method!r} of {name.paper} on {name.suite} already has a line")
         if name.ours and name.ours not in names("methods"):
             known = names("methods")
             raise TableError(
@@ -125,7 +125,7 @@ def _method_names() -> Mapping[tuple[str, str, str, str], MethodName]:
 
 
 def read_numbers(file: Path | Traversable) -> list[PublishedNumber]:
-    """The numbers of one CSV file in the layout of results/published. TableError names the line and column that is wrong."""
+    """Read a CSV file in the layout of results/published. TableError names the line and column that is invalid."""
     numbers = []
     for line, values in _lines(file, COLUMNS):
         number = _validated(PublishedNumber, {**values, "std": values["std"] or None}, f"{file.name}:{line}")
@@ -136,7 +136,7 @@ def read_numbers(file: Path | Traversable) -> list[PublishedNumber]:
 
 
 def select(numbers: Sequence[PublishedNumber], wanted: Mapping[str, str]) -> list[PublishedNumber]:
-    """The numbers whose fields contain the wanted texts, whatever the case; a method is also found by our name for it."""
+    """Return the numbers whose fields contain the wanted texts, ignoring case; a method is also found by our name."""
     return [number for number in numbers if all(_matches(number, key, text.casefold()) for key, text in wanted.items())]
 
 
@@ -150,33 +150,35 @@ def _matches(number: PublishedNumber, key: str, text: str) -> bool:
 def _check_unique(numbers: Sequence[PublishedNumber], where: str) -> None:
     for key, count in Counter(number.key for number in numbers).items():
         if count > 1:
-            raise TableError(f"{where}: {count} numbers for {' / '.join(filter(None, key))}; a number stands once")
+            raise TableError(f"{where}: {count} numbers for {' / '.join(filter(None, key))}; expected one")
 
 
 def _check_names(number: PublishedNumber, where: str) -> None:
     suites = column_groups()
     if number.suite not in suites and not number.suite.startswith(OUTSIDE):
-        raise TableError(f"{where}: no suite '{number.suite}'.{did_you_mean(number.suite, suites)} One of others starts with '{OUTSIDE}'")
+        raise TableError(
+            f"{where}: no suite '{number.suite}'.{did_you_mean(number.suite, suites)} The name of another suite starts with '{OUTSIDE}'"
+        )
     known = {dataset for groups in suites.values() for group in groups.values() for dataset in group} | {"all", "unknown"}
     if number.dataset not in known and not is_average(number.dataset) and not number.dataset.startswith(OUTSIDE):
         hint = did_you_mean(number.dataset, known)
-        raise TableError(f"{where}: no dataset '{number.dataset}'.{hint} One outside the suites starts with '{OUTSIDE}'")
+        raise TableError(f"{where}: no dataset '{number.dataset}'.{hint} The name of another dataset starts with '{OUTSIDE}'")
     if number.metric in (ACCURACY, ORACLE) and not 0 <= number.value <= 100:
         raise TableError(f"{where}: an accuracy must lie between 0 and 100 percent, got {number.value}")
 
 
 def read_csv(file: Path | Traversable) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns of a CSV file and its rows with their line numbers, blank ones left out. TableError unless every row has a value for each column."""
+    """Read the columns of a CSV file and its rows with line numbers, without blank lines. TableError unless every row has a value for each column."""
     try:
         reader = csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig")), strict=True)
         lines = [(reader.line_num, line) for line in reader if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{file.name}: cannot be read as CSV: {error}") from None
     if len(lines) < 2:
-        raise TableError(f"{file.name}: expected a line of column names and one line at least of values")
+        raise TableError(f"{file.name}: expected a line of column names and at least one line of values")
     columns = [column.strip() for column in lines[0][1]]
     if len(set(columns)) < len(columns):
-        raise TableError(f"{file.name}: a column name stands twice in {', '.join(columns)}")
+        raise TableError(f"{file.name}: duplicate column name in {', '.join(columns)}")
     for number, line in lines[1:]:
         if len(line) != len(columns):
             raise TableError(f"{file.name}:{number}: expected {len(columns)} values, got {len(line)}")
@@ -190,9 +192,9 @@ def _lines(file: Path | Traversable, columns: list[str]) -> list[tuple[int, dict
     return lines
 
 
-def _validated(kind: type[M], values: Mapping[str, str | None], where: str) -> M:
+def _validated(model: type[M], values: Mapping[str, str | None], where: str) -> M:
     try:
-        return kind.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         raise TableError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}") from None

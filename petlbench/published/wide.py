@@ -1,4 +1,4 @@
-"""Tables from anywhere, to be audited: one number per row, or one row per method with a column per dataset."""
+"""Read tables of any source for an audit: one number per row, or one row per method with a column per dataset."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NAMES = ("backbone", "shots", "suite")  # columns of a wide table that tell its
 
 
 def read_table(path: Path) -> tuple[list[PublishedNumber], list[str]]:
-    """The numbers of a CSV file, and the columns that were left out.
+    """Read the numbers of a CSV file; return them and the columns that were skipped.
 
-    A file with the columns of results/published is read as such. Of any other the column ``method``, or the first one, names the rows. Columns
-    that are called mean… or average… are averages; those that name a dataset of a suite are cells. Where none does, all columns of numbers are.
+    A file with the columns of results/published is read as such. In others the column ``method``, or the first one, names the rows. Columns
+    named mean… or average… are averages; columns named after a dataset of a suite are cells, or all columns of numbers if there are none.
     """
     header, lines = read_csv(path)
     if header == COLUMNS:
@@ -43,19 +43,19 @@ def read_table(path: Path) -> tuple[list[PublishedNumber], list[str]]:
                 raise TableError(f"{path.name}:{line}: column '{column}' {expected}, got {row[column]!r}")
             if value is not None:
                 if name in filled:
-                    raise TableError(f"{path.name}:{line}: columns '{filled[name]}' and '{column}' are both {name}; leave one of them out")
+                    raise TableError(f"{path.name}:{line}: columns '{filled[name]}' and '{column}' are both {name}; remove one")
                 filled[name] = column
                 numbers.append(_number(path, row[method].strip(), name, value, names))
     return numbers, [column for column in rest if column not in datasets]
 
 
 def _spelled(name: str) -> str:
-    """A name without case and punctuation, but for the spaces between its words."""
+    """Normalise a name: lower case, words separated by one space, no punctuation."""
     return re.sub(r"[\W_]+", " ", name.casefold()).strip()
 
 
 def _dataset(column: str) -> str | None:
-    """The dataset that a column is named after, as SUITE/DATASET or in any spelling of its id."""
+    """Return the dataset that a column is named after, as SUITE/DATASET or in any spelling of its id."""
     if re.fullmatch(r"\w+/\w+", column):
         return column.partition("/")[2]
     known = {dataset for groups in column_groups().values() for group in groups.values() for dataset in group}
@@ -63,7 +63,7 @@ def _dataset(column: str) -> str | None:
 
 
 def _average_name(column: str) -> str | None:
-    """An average's column as a name that begins with mean, "vtab:mean_natural" and "Mean natural" as ``mean_natural``; None for other columns."""
+    """Normalise the name of an average's column: "vtab:mean_natural" and "Mean natural" to ``mean_natural``; None for other columns."""
     words = _spelled(column.rpartition(":")[2]).split()
     if not words or words[0] not in ("mean", "average", "avg"):
         return None
@@ -76,6 +76,6 @@ def _value(text: str) -> Decimal | None:
 
 
 def _number(path: Path, method: str, dataset: str, value: Decimal, names: dict[str, str]) -> PublishedNumber:
-    """A number of a table that says nothing else of itself."""
+    """Make a number of a table without other information."""
     values: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"metric": ACCURACY, "source_kind": "primary", "source": str(path), **names}
     return PublishedNumber.model_construct(**values | {"method": method, "dataset": dataset, "value": value, "std": None})

@@ -1,1 +1,1 @@
-"""What a run leaves behind: the schema of a record, the files of a results folder, the code and machine that made it. Nothing is computed here."""
+"""Records of runs: their schema, the files of a results folder, and the code and machine of a run. Nothing is computed here."""

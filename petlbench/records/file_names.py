@@ -1,4 +1,4 @@
-"""Names as parts of paths, whatever is in them and however long they are."""
+"""File names from arbitrary names."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import hashlib
 import re
 from pathlib import Path
 
-_LONGEST = 80  # of the 255 bytes that file systems give to a name; the rest is for what is put before and behind
+_LONGEST = 80  # of the 255 bytes that file systems allow; the rest is for prefixes and suffixes
 
 
 def slug(name: str, longest: int = _LONGEST) -> str:
-    """Letters, digits, dot, dash and underscore, and not more than ``longest`` of them. Several names may share one."""
+    """Reduce a name to at most ``longest`` letters, digits, dots, dashes and underscores. Several names may share a slug."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:longest].strip(".") or "_"
 
 
 def file_part(name: str) -> str:
-    """A name as one part of a path, another one for every name: ``mini/digits`` is ``mini-digits``.
+    """Return a unique file name for a name: ``mini-digits`` for ``mini/digits``.
 
-    Where the name cannot be read back from that, 8 hexadecimal digits of its hash follow.
+    If the name cannot be recovered from it, 8 hexadecimal digits of the name's hash follow.
     """
     short = slug(name.replace("/", "-"))
     if short.replace("-", "/") == name:
@@ -26,8 +26,8 @@ def file_part(name: str) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or folder; False as well where there can be none, for which ``Path.exists`` raises an OSError."""
+    """Return True if a file or folder exists; False also for impossible names, for which ``Path.exists`` raises an OSError."""
     try:
         return path.exists()
-    except OSError:  # a name that is too long
+    except OSError:  # name too long
         return False

@@ -1,4 +1,4 @@
-"""Which code and which machine produced a record."""
+"""The code and the machine that produced a record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGES = ("torch", "timm", "open_clip_torch", "numpy", "safetensors")
 
 @cache
 def code() -> Code:
-    """The version of this package, and its commit when it runs from a checkout."""
+    """Return the version of this package, and its commit if it runs from a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return Code(version=version("petlbench"))
@@ -27,7 +27,7 @@ def code() -> Code:
 
 
 def environment(device: torch.device, precision: str) -> Environment:
-    """Everything besides code and configuration that a number may depend on."""
+    """Return everything besides code and configuration that a number may depend on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()}, {os.cpu_count()} cores)"
     return Environment(
         python=platform.python_version(),

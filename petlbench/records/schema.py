@@ -1,4 +1,4 @@
-"""What a run leaves behind: one validated, versioned JSON document."""
+"""The record of a run: one validated, versioned JSON document."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
 RESULTS = ("ok", "budget")  # the statuses of runs that count
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class QueryCount(_Part):
-    """What one phase of a run sent to a black box."""
+class QueryCount(_Section):
+    """Counts of what one phase of a run sent to a black box."""
 
     calls: int = 0
     images: int = 0
@@ -33,34 +33,34 @@ class QueryCount(_Part):
     bytes: int = 0  # of images and contexts in float32 and of texts
 
 
-class Method(_Part):
+class Method(_Section):
     name: str  # as typed: a plugin or one of its presets
     plugin: str
-    access: str  # the rung that was granted
-    access_seen: str | None = None  # the highest that was made use of; None: nothing was asked
+    access: str  # granted rung
+    access_seen: str | None = None  # highest rung used; None: no query
     config: dict[str, Any]
     cite: str = ""
 
 
-class BackboneId(_Part):
+class BackboneId(_Section):
     name: str
     sha256: str  # over names, shapes and bytes of all parameters and buffers
     parameters: int
     transport: Literal["in_process", "http"] = "in_process"
 
 
-class ProtocolId(_Part):
+class ProtocolId(_Section):
     id: str
     settings: dict[str, Any]
 
 
-class Code(_Part):
+class Code(_Section):
     version: str
     commit: str | None = None  # None outside a git checkout
     is_dirty: bool | None = None
 
 
-class Environment(_Part):
+class Environment(_Section):
     python: str
     platform: str
     device: str
@@ -69,7 +69,7 @@ class Environment(_Part):
     packages: dict[str, str]
 
 
-class Parameters(_Part):
+class Parameters(_Section):
     trainable: int  # without the head
     head: int
     stored_bytes: int
@@ -77,11 +77,11 @@ class Parameters(_Part):
     allocation: dict[Place, NonNegativeInt] = Field(default_factory=dict)  # shares of ``trainable``; empty: not recorded
 
 
-class Cost(_Part):
+class Cost(_Section):
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     total_seconds: float = 0.0
-    run_memory_mb: float | None = None  # peak above what was held with backbone and task loaded; None: not known, as before version 4
+    run_memory_mb: float | None = None  # peak above the memory with backbone and task loaded; None: unknown, as before version 4
     peak_memory_mb: float | None = None  # of the whole process: allocated on the device on a GPU, the resident set on a CPU
     images_decoded: int = 0
     images_forwarded: int = 0  # through the backbone, all phases
@@ -90,15 +90,15 @@ class Cost(_Part):
     queries: dict[str, QueryCount] = Field(default_factory=dict)  # phase -> count
 
 
-class PartMetrics(_Part):
-    """One of several tasks that were joined."""
+class PartMetrics(_Section):
+    """Metrics of one of several joined tasks."""
 
     accuracy: float  # percent, when the classes of all tasks compete
     own_accuracy: float  # percent, when only the classes of the image's own task do
     samples: int
 
 
-class Metrics(_Part):
+class Metrics(_Section):
     accuracy: float  # percent of the test split
     samples: int
     standard_error: float  # of the accuracy, percent, binomial
@@ -106,7 +106,7 @@ class Metrics(_Part):
     parts: dict[str, PartMetrics] = Field(default_factory=dict)  # of joined tasks, each by its name
 
 
-class Epoch(_Part):
+class Epoch(_Section):
     epoch: int
     loss: float
     learning_rate: float
@@ -114,20 +114,20 @@ class Epoch(_Part):
     test_accuracy: float | None = None  # only under the selection rule ``oracle_test``
 
 
-class CurvePoint(_Part):
-    """How good a method that asks had become when it had sent so much in training; for curves, never to choose an epoch."""
+class CurvePoint(_Section):
+    """Test accuracy of a query method after sending so much in training; for curves, never to choose an epoch."""
 
     images: int
     contexts: int
     accuracy: float  # percent of the test split
 
 
-class Predictions(_Part):
+class Predictions(_Section):
     file: str  # relative to the record
     sha256: str
 
 
-class Record(_Part):
+class Record(_Section):
     """One run. ``run_id`` is the hash of the resolved configuration; a record without status ``ok`` has an ``error`` and no metrics."""
 
     schema_version: Literal[1, 2, 3, 4] = 4
@@ -140,14 +140,14 @@ class Record(_Part):
     task_revision: str = ""
     class_count: int = 0
     split_hashes: dict[str, str] = Field(default_factory=dict)
-    layout: str = ""  # how the images lay on the disk; empty: they are made by the task
+    layout: str = ""  # layout of the images on disk; empty: the task makes them
     split: str = ""  # published, or how the splits were made
     protocol: ProtocolId
     selection: str
     backbone: BackboneId
     method: Method
     seed: int
-    hyperparameters: str = "default"  # where the settings come from: a suite's, a task's, the default
+    hyperparameters: str = "default"  # source of the settings: default, suite, task
     config: dict[str, Any]
     code: Code
     environment: Environment
@@ -157,12 +157,12 @@ class Record(_Part):
     history: list[Epoch] = Field(default_factory=list)
     curve: list[CurvePoint] = Field(default_factory=list)
     predictions: Predictions | None = None
-    token_usage: str | None = None  # file beside the record: what each class uses of a library of tokens
+    token_usage: str | None = None  # file beside the record: use of library tokens by class
     checkpoint: str | None = None
 
     @property
     def has_result(self) -> bool:
-        """Whether it counts in tables: it ended as planned, or with what it had learned when its budget was spent."""
+        """True if it counts in tables: it finished, or stopped with a result when its budget was spent."""
         return self.status in RESULTS
 
     @property
@@ -172,7 +172,7 @@ class Record(_Part):
 
 
 def parse_record(text: str, origin: str) -> Record:
-    """Read a record from JSON. RecordError names the file and the field that is wrong, or the schema when it is newer than this code."""
+    """Parse a record from JSON. RecordError names the file and the invalid field, or the schema version if it is newer than this code."""
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:

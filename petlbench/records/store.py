@@ -18,7 +18,7 @@ from petlbench.records.schema import RESULTS, Record, read_record
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment it is absent, old or complete: temporary file, fsync, rename. RecordError when the disk refuses."""
+    """Write a file so that at any moment it is absent, old or complete: temporary file, fsync, rename. RecordError if writing fails."""
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,18 +38,18 @@ def _refused(path: Path, error: OSError) -> RecordError:
     return RecordError(f"cannot write {path}: {error.strerror}; free space or choose another folder with out=DIR")
 
 
-def side_file(record: Path, kind: str, content: bytes) -> Path:
-    """Where a file that a record is to name lies beside it. The name follows the content: a repeated run overwrites no file of the record before."""
-    return record.with_name(f"{record.stem}.{hashlib.sha256(content).hexdigest()[:8]}.{kind}.safetensors")
+def side_file(record: Path, name: str, content: bytes) -> Path:
+    """Return the path of a file beside a record. Its name contains a hash of the content: a repeated run overwrites no file of the former record."""
+    return record.with_name(f"{record.stem}.{hashlib.sha256(content).hexdigest()[:8]}.{name}.safetensors")
 
 
 def record_files(folder: Path) -> list[Path]:
-    """The record files below a folder, sorted; without those that are being written."""
+    """Return the record files below a folder, sorted, without temporary files."""
     return sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
 
 
 def is_kept(record: Record, path: Path) -> bool:
-    """Whether the result of an earlier run stays at ``path``, because the new record for it has none."""
+    """Return True if the record at ``path`` has a result and the new one has none; the former is then kept."""
     if record.has_result:
         return False
     try:
@@ -68,7 +68,7 @@ class RecordStore:
         self.checkpoints = results / "checkpoints"
 
     def path(self, task: str, method: str, backbone: str, seed: int, identity: str) -> Path:
-        """Where the record of a run lies, or would."""
+        """Return the path of the record of a run, whether it exists or not."""
         name = "-".join([slug(method), slug(backbone), f"s{seed}", identity]) + ".json"
         path = self.folder.joinpath(*(file_part(part) for part in re.split("[/:]", task, maxsplit=1) if part)) / name
         former = self.folder.joinpath(*(slug(part, 255) for part in task.split("/"))) / name  # a folder for every slash
@@ -78,10 +78,10 @@ class RecordStore:
         return self.path(record.task, record.method.name, record.backbone.name, record.seed, record.run_id)
 
     def write(self, record: Record, files: Mapping[Path, bytes] | None = None) -> Path:
-        """Validate and write a record, before it the files that it names; returns its path.
+        """Validate and write a record, after the files that it names; return its path.
 
-        A result is never replaced by a record without one: then nothing is written (``is_kept``). At any moment the record that is there and
-        the files that it names belong together, also when this is interrupted or two processes write the same record.
+        A result is never replaced by a record without one: then nothing is written (``is_kept``). At any moment the record on disk and
+        its files belong together, even if writing is interrupted or two processes write the same record.
         """
         path, files = self.path_of(record), files or {}
         document = Record.model_validate(record.model_dump()).model_dump_json(indent=1)
@@ -104,7 +104,7 @@ class RecordStore:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One process or thread at a time looks at what is there and replaces it."""
+        """Lock the records: one process or thread at a time reads and replaces."""
         lock = FileLock(self.folder / ".lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -117,22 +117,22 @@ class RecordStore:
             lock.release()
 
     def files_of(self, record: Record, path: Path) -> list[Path]:
-        """The files that a record names which lies at ``path``."""
+        """Return the files that the record at ``path`` names."""
         beside = [record.predictions and record.predictions.file, record.token_usage]
         checkpoint = [self.results / record.checkpoint] if record.checkpoint else []
         return [*(path.parent / name for name in beside if name), *checkpoint]
 
     def paths(self) -> list[Path]:
-        """All record files, sorted."""
+        """Return all record files, sorted."""
         return record_files(self.folder)
 
     def read(self) -> Iterator[Record]:
-        """All records. RecordError at the first that cannot be read: a table must not silently leave one out."""
+        """Read all records. RecordError at the first that cannot be read: a table must not silently omit one."""
         for path in self.paths():
             yield read_record(path)
 
     def find(self, path: Path) -> Record | None:
-        """The record at a path, or None when there is none or a broken one (it is then written again)."""
+        """Read the record at a path; None if there is none or it is broken (it is then written again)."""
         if not exists(path):
             return None
         try:

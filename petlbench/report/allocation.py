@@ -1,4 +1,4 @@
-"""Where a method has its trainable parameters, for methods that decide that anew for every task."""
+"""Plots of where a method has its trainable parameters, for methods that choose it for every task."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.analysis.aggregate import runs_behind, task_columns
+from petlbench.analysis.aggregate import runs_behind, task_columns, task_labels
+from petlbench.analysis.formats import human_count
 from petlbench.records.file_names import slug
-from petlbench.report.plots import add_footer, empty_figure, human_count, literal, save_figure, suite_of, task_labels, text_colour
+from petlbench.report.plots import add_footer, empty_figure, literal, save_figure, suite_of, text_colour
 
 # In the order in which a block computes; "attn", "mlp" and "other" have a column only where something is trained there.
 _OPERATIONS = ("norm1", "q", "k", "v", "proj", "attn", "norm2", "fc1", "fc2", "mlp", "other")
 _ALWAYS = ("norm1", "q", "k", "v", "proj", "norm2", "fc1", "fc2")
 _CELL = (0.37, 0.16)  # inches that a number of five characters fits into
 _MOST_COLUMNS = 4
-_NOTHING = (0.93, 0.93, 0.93, 1.0)
+_UNTRAINED = (0.93, 0.93, 0.93, 1.0)
 
 
 def write_allocation_plots(part: pd.DataFrame, runs: pd.DataFrame, source: str, folder: Path, name: str) -> list[Path]:
@@ -47,9 +48,9 @@ def write_allocation_plots(part: pd.DataFrame, runs: pd.DataFrame, source: str, 
 
 
 def mean_allocation(runs: pd.DataFrame) -> pd.DataFrame:
-    """Trainable parameters, tasks x places, as means over the runs of a task. ``runs``: rows of ``runs_frame`` of one method.
+    """Return trainable parameters, tasks x places (``3.q``, ``embed``), as means over the runs of a task. ``runs``: rows of ``runs_frame`` of one method.
 
-    Runs that recorded no allocation do not count, and a task with no other runs is left out.
+    Runs without a recorded allocation do not count, nor do tasks with only such runs.
     """
     recorded = runs[runs["allocation"].map(bool)]
     places = pd.DataFrame(list(recorded["allocation"]), index=pd.Index(recorded["task"], name="task"))
@@ -57,7 +58,7 @@ def mean_allocation(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def allocation_heatmaps(part: pd.DataFrame, places: pd.DataFrame, method: str, source: str) -> Figure:
-    """One panel per task: trainable parameters by block and operation on a logarithmic scale. ``places``: see ``mean_allocation``."""
+    """Draw one panel per task: trainable parameters by block and operation on a logarithmic scale. ``places``: see ``mean_allocation``."""
     tasks = [task for task in task_columns(part) if task in places.index]
     cells, operations = _cells(places.loc[tasks])
     _, depth, _ = cells.shape
@@ -94,7 +95,7 @@ def allocation_heatmaps(part: pd.DataFrame, places: pd.DataFrame, method: str, s
 
 
 def _cells(places: pd.DataFrame) -> tuple[NDArray[np.float64], list[str]]:
-    """What is trained inside blocks, (tasks, blocks, operations), and the operations by name."""
+    """Return trainable parameters inside blocks, (tasks, blocks, operations), and the names of the operations."""
     inside = [place for place in map(str, places) if "." in place]
     used = {place.partition(".")[2] for place in inside if places[place].any()}
     operations = [name for name in _OPERATIONS if name in _ALWAYS or name in used]
@@ -105,9 +106,9 @@ def _cells(places: pd.DataFrame) -> tuple[NDArray[np.float64], list[str]]:
 
 
 def _draw_cells(axes: Axes, cells: NDArray[np.float64], shades: ScalarMappable) -> None:
-    """Shaded numbers (blocks, operations), block 0 at the bottom."""
+    """Draw shaded numbers (blocks, operations), block 0 at the bottom."""
     colours = shades.to_rgba(np.ma.masked_equal(cells, 0))
-    colours[cells == 0] = _NOTHING
+    colours[cells == 0] = _UNTRAINED
     blocks, operations = cells.shape
     axes.pcolormesh(np.arange(operations + 1) - 0.5, np.arange(blocks + 1) - 0.5, colours, edgecolors="white", linewidth=0.8)
     for (block, operation), count in np.ndenumerate(cells):
@@ -118,7 +119,7 @@ def _draw_cells(axes: Axes, cells: NDArray[np.float64], shades: ScalarMappable) 
 
 
 def _name_panel(axes: Axes, name: str, outside: Mapping[Hashable, float]) -> None:
-    """A panel's title, and below it what is trained outside the blocks: place -> parameters."""
+    """Write a panel's title, and below it the parameters outside the blocks: place -> count."""
     counts = ", ".join(f"{place} {_count(count)}" for place, count in outside.items() if count)
     line = f"outside the blocks: {counts}" if counts else ""
     axes.annotate(line, (0, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", fontsize=7.5, color="0.3")
@@ -126,11 +127,11 @@ def _name_panel(axes: Axes, name: str, outside: Mapping[Hashable, float]) -> Non
 
 
 def _scale(cells: NDArray[np.float64]) -> LogNorm:
-    """From the power of ten below the smallest count, but 1, to the largest count; at least one decade."""
+    """Scale from the power of ten below the smallest count, at least 1, to the largest count; at least one decade."""
     low = 10.0 ** math.floor(math.log10(max(1.0, min(cells[cells > 0], default=1.0))))
     return LogNorm(low, max(10 * low, cells.max()))
 
 
 def _count(number: float) -> str:
-    """A mean over seeds, which is below 1 where few of them train something."""
+    """Format a mean over seeds; it is below 1 where only few seeds train a parameter."""
     return "<1" if 0 < number < 1 else human_count(number)

@@ -1,4 +1,4 @@
-"""What an audit of printed averages found, as rows of text for a terminal and for a document."""
+"""Findings of an audit of printed averages as rows of text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HUNDREDTH = Decimal("0.01")
 
 
 def finding_rows(findings: Iterable[Finding]) -> list[dict[str, str]]:
-    """A row per printed average: where it stands, what its cells give, and which definition the printed number follows."""
+    """Return a row per printed average: its paper, the value from its cells, and the definition that the printed number follows."""
     rows = []
     for finding in findings:
         printed = finding.printed
@@ -32,7 +32,7 @@ def finding_rows(findings: Iterable[Finding]) -> list[dict[str, str]]:
 
 
 def contradiction_rows(found: Iterable[Contradiction]) -> list[dict[str, str]]:
-    """A row per result that sources print differently."""
+    """Return a row per result that sources print differently."""
     return [
         {
             "row": _joined(one.row, one.backbone, f"{one.shots} shots" if one.shots.isdigit() else ""),

@@ -1,4 +1,4 @@
-"""A comparison of methods as Markdown, as CSV and for the terminal. Numbers are rounded here and nowhere before."""
+"""Write a comparison of methods as Markdown and CSV, and render it for the terminal."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from rich.text import Text
 from tabulate import tabulate
 
 from petlbench.analysis.aggregate import ranked_columns, runs_behind
+from petlbench.analysis.formats import MISSING, decimals, human_count
 from petlbench.analysis.statistics import Comparison, compare, row_names
 from petlbench.analysis.tradeoffs import COSTS, accuracy_at_budgets, tradeoffs
 from petlbench.records.store import write_atomically
-from petlbench.report.plots import human_count
 from petlbench.report.rankings import write_ranking_plots
 
-MISSING = "–"
 _HEADINGS = {"mean rank": "mean\nrank", "% per 1000 queries": "% per 1000\nqueries"}  # of the terminal
 _MAY_WRAP = ("method", "methods", "front")
 _LEGEND = (
-    "Intervals are 95 %, from a bootstrap that draws tasks and, within each, seeds; they hold what tasks have in common, so two methods are told"
-    " apart by the interval of their difference. IQM: mean of the middle half of all runs. PPT: accuracy discounted by trainable parameters. Front:"
+    "Intervals are 95 %, from a bootstrap that draws tasks and, within each, seeds; they include the variation between tasks, so compare two methods by"
+    " the interval of their difference. IQM: mean of the middle half of all runs. PPT: accuracy discounted by trainable parameters. Front:"
     " no other method is as accurate for less of that cost."
 )
 
 
 def write_comparison(part: pd.DataFrame, runs: pd.DataFrame, source: str, results: Path, name: str) -> tuple[str, list[Path]]:
-    """Write statistics/NAME-methods.csv, NAME-pairs.csv, NAME-budgets.csv and plots/ for a comparable part. The Markdown about it, and the files.
+    """Write statistics/NAME-methods.csv, NAME-pairs.csv, NAME-budgets.csv and plots/ for a comparable part; return the Markdown and the paths.
 
-    Nothing of either where fewer than two methods have a result on every task; budgets where methods learn by asking.
+    Both are empty if fewer than two methods have a result on every task. Budgets are written if methods learn by queries.
     """
     comparison = compare(runs_behind(part, runs), ranked_columns(part))
     if len(comparison.methods) < 2:
@@ -39,30 +38,30 @@ def write_comparison(part: pd.DataFrame, runs: pd.DataFrame, source: str, result
     trade, budgets = tradeoffs(part, runs), accuracy_at_budgets(part, runs)
     frames = {"methods": with_tradeoffs(comparison, trade), "pairs": comparison.pairs, "budgets": budgets}
     paths = []
-    for kind, frame in frames.items():
+    for table, frame in frames.items():
         if frame.empty:
             continue
-        paths.append(results / "statistics" / f"{name}-{kind}.csv")
+        paths.append(results / "statistics" / f"{name}-{table}.csv")
         write_atomically(paths[-1], frame.to_csv(index=False, lineterminator="\n").encode())
     plots = write_ranking_plots(part, trade, comparison, source, results / "plots", name)
     links = " · ".join(f"[{path.name}](statistics/{path.name})" for path in paths)
     sections = [f"### Statistics: {name}", f"{_LEGEND} {links}", _markdown(methods_table(frames["methods"]))]
     sections += ["\n".join(f"* {sentence}" for sentence in sentences(comparison))]
     sections += [
-        f"Accuracy after so many {unit}, in training, at most:\n\n{_markdown(_pivot(group))}" for unit, group in budgets.groupby("unit")
+        f"Accuracy with at most so many {unit} in training:\n\n{_markdown(_pivot(group))}" for unit, group in budgets.groupby("unit")
     ]
     sections += ["\n".join(f"![{path.stem}](plots/{path.name})" for path in plots if path.suffix == ".svg")]
     return "\n\n".join(section for section in sections if section), [*paths, *plots]
 
 
 def with_tradeoffs(comparison: Comparison, trade: pd.DataFrame) -> pd.DataFrame:
-    """The methods of a comparison with what their accuracy cost."""
+    """Return the methods of a comparison with their trade-offs."""
     costs = trade.assign(method=row_names(trade)).drop(columns=["access", "mean"])
     return comparison.methods.merge(costs, on="method", how="left")
 
 
 def methods_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """``with_tradeoffs`` as text, one column per thing that a reader looks for."""
+    """Format ``with_tradeoffs`` as text."""
     fronts = [", ".join(cost for cost in COSTS if line[f"front_{cost}"] is True) for line in frame.astype(object).to_dict("records")]
     return pd.DataFrame(
         {
@@ -70,7 +69,7 @@ def methods_table(frame: pd.DataFrame) -> pd.DataFrame:
             "mean": [_with_interval(*values) for values in zip(frame["mean"], frame["mean_low"], frame["mean_high"], strict=True)],
             "IQM": [_with_interval(*values) for values in zip(frame["iqm"], frame["iqm_low"], frame["iqm_high"], strict=True)],
             "mean rank": frame["mean_rank"].map("{:.2f}".format),
-            "PPT": [MISSING if pd.isna(value) else f"{value:.3f}" for value in frame["ppt"]],
+            "PPT": [decimals(value, 3) for value in frame["ppt"]],
             "% per 1000 queries": [MISSING if pd.isna(value) else f"{value:.2g}" for value in frame["accuracy_per_1000_queries"]],
             "front": [front or MISSING for front in fronts],
         }
@@ -78,7 +77,7 @@ def methods_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs_table(comparison: Comparison) -> pd.DataFrame:
-    """The pairs as text."""
+    """Format the pairs as text."""
     pairs = comparison.pairs
     return pd.DataFrame(
         {
@@ -96,7 +95,7 @@ def pairs_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """What the tests say, who is not in them, and what there is too little of."""
+    """Return sentences with test results, methods left out and warnings."""
     found = []
     if (friedman := comparison.friedman) is not None:
         m, t = len(comparison.methods), len(comparison.tasks)
@@ -112,7 +111,7 @@ def sentences(comparison: Comparison) -> list[str]:
 
 
 def terminal_report(title: str, comparison: Comparison, methods: pd.DataFrame, with_pairs: bool) -> RenderableType:
-    """A comparison for a terminal of 120 columns; ``methods`` as ``with_tradeoffs`` has them."""
+    """Render a comparison for a terminal of 120 characters; ``methods`` from ``with_tradeoffs``."""
     parts: list[RenderableType] = [Text(title, style="bold"), _rich(methods_table(methods))]
     if with_pairs and len(comparison.pairs):
         parts += ["", _rich(pairs_table(comparison))]
@@ -125,7 +124,7 @@ def _with_interval(value: float, low: float, high: float) -> str:
 
 def _pivot(budgets: pd.DataFrame) -> pd.DataFrame:
     wide = budgets.pivot_table(index="method", columns="budget", values="accuracy")
-    shown = wide.map(lambda value: MISSING if pd.isna(value) else f"{value:.1f}")
+    shown = wide.map(decimals)
     return shown.rename(columns=lambda budget: human_count(float(budget))).reset_index()
 
 

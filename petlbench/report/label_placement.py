@@ -1,6 +1,6 @@
 """Names beside the points of a scatter plot, placed so that they can be read.
 
-Letters: P points, C candidate places for a name, S samples on a leader line. Boxes are (left, bottom, right, top) and lengths are
+Letters: P points, C candidate positions of a name, S samples on a leader line. Boxes are (left, bottom, right, top) and lengths are
 typographic points (1/72 inch).
 """
 
@@ -22,8 +22,8 @@ _FONT = 8.5
 def place_labels(axes: Axes, points: Array, texts: list[str]) -> None:
     """Write a name beside each of the points, (P, 2) in data units. The figure's layout is final afterwards.
 
-    Each name in turn takes the cheapest place around its mark, given where the others are, until none wants to move: hiding a mark or a
-    name, leaving the axes, crossing something with the leader line and being nearer to another mark cost much, distance costs a little.
+    Each name in turn takes the cheapest position around its mark, given the others, until none moves. Hiding a mark or a name, leaving
+    the axes, crossing something with the leader line and being nearer to another mark have high costs, distance a low one.
     """
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
@@ -48,18 +48,18 @@ def place_labels(axes: Axes, points: Array, texts: list[str]) -> None:
             cost += 60 * _inside(np.concatenate([np.empty((0, 2)), *lines]), mine).sum(axis=1)
             cost += _is_misread(mine, marks, i) * np.where(reaches < _LEADER, 40, 10)
             others_taken = np.delete(taken, len(boxes) + i, axis=0)
-            for place, (offset, reach) in enumerate(zip(offsets[i], reaches, strict=True)):
-                cost[place] += 60 * _inside(_leader(marks[i], offset, reach), others_taken).sum()
+            for candidate, (offset, reach) in enumerate(zip(offsets[i], reaches, strict=True)):
+                cost[candidate] += 60 * _inside(_leader(marks[i], offset, reach), others_taken).sum()
             chosen[i] = int(np.argmin(cost))
         if chosen == before:
             break
     for i, text in enumerate(texts):
-        place = chosen[i]
-        line = {"arrowstyle": "-", "color": "0.55", "lw": 0.7, "shrinkA": 0, "shrinkB": 4} if reaches[place] >= _LEADER else None
+        candidate = chosen[i]
+        line = {"arrowstyle": "-", "color": "0.55", "lw": 0.7, "shrinkA": 0, "shrinkB": 4} if reaches[candidate] >= _LEADER else None
         axes.annotate(
             text,
             points[i],
-            offsets[i][place],
+            offsets[i][candidate],
             textcoords="offset points",
             ha="center",
             va="center",
@@ -70,7 +70,7 @@ def place_labels(axes: Axes, points: Array, texts: list[str]) -> None:
 
 
 def _size(axes: Axes, text: str) -> Array:
-    """Width and height of a name, (2,) in pixels."""
+    """Return width and height of a name, (2,) in pixels."""
     sample = axes.text(0.5, 0.5, text, fontsize=_FONT, transform=axes.transAxes)
     extent = sample.get_window_extent()
     sample.remove()
@@ -78,7 +78,7 @@ def _size(axes: Axes, text: str) -> Array:
 
 
 def _candidates(sizes: list[Array]) -> tuple[Array, list[Array]]:
-    """The reach of each place, (C,), and per name the offsets from its mark to its centre, (C, 2); the preferred places come first."""
+    """Return the reach of each candidate, (C,), and per name the offsets from its mark to its centre, (C, 2); preferred ones first."""
     directions = np.radians([0, 180, 90, 270, *(angle for angle in range(15, 360, 15) if angle % 90)])
     angles, reaches = (grid.ravel() for grid in np.meshgrid(directions, _REACHES))
     towards = np.column_stack([np.cos(angles), np.sin(angles)])
@@ -87,17 +87,17 @@ def _candidates(sizes: list[Array]) -> tuple[Array, list[Array]]:
 
 
 def _box(centres: Array, size: Array) -> Array:
-    """Boxes of a size, with a little air, around centres (..., 2): (..., 4)."""
+    """Return boxes of a size, with a margin, around centres (..., 2): (..., 4)."""
     return np.concatenate([centres - size / 2 - 1, centres + size / 2 + 1], axis=-1)
 
 
 def _leader(mark: Array, offset: Array, reach: float) -> Array:
-    """Points on the line from a mark to its name, (S, 2); none when they are close."""
+    """Return points on the line from a mark to its name, (S, 2); none when they are close."""
     return mark + np.linspace(0.15, 0.9, 12)[:, None] * offset if reach >= _LEADER else np.empty((0, 2))
 
 
 def _overlap(boxes: Array, others: Array) -> Array:
-    """Shared area of boxes (C, 4) and others (M, 4): (C, M)."""
+    """Return the shared area of boxes (C, 4) and others (M, 4): (C, M)."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared: Array = np.prod(np.maximum(high - low, 0), axis=2)
@@ -105,14 +105,14 @@ def _overlap(boxes: Array, others: Array) -> Array:
 
 
 def _inside(points: Array, boxes: Array) -> Array:
-    """1 where one of the points (S, 2) lies in one of the boxes (C, 4), else 0: (C, S)."""
+    """Return 1 where one of the points (S, 2) lies in one of the boxes (C, 4), else 0: (C, S)."""
     held = (points >= boxes[:, None, :2]) & (points <= boxes[:, None, 2:])
     return np.asarray(held.all(axis=2), dtype=np.float64)
 
 
 def _is_misread(boxes: Array, marks: Array, own: int) -> Array:
-    """1 where a name in one of the boxes (C, 4) would be nearer to another of the marks (P, 2) than to its own, else 0: (C,)."""
+    """Return 1 where a name in one of the boxes (C, 4) would be nearer to another of the marks (P, 2) than to its own, else 0: (C,)."""
     outside = np.maximum(np.maximum(boxes[:, None, :2] - marks, marks - boxes[:, None, 2:]), 0)  # (C, P, 2)
     gaps = np.hypot(outside[..., 0], outside[..., 1])
-    elsewhere = np.hypot(*(marks - marks[own]).T) > 1  # marks in one place cannot be told apart by distance
+    elsewhere = np.hypot(*(marks - marks[own]).T) > 1  # distance cannot distinguish marks at one position
     return np.asarray((gaps[:, elsewhere] <= gaps[:, [own]] + 1).any(axis=1), dtype=np.float64)

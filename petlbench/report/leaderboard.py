@@ -1,53 +1,46 @@
-"""The leaderboard as CSV, as Markdown, as pictures and for the terminal. Numbers are rounded here and nowhere before."""
+"""Write the leaderboard as CSV, Markdown and plots, and render it for the terminal."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from petlbench.access.boxes import BOXES
-from petlbench.analysis.aggregate import (
-    average_columns,
-    comparable_parts,
-    leaderboard,
-    ranked_columns,
-    runs_behind,
-    runs_frame,
-    task_columns,
-)
+from petlbench.analysis.aggregate import accuracy_columns, comparable_parts, leaderboard, runs_behind, runs_frame, task_columns
+from petlbench.analysis.columns import ROW_COLUMNS, Column, known_columns
+from petlbench.analysis.formats import MISSING
 from petlbench.records.file_names import slug
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report.allocation import write_allocation_plots
 from petlbench.report.comparison import write_comparison
 from petlbench.report.page import write_page
-from petlbench.report.plots import human_count, task_labels, write_plots
+from petlbench.report.plots import write_plots
 from petlbench.report.queries import write_query_plots
-from petlbench.report.usage import write_usage_plots
+from petlbench.report.token_usage import write_usage_plots
 
-MISSING = "–"
 _LEGEND = (
     f"Test accuracy in percent, mean over seeds; the best of each column, and what rounds to the same, is bold. {MISSING}: no result, and"
-    " no mean without it. Trainable parameters are without the head; rung seen is the highest that was made use of; train s, images (through"
-    " the backbone), and queries and contexts (images and prompt contexts sent to a model that is asked) are means per run."
+    " no mean without it."
 )
-_TERMINAL_TASKS = 8  # with more, the terminal shows means only: a row is one line of 120 columns
+_NAMES = ("rank", "method", "access")  # first columns of a table
+_TERMINAL_TASKS = 8  # with more, the terminal shows means only: a row is one line of 120 characters
 _HEADING_WIDTH = 9  # of a heading on one line
 _LONGEST_WORD = 11
 _LISTED_RUNS = 20  # of the unfinished
 
 
 def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> list[Path]:
-    """Make leaderboard.csv, leaderboard.md, leaderboard.html, statistics/ and plots/ in a results folder from its records; returns the files written.
+    """Write leaderboard.csv, .md and .html, statistics/ and plots/ in a results folder from its records; return the paths.
 
-    ``suites`` maps a name to its tasks in order; suites without a finished run are left out. What the tables do not show,
-    unfinished runs and runs of tasks that no suite lists, is named at the end of the Markdown.
+    ``suites`` maps a name to its tasks in order; suites without a finished run are left out. The Markdown ends with a list of what the tables do
+    not show: unfinished runs and runs of tasks that no suite lists.
     """
     records = list(RecordStore(results).read())
     runs = runs_frame(records)
@@ -65,26 +58,22 @@ def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> lis
         drawing = (part, runs, f"Source: {provenance}", results / "plots", name)
         plots = [*write_plots(*drawing), *write_query_plots(*drawing), *write_allocation_plots(*drawing)]
         statistics, files = write_comparison(part, runs, f"Source: {provenance}", results, name)
-        pictures = [f"![{path.stem}](plots/{path.name})" for path in plots if path.suffix == ".svg"]
-        sections += [f"## {_title(part)}", f"Source: {provenance}. {_LEGEND}", _markdown_table(part), "\n".join(pictures), statistics]
+        sections += [f"## {_title(part)}", f"Source: {provenance}. {_legend(part)}", _markdown_table(part), _images(plots), statistics]
         paths += [*plots, *files]
     usage = write_usage_plots(results, records)
     if usage:
-        sections += [
-            "## What prompts are mixed from",
-            "\n".join(f"![{path.stem}](plots/{path.name})" for path in usage if path.suffix == ".svg"),
-        ]
+        sections += ["## Token usage", _images(usage)]
     paths += usage
-    left_out = _left_out(records, suites)
-    sections += ["## Not in the tables", "\n".join(f"* {line}" for line in left_out)] if left_out else []
+    missing = _missing_runs(records, suites)
+    sections += ["## Not in the tables", "\n".join(f"* {line}" for line in missing)] if missing else []
     write_atomically(markdown, ("\n\n".join(section for section in sections if section) + "\n").encode())
     return paths
 
 
 def leaderboard_table(frame: pd.DataFrame) -> Table:
-    """A leaderboard for a terminal of 120 columns; one table per comparable part, below each other.
+    """Render a leaderboard for a terminal of 120 characters, one table per comparable part, below each other.
 
-    The best accuracy of each column, and what rounds to the same, is bold. Suites of more than eight tasks show their mean only.
+    The best accuracy of each column, and what rounds to the same, is bold. Suites of more than eight tasks show their means only.
     """
     stack = Table.grid()
     for i, part in enumerate(comparable_parts(frame)):
@@ -103,19 +92,22 @@ def _title(part: pd.DataFrame) -> str:
     return f"{suite} on {backbone}, protocol {protocol}"
 
 
+def _images(paths: Sequence[Path]) -> str:
+    return "\n".join(f"![{path.stem}](plots/{path.name})" for path in paths if path.suffix == ".svg")
+
+
 def _terminal_table(part: pd.DataFrame, tasks: Sequence[str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
-    columns = _columns(part, tasks, is_compact=True)
-    for heading, _ in columns:
-        is_name = heading in ("method", "access")
-        table.add_column(Text(_broken(heading)), justify="left" if is_name else "right", no_wrap=heading != "method")
+    columns = _columns(part, tasks, [column for column in known_columns(part) if column.is_in_terminal])
+    for column, _ in columns:
+        table.add_column(Text(_wrapped(column.heading)), justify=_alignment(column), no_wrap=column.name != "method")
     for row in zip(*(cells for _, cells in columns), strict=True):
         table.add_row(*row)
     return table
 
 
-def _broken(heading: str) -> str:
-    """A long heading on several lines of about nine columns, broken at underscores and blanks."""
+def _wrapped(heading: str) -> str:
+    """Break a long heading at underscores and blanks, into lines of about nine characters."""
     if len(heading) <= _HEADING_WIDTH:
         return heading
     lines = re.sub("_|(?<=mean) of | ", lambda gap: f"{gap[0].rstrip()}\n", heading).split("\n")
@@ -123,11 +115,14 @@ def _broken(heading: str) -> str:
 
 
 def _markdown_table(part: pd.DataFrame) -> str:
-    columns = _columns(part, task_columns(part), is_compact=False)
+    columns = _columns(part, task_columns(part), known_columns(part))
     rows = zip(*([_as_markdown(cell) for cell in cells] for _, cells in columns), strict=True)
-    headings = [heading for heading, _ in columns]
-    alignment = ["left" if heading in ("method", "access") else "right" for heading in headings]
+    headings, alignment = [column.heading for column, _ in columns], [_alignment(column) for column, _ in columns]
     return str(tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=alignment))
+
+
+def _legend(part: pd.DataFrame) -> str:
+    return " ".join([_LEGEND, *(f"{column.heading}: {column.help}" for column in known_columns(part))])
 
 
 def _as_markdown(cell: Text) -> str:
@@ -135,54 +130,30 @@ def _as_markdown(cell: Text) -> str:
     return f"**{text}**" if cell.style == "bold" else text
 
 
-def _columns(part: pd.DataFrame, tasks: Sequence[str], is_compact: bool) -> list[tuple[str, list[Text]]]:
-    """Headings and rendered cells: the tasks given and what a leaderboard has besides, less the minor costs when compact."""
-    minor = [
-        ("rung seen", [Text(rung or MISSING) for rung in part["access_seen"]]),
-        ("head", _counts(part["params_head"])),
-        ("stored bytes", _counts(part["stored_bytes"])),
-        ("memory MB", [Text(_number(megabytes, 0)) for megabytes in part["run_memory_mb"]]),
-        ("process MB", [Text(_number(megabytes, 0)) for megabytes in part["peak_memory_mb"]]),
-        ("images", _counts(part["images_forwarded"])),
-        ("contexts", _counts(part["contexts"])),
-    ]
+def _columns(part: pd.DataFrame, tasks: Sequence[str], of_runs: Sequence[Column]) -> list[tuple[Column, list[Text]]]:
+    """Return each column shown with its rendered cells."""
     return [
-        ("#", [Text(MISSING if pd.isna(rank) else str(rank)) for rank in part["rank"]]),
-        ("method", [Text(method) for method in part["method"]]),
-        ("access", [Text(BOXES[access]) for access in part["access"]]),
-        *_means(part),
-        *((label, _accuracies(part[task])) for task, label in zip(tasks, task_labels(tasks), strict=True)),
-        ("trainable", _counts(part["params_trainable"])),
-        *([] if is_compact else minor),
-        ("train s", [Text(_number(seconds, 1 if seconds < 100 else 0)) for seconds in part["train_seconds"]]),
-        ("queries", _counts(part["queries"])),
-        ("seeds", [Text(seeds) for seeds in part["seeds"]]),
+        *((ROW_COLUMNS[name], _texts(part, ROW_COLUMNS[name])) for name in _NAMES),
+        *((column, _accuracies(part, column)) for column in accuracy_columns(part, tasks)),
+        *((column, _texts(part, column)) for column in of_runs),
     ]
 
 
-def _means(part: pd.DataFrame) -> list[tuple[str, list[Text]]]:
-    """The mean that ranks the rows, and the other averages of the suite, each labelled with what it is the mean of."""
-    averages = average_columns(part)
-    labelled = [(column.partition(":")[2].replace("_", " "), _accuracies(part[column])) for column in averages]
-    return [(f"mean of {len(ranked_columns(part))}" if averages else "mean", _accuracies(part["mean"])), *labelled]
+def _texts(part: pd.DataFrame, column: Column) -> list[Text]:
+    return [Text(column.show(value)) for value in part[column.name]]
 
 
-def _accuracies(values: pd.Series[float]) -> list[Text]:
-    best = _number(values.max(), 1)
-    texts = [_number(value, 1) for value in values]
-    return [Text(text, style="bold" if text == best != MISSING else "") for text in texts]
+def _accuracies(part: pd.DataFrame, column: Column) -> list[Text]:
+    best = column.show(part[column.name].max())
+    return [Text(text.plain, style="bold" if text.plain == best != MISSING else "") for text in _texts(part, column)]
 
 
-def _counts(values: pd.Series[float]) -> list[Text]:
-    return [Text(MISSING if pd.isna(value) else human_count(value)) for value in values]
-
-
-def _number(value: float, decimals: int) -> str:
-    return MISSING if pd.isna(value) else f"{value:.{decimals}f}"
+def _alignment(column: Column) -> Literal["left", "right"]:
+    return "left" if column.is_text else "right"
 
 
 def _provenance(part: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """Where the numbers of one part come from: suite, protocol, backbone, seeds, selection rule, code version."""
+    """Describe the source of a part's numbers: suite, protocol, backbone, seeds, selection rule, code version."""
     behind = runs_behind(part, runs)
     suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
     seeds = ",".join(map(str, sorted(set(behind["seed"]))))
@@ -199,13 +170,13 @@ def _provenance(part: pd.DataFrame, runs: pd.DataFrame) -> str:
 
 
 def _plot_name(part: pd.DataFrame, taken: set[str]) -> str:
-    """The suite; for a further backbone or protocol of the suite those as well."""
+    """Return the suite; for a further backbone or protocol of the suite add those."""
     suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
     return suite if suite not in taken else slug(f"{suite}-{backbone}-{protocol}", 200)
 
 
-def _left_out(records: Sequence[Record], suites: Mapping[str, Sequence[str]]) -> list[str]:
-    """What a reader of the tables should know is missing from them."""
+def _missing_runs(records: Sequence[Record], suites: Mapping[str, Sequence[str]]) -> list[str]:
+    """Describe unfinished runs and tasks that no suite lists."""
     lines = []
     unfinished = sorted((r for r in records if not r.has_result), key=lambda r: (r.method.name, r.task, r.seed, r.run_id))
     for record in unfinished[:_LISTED_RUNS]:

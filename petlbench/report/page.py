@@ -1,4 +1,4 @@
-"""The leaderboard as one HTML file that opens from disk: its style, its script and all data are in it, and nothing is loaded from elsewhere."""
+"""Write the leaderboard as one self-contained HTML file: style, script and all data are in it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SCRIPTS = ("charts.js", "tables.js", "details.js", "page.js")  # one script, in
 
 
 def write_page(results: Path, records: Sequence[Record], suites: Mapping[str, Sequence[str]], refresh_seconds: float | None = None) -> Path:
-    """Write leaderboard.html in a results folder; returns its path. ``suites``: name -> tasks in order."""
+    """Write leaderboard.html in a results folder; return its path. ``suites``: name -> tasks in order."""
     path = results / "leaderboard.html"
     write_atomically(path, page_html(page_data(records, suites, published(), results), refresh_seconds).encode())
     return path
 
 
 def keep_page(results: Path, suites: Mapping[str, Sequence[str]], seconds: float, tell: Callable[[str], None]) -> None:
-    """Write the page again whenever records changed, looking every so many seconds, until KeyboardInterrupt; an open one follows by itself."""
+    """Write the page whenever records changed, checking every ``seconds``, until KeyboardInterrupt; an open page reloads itself."""
     store = RecordStore(results)
     seen: dict[Path, int] | None = None
     with suppress(KeyboardInterrupt):
@@ -38,13 +38,13 @@ def keep_page(results: Path, suites: Mapping[str, Sequence[str]], seconds: float
             found = _times(store.paths())
             if found != seen:
                 path = write_page(results, list(store.read()), suites, seconds)
-                tell(f"{path} (records: {len(found)}); looks again every {seconds:g} s, Ctrl-C ends")
+                tell(f"{path} (records: {len(found)}); checks again every {seconds:g} s, Ctrl-C ends")
                 seen = found
             time.sleep(seconds)
 
 
 def _times(paths: Iterable[Path]) -> dict[Path, int]:
-    """When each file was written last; one that was deleted meanwhile is left out."""
+    """Return the modification time of each file, ns, without files that were deleted meanwhile."""
     times = {}
     for path in paths:
         with suppress(FileNotFoundError):
@@ -53,9 +53,9 @@ def _times(paths: Iterable[Path]) -> dict[Path, int]:
 
 
 def page_html(data: Mapping[str, Any], refresh_seconds: float | None = None) -> str:
-    """The page that shows ``page_data``. With ``refresh_seconds`` it loads itself again that often.
+    """Render the page for ``page_data``. With ``refresh_seconds`` it reloads itself that often.
 
-    Its Content-Security-Policy names the hashes of its own style and script, so that text from records cannot become code.
+    Its Content-Security-Policy allows only the hashes of its own style and script, so that text from records cannot become code.
     """
     folder = files("petlbench.report") / "page_assets"
     style = (folder / "page.css").read_text(encoding="utf-8") + _colours_of_boxes()
@@ -76,10 +76,10 @@ def _colours_of_boxes() -> str:
 
 
 def as_script_data(data: Any) -> str:
-    """JSON that no text in it can end early: inside <script> a parser looks for "</script" and "<!--", so every < is written as an escape."""
+    """Return JSON for a <script> element, with every < escaped: a parser would end the element at "</script" and change state at "<!--"."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _hash(text: str) -> str:
-    """A source of a Content-Security-Policy for an inline element with this text."""
+    """Return the Content-Security-Policy source for an inline element with this text."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

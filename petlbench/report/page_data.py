@@ -1,4 +1,4 @@
-"""What the leaderboard page shows, as one JSON document: full floats, null where there is no value, and each configuration once."""
+"""The data of the leaderboard page as one JSON document: full floats, null where there is no value, and each configuration once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from petlbench.access.boxes import BOXES, STYLES, hyphenated
 from petlbench.analysis.aggregate import (
-    COST_COLUMNS,
+    accuracy_columns,
     average_columns,
     comparable_parts,
     latest_of_each_run,
@@ -24,57 +24,60 @@ from petlbench.analysis.aggregate import (
     runs_frame,
     task_columns,
 )
+from petlbench.analysis.columns import COLUMNS, ROW_COLUMNS, Column, known_columns
 from petlbench.analysis.statistics import Comparison, compare, row_names
 from petlbench.published.averages import Average, averages_of, flat
 from petlbench.published.numbers import ACCURACY, ORACLE, PublishedNumber, name_of
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
-from petlbench.report.paper_tables import load_table, table_names
-from petlbench.report.plots import task_labels
+from petlbench.report.paper_table import load_table, table_names
 
 _PAIR = ["method", "other", "difference", "difference_low", "difference_high", "wins", "ties", "losses", "p_holm"]
 
 
 @dataclass(frozen=True)
-class _Material:
-    """What all parts of the page draw on."""
+class _Sources:
+    """Records and published numbers that all parts of the page are made from."""
 
     records: Mapping[tuple[str, str, str], Record]  # by key
     files: Mapping[tuple[str, str, str], str | None]  # by key
     published: Sequence[PublishedNumber]
-    configs: dict[str, int]  # configuration as JSON -> its place in the page's list; grows with the parts
+    configs: dict[str, int]  # configuration as JSON -> its index in the page's list; grows with the parts
 
 
 def page_data(
     records: Sequence[Record], suites: Mapping[str, Sequence[str]], published: Sequence[PublishedNumber], results: Path = Path()
 ) -> dict[str, Any]:
-    """Everything the page shows, for ``page_html``. ``suites``: name -> tasks in order; ``results``: the folder that the page lies in."""
+    """Return the data of the page, for ``page_html``. ``suites``: name -> tasks in order; ``results``: the folder of the page."""
     runs = runs_frame(records)
     finished = sorted((record for record in records if record.has_result), key=lambda record: record.created)
     store = RecordStore(results)
-    material = _Material({record.key: record for record in latest_of_each_run(finished)}, _files(finished, store), published, {})
-    parts = [_part(part, runs_behind(part, runs), material) for part in comparable_parts(leaderboard(records, suites))]
+    sources = _Sources({record.key: record for record in latest_of_each_run(finished)}, _files(finished, store), published, {})
+    parts = [_part(part, runs_behind(part, runs), sources) for part in comparable_parts(leaderboard(records, suites))]
     listed = {task for tasks in suites.values() for task in tasks}
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "rungs": [{"name": rung, "box": box, "published_as": hyphenated(box)} for rung, box in BOXES.items()],
         "markers": {box: marker for box, (_, marker) in STYLES.items()},
+        "columns": {column.name: _heading(column) for column in ROW_COLUMNS.values()},
         "parts": parts,
-        "configs": [json.loads(text) for text in material.configs],
+        "configs": [json.loads(text) for text in sources.configs],
         "unfinished": [_unfinished(record, store) for record in records if not record.has_result],
         "unlisted": sorted({record.task for record in finished} - listed),
     }
 
 
-def _part(part: pd.DataFrame, behind: pd.DataFrame, material: _Material) -> dict[str, Any]:
-    """One suite, backbone and protocol. ``behind``: its rows of ``runs_frame``."""
+def _part(part: pd.DataFrame, behind: pd.DataFrame, sources: _Sources) -> dict[str, Any]:
+    """Return the data of one suite, backbone and protocol. ``behind``: its rows of ``runs_frame``."""
     suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
     tasks = task_columns(part)
     named = {f"{suite}:{average.name}": average for average in averages_of(suite)}
     averages = [flat(list(map(_dataset, ranked_columns(part)))), *(named[column] for column in average_columns(part))]
+    accuracies = accuracy_columns(part, tasks)
+    of_averages, of_tasks = accuracies[: len(averages)], accuracies[len(averages) :]
     comparison = compare(behind, ranked_columns(part))
     intervals = {str(line["method"]): [line["mean_low"], line["mean_high"]] for _, line in comparison.methods.iterrows()}
-    shots = _shots(material.records[behind["key"].iloc[0]])
+    shots = _shots(sources.records[behind["key"].iloc[0]])
     rows = []
     for (_, line), compared_as in zip(part.iterrows(), row_names(part), strict=True):
         own = behind[(behind["method"] == line["method"]) & (behind["access"] == line["access"])]
@@ -84,7 +87,7 @@ def _part(part: pd.DataFrame, behind: pd.DataFrame, material: _Material) -> dict
                 "is_oracle": bool((own["selection"] == "oracle_test").any()),
                 "compared_as": compared_as,
                 "interval": intervals.get(compared_as),
-                "runs": [_run(run, tasks, material) for _, run in own.iterrows()],
+                "runs": [_run(run, tasks, sources) for _, run in own.iterrows()],
             }
         )
     return {
@@ -95,15 +98,21 @@ def _part(part: pd.DataFrame, behind: pd.DataFrame, material: _Material) -> dict
         "shots": shots,
         "code": sorted(set(behind["code"])),
         "tasks": tasks,
-        "labels": task_labels(tasks),
+        "labels": [column.heading for column in of_tasks],
+        "task_columns": [_heading(column) for column in of_tasks],
         "averages": [
-            {"name": average.name.replace("_", " "), "tasks": [i for i, task in enumerate(tasks) if _dataset(task) in average.datasets]}
-            for average in averages
+            {**_heading(column), "tasks": [i for i, task in enumerate(tasks) if _dataset(task) in average.datasets]}
+            for column, average in zip(of_averages, averages, strict=True)
         ],
+        "columns": [{**_heading(column), "axis": column.axis} for column in known_columns(part)],
         "rows": rows,
         "comparison": _comparison(comparison),
-        "published": _published([number for number in material.published if number.suite == suite], backbone, shots, tasks, averages),
+        "published": _published([number for number in sources.published if number.suite == suite], backbone, shots, tasks, averages),
     }
+
+
+def _heading(column: Column) -> dict[str, Any]:
+    return {"name": column.name, "heading": column.heading, "help": column.help, "is_text": column.is_text}
 
 
 def _row(line: pd.Series[Any], tasks: Sequence[str], averages: Sequence[Average]) -> dict[str, Any]:
@@ -114,14 +123,16 @@ def _row(line: pd.Series[Any], tasks: Sequence[str], averages: Sequence[Average]
         "access": line["access"],
         "box": BOXES[line["access"]],
         "rank": _number(line["rank"]),
+        "rank_text": ROW_COLUMNS["rank"].show(line["rank"]),
         "cells": cells,
         **_means(cells, tasks, averages),
-        **{column: _number(line[column]) for column in COST_COLUMNS},
+        "values": {name: _number(line[name]) for name in COLUMNS},
+        "texts": {name: column.show(line[name]) for name, column in COLUMNS.items()},
     }
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    """Mean ranks and what Nemenyi's test does not tell apart, for a critical-difference diagram, and every pair; groups index the methods."""
+    """Return mean ranks, groups of methods (by index) that Nemenyi's test does not tell apart, and every pair."""
     friedman = comparison.friedman
     ranked = comparison.methods.sort_values("mean_rank", kind="stable")
     names = ranked["method"].to_list()
@@ -138,19 +149,19 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def _means(cells: Sequence[float | None], tasks: Sequence[str], averages: Sequence[Average]) -> dict[str, Any]:
-    """The averages, of which the first is the mean that ranks; null where a cell is missing."""
+    """Return the averages, first the mean that ranks; null where a cell is missing."""
     present = {_dataset(task): cell for task, cell in zip(tasks, cells, strict=True) if cell is not None}
     values = [average.over(present) for average in averages]
     return {"mean": values[0], "averages": values}
 
 
 def _dataset(task: str) -> str:
-    """What published numbers call a task: its name without the suite."""
+    """Return the name of a task in published numbers: without the suite."""
     return task.partition("/")[2]
 
 
-def _run(run: pd.Series[Any], tasks: Sequence[str], material: _Material) -> dict[str, Any]:
-    record = material.records[run["key"]]
+def _run(run: pd.Series[Any], tasks: Sequence[str], sources: _Sources) -> dict[str, Any]:
+    record = sources.records[run["key"]]
     config = {key: value for key, value in record.config.items() if key not in ("seed", "task")}
     text = json.dumps(config, sort_keys=True)
     return {
@@ -163,26 +174,26 @@ def _run(run: pd.Series[Any], tasks: Sequence[str], material: _Material) -> dict
         "status": record.status,
         "created": record.created,
         "code": run["code"],
-        "file": material.files[record.key],
-        "config": material.configs.setdefault(text, len(material.configs)),
+        "file": sources.files[record.key],
+        "config": sources.configs.setdefault(text, len(sources.configs)),
     }
 
 
 def _files(records: Sequence[Record], store: RecordStore) -> dict[tuple[str, str, str], str | None]:
-    """Where each record lies below the results folder. None for configurations that were run on several weights or data: they have one place."""
+    """Return each record's file below the results folder; None for a configuration run on several weights or data, whose records share a path."""
     files = {record.key: _file(record, store) for record in records}
     shared = Counter(files.values())
     return {key: file if shared[file] == 1 else None for key, file in files.items()}
 
 
 def _shots(record: Record) -> str:
-    """Training images per class as published numbers have it: "16", or "full" for all there are."""
+    """Return training images per class as in published numbers: "16", or "full" for all."""
     shots = record.protocol.settings.get("shots")
     return "full" if shots is None else str(shots)
 
 
 def _is_same_shots(printed: str, shots: str) -> bool:
-    """Whether a published row saw as many training images per class: all there are have another name on each suite, and 0 trains nothing."""
+    """Return True if a published row had as many training images per class. "All" has another name on each suite; 0 trains nothing."""
     return printed == "0" or (printed == shots if printed.isdigit() or shots.isdigit() else printed != "")
 
 
@@ -205,9 +216,9 @@ def _file(record: Record, store: RecordStore) -> str:
 def _published(
     numbers: Sequence[PublishedNumber], backbone: str, shots: str, tasks: Sequence[str], averages: Sequence[Average]
 ) -> list[dict[str, Any]]:
-    """Rows of papers with an accuracy on one of the tasks, in the order of the files; reruns by third parties are left out.
+    """Return rows of papers with an accuracy on one of the tasks, in the order of the files, without reruns by third parties.
 
-    What was chosen on test images is a row of its own. Averages are recomputed from the cells, as printed ones follow several definitions.
+    Numbers whose epoch was chosen on test images are rows of their own. Averages are recomputed from the cells, as printed ones follow several definitions.
     """
     datasets = [_dataset(task) for task in tasks]
     printed: dict[tuple[str, ...], list[PublishedNumber]] = defaultdict(list)
@@ -238,5 +249,5 @@ def _published(
 
 
 def _number(value: Any) -> Any:
-    """A number of a frame as JSON has it; texts as they are."""
+    """Convert a number of a frame for JSON; texts stay."""
     return None if pd.isna(value) else value.item() if hasattr(value, "item") else value

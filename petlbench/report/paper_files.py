@@ -1,4 +1,4 @@
-"""A filled paper table as CSV, as Markdown and as LaTeX with booktabs. Numbers are rounded here and nowhere before."""
+"""Write a filled paper table as CSV, Markdown and LaTeX with booktabs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from petlbench.analysis.formats import MISSING
 from petlbench.records.store import write_atomically
-from petlbench.report.paper_cells import KINDS, OFF_PROTOCOL, Cell, FilledRow, FilledTable
+from petlbench.report.paper_table import KINDS, OFF_PROTOCOL, Cell, FilledRow, FilledTable
 
-MISSING = "–"
 _WIDE = 16  # columns that fit a page with means and deviations side by side
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -45,12 +45,12 @@ def write_table(folder: Path, name: str, panels: dict[str, FilledTable]) -> list
 
 
 def as_csv(table: FilledTable) -> str:
-    """A row per row of the table, eight columns per column of it; numbers in full, missing ones empty."""
+    """Return CSV with one line per row of the table and eight columns per column; numbers in full, missing ones empty."""
     rows = []
     for row in table.rows:
         values: dict[str, Any] = {"method": row.label, "ours": row.method, "shots": row.shots, "in_paper": row.is_in_paper}
         for column in table.columns:
-            values |= {f"{column.name} {key}": value for key, value in _values(row.cells[column.name]).items()}
+            values |= {f"{column.name} {key}": value for key, value in _csv_values(row.cells[column.name]).items()}
         rows.append(values)
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -60,13 +60,13 @@ def as_csv(table: FilledTable) -> str:
 
 
 def as_markdown(table: FilledTable) -> str:
-    """The caption and the table; a method has a line for ours, one for the published numbers and one for the differences."""
+    """Return caption and table; each method has a line for our runs, one for published numbers and one for differences."""
     has_groups = any(column.group for column in table.columns)
     headings = [f"{column.group}: {column.heading}" if has_groups and column.group else column.heading for column in table.columns]
     stubs, lines = _stubs(table), []
     for row in table.rows:
-        for i, (what, cells) in enumerate(_lines(row, table, is_stacked=False)):
-            lines.append([*(stub if i == 0 else "" for stub in _names(row, table)), what, *cells])
+        for i, (title, cells) in enumerate(_lines(row, table, is_stacked=False)):
+            lines.append([*(stub if i == 0 else "" for stub in _names(row, table)), title, *cells])
     escaped = [[_as_markdown(cell) for cell in line] for line in lines]
     alignment = ["left"] * (len(stubs) + 1) + ["right"] * len(headings)
     grid = tabulate(escaped, [*stubs, "", *headings], tablefmt="pipe", disable_numparse=True, colalign=alignment)
@@ -74,7 +74,7 @@ def as_markdown(table: FilledTable) -> str:
 
 
 def as_latex(table: FilledTable, label: str) -> str:
-    """A table* environment for booktabs, scaled to the width of the text. Where columns are many, deviations stand below the means."""
+    """Return a table* environment for booktabs, scaled to the width of the text. In wide tables deviations stand below the means."""
     stubs = [*_stubs(table), ""]
     above, rules, at = [" & " * (len(stubs) - 1)], [], len(stubs) + 1
     for group, columns in groupby(table.columns, key=lambda column: column.group):
@@ -87,9 +87,9 @@ def as_latex(table: FilledTable, label: str) -> str:
     for i, row in enumerate(table.rows):
         if i:
             body.append("\\addlinespace" if row.is_in_paper == table.rows[i - 1].is_in_paper else "\\midrule")
-        for j, (what, cells) in enumerate(_lines(row, table, is_stacked=len(table.columns) > _WIDE)):
+        for j, (title, cells) in enumerate(_lines(row, table, is_stacked=len(table.columns) > _WIDE)):
             names = [name if j == 0 else "" for name in _names(row, table)]
-            line = " & ".join(map(as_latex_text, [*names, what, *cells])) + " \\\\"
+            line = " & ".join(map(as_latex_text, [*names, title, *cells])) + " \\\\"
             body.append("{}" + line if line.startswith("[") else line)  # a rule would take the bracket for its own argument
     return "\n".join(
         [
@@ -114,7 +114,7 @@ def as_latex(table: FilledTable, label: str) -> str:
 
 
 def as_latex_text(text: str) -> str:
-    """Text as LaTeX prints it: specials escaped, control characters blank, letters that a T1 font lacks by their number."""
+    """Escape text for LaTeX: specials escaped, control characters as blanks, letters that a T1 font lacks by their code point."""
     return "".join(_LATEX.get(character) or _latex_character(character) for character in text)
 
 
@@ -126,7 +126,7 @@ def _latex_character(character: str) -> str:
 
 
 def _as_markdown(text: str) -> str:
-    """Text that Markdown neither marks up nor takes for HTML, for a formula or for another column."""
+    """Escape Markdown, HTML, formulas and column separators."""
     return re.sub(r"([\\|*_`<>\[\]$])", r"\\\1", " ".join(text.split()))
 
 
@@ -144,7 +144,7 @@ def _has_shots(table: FilledTable) -> bool:
 
 
 def _lines(row: FilledRow, table: FilledTable, is_stacked: bool) -> list[tuple[str, list[str]]]:
-    """What is told of a row, each with its cells: ours where we have the method, published where the paper has it, differences if there are any."""
+    """Return (title, cells) of each line of a row: ours if we have the method, published if the paper has it, differences if there are any."""
     cells = [row.cells[column.name] for column in table.columns]
     decimals = _decimals(table)
     lines = []
@@ -161,7 +161,7 @@ def _lines(row: FilledRow, table: FilledTable, is_stacked: bool) -> list[tuple[s
 
 
 def _decimals(table: FilledTable) -> int:
-    """As many as are printed for the most, 1 where nothing is."""
+    """Return the largest number of decimals among printed numbers, at least 1."""
     printed = [cell.printed.value.as_tuple().exponent for row in table.rows for cell in row.cells.values() if cell.printed]
     return max([1, *(-exponent for exponent in printed if isinstance(exponent, int))])
 
@@ -173,7 +173,7 @@ def _mean(cell: Cell, decimals: int) -> str:
 
 
 def _spread(cell: Cell, decimals: int) -> str:
-    """The standard deviation, if there is one, and the number of seeds."""
+    """Return the standard deviation, if there is one, and the number of seeds."""
     if cell.ours is None:
         return ""
     deviation = "" if cell.ours.std is None else f"± {cell.ours.std:.{decimals}f} "
@@ -192,8 +192,8 @@ def _signed(difference: float | None, decimals: int) -> str:
     return MISSING if difference is None else f"{round(difference, decimals) + 0.0:+.{decimals}f}".replace("-", "−")  # no "−0.0"
 
 
-def _values(cell: Cell) -> dict[str, Any]:
-    """A cell's numbers for CSV."""
+def _csv_values(cell: Cell) -> dict[str, Any]:
+    """Return a cell's numbers for CSV."""
     ours, printed = cell.ours, cell.printed
     return {
         "ours": ours.mean if ours else "",

@@ -1,11 +1,10 @@
-"""The pictures of a leaderboard. Each function draws one comparable part (one suite, backbone and protocol) and returns a Figure."""
+"""Plots of a leaderboard. Each function draws one comparable part (one suite, backbone and protocol) and returns a Figure."""
 
 from __future__ import annotations
 
 import io
 import math
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +23,21 @@ from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
 from petlbench.access.boxes import BOXES, STYLES
-from petlbench.analysis.aggregate import ranked_columns, runs_behind, task_columns
+from petlbench.analysis.aggregate import ranked_columns, runs_behind, task_columns, task_labels
+from petlbench.analysis.columns import COLUMNS
+from petlbench.analysis.formats import human_count
 from petlbench.records.store import write_atomically
 from petlbench.report.label_placement import place_labels
 
 
 def write_plots(part: pd.DataFrame, runs: pd.DataFrame, source: str, folder: Path, name: str) -> list[Path]:
-    """Draw one comparable part of a leaderboard as FOLDER/KIND-NAME.png and .svg; ``source`` is the line below every picture."""
+    """Draw one comparable part of a leaderboard as FOLDER/PLOT-NAME.png and .svg; ``source`` is the line below every plot."""
     figures = {
         "accuracy_vs_parameters": accuracy_vs_parameters(part, source),
         "tasks": task_heatmap(part, source),
         "seeds": seed_spread(part, runs, source),
     }
-    return [path for kind, figure in figures.items() for path in save_figure(figure, folder, f"{kind}-{name}")]
+    return [path for plot, figure in figures.items() for path in save_figure(figure, folder, f"{plot}-{name}")]
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -51,29 +52,14 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def human_count(number: float) -> str:
-    """A count in three or four digits: 0, 950, 12.3k, 147k, 21.7M."""
-    for limit, divisor, suffix in ((999.5, 1.0, ""), (999_500, 1e3, "k"), (999_500_000, 1e6, "M"), (math.inf, 1e9, "G")):
-        if number < limit:
-            value = number / divisor
-            return f"{value:.1f}".removesuffix(".0") + suffix if suffix and value < 99.95 else f"{value:.0f}{suffix}"
-    raise ValueError(f"a count must be finite, got {number}")
-
-
-def task_labels(tasks: Sequence[str]) -> list[str]:
-    """Tasks without their suite, unless two would then look alike."""
-    short = [task.rpartition("/")[2] for task in tasks]
-    return [name if short.count(name) == 1 else task for task, name in zip(tasks, short, strict=True)]
-
-
 def text_colour(red: float, green: float, blue: float) -> str:
-    """Black or white, whichever is read better on a colour."""
+    """Return black or white, whichever is more readable on a colour."""
     is_dark = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.18  # luminance of equal contrast to both
     return "white" if is_dark else "black"
 
 
 def accuracy_vs_parameters(part: pd.DataFrame, source: str) -> Figure:
-    """Mean accuracy (percent) against trainable parameters without the head: logarithmic, with a place for 0 left of a break."""
+    """Draw mean accuracy (percent) against trainable parameters without the head: logarithmic, with 0 left of a break."""
     shown = part[part["mean"].notna() & part["params_trainable"].notna()]
     sizes, accuracies = shown["params_trainable"].to_numpy(float), shown["mean"].to_numpy(float)
     figure = empty_figure(8.4, 5.8, f"{suite_of(part)}: accuracy against trainable parameters")
@@ -95,7 +81,7 @@ def accuracy_vs_parameters(part: pd.DataFrame, source: str) -> Figure:
     for access, x, y in zip(shown["access"], sizes, accuracies, strict=True):
         colour, marker = STYLES[BOXES[access]]
         axes.plot([x], [y], marker=marker, color=colour, ms=7, mec="white", mew=0.8, zorder=3)
-    axes.set_xlabel("trainable parameters without the head")
+    axes.set_xlabel(COLUMNS["params_trainable"].axis)
     axes.set_ylabel(f"mean test accuracy over {len(ranked_columns(part))} tasks (%)")
     axes.spines[["top", "right"]].set_visible(False)
     add_legend(figure, part)
@@ -106,7 +92,7 @@ def accuracy_vs_parameters(part: pd.DataFrame, source: str) -> Figure:
 
 
 def task_heatmap(part: pd.DataFrame, source: str) -> Figure:
-    """Accuracy (percent) of every method on every task as numbers, shaded by the distance to the column's best; best mean on top."""
+    """Draw accuracy (percent) of every method on every task as numbers, shaded by the distance to the column's best; best mean on top."""
     tasks = task_columns(part)
     values = part[[*tasks, "mean"]].to_numpy(float)  # (methods, tasks + 1)
     rows, columns = values.shape
@@ -142,9 +128,9 @@ def task_heatmap(part: pd.DataFrame, source: str) -> Figure:
 
 
 def seed_spread(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figure:
-    """How much results depend on the seed: the mean over tasks of each seed and, when there are several, each run against its task's mean.
+    """Draw the spread over seeds: the mean over tasks of each seed and, with several seeds, each run against its task's mean.
 
-    The interval is Student's, two-sided, 95 %, over seeds that have every task; it is drawn from three such seeds on.
+    The interval is Student's, two-sided, 95 %, over seeds that have every task; it is drawn for three or more such seeds.
     """
     tasks, ranked = task_columns(part), ranked_columns(part)
     behind = runs_behind(part, runs).set_index(["method", "access"]).sort_index()
@@ -192,14 +178,14 @@ def seed_spread(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figure:
 
 
 def _half_interval(values: NDArray[np.float64]) -> float:
-    """Half the width of the two-sided 95 % confidence interval of a mean, by Student's t."""
+    """Return half the width of the two-sided 95 % confidence interval of a mean, by Student's t."""
     from scipy.stats import t
 
     return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 def empty_figure(width: float, height: float, title: str) -> Figure:
-    """An empty figure, inches, that draws itself without a window or global state."""
+    """Create an empty figure, sizes in inches, without a window or global state."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1))
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.1 / width, ha="left", fontsize=12, weight="bold")
@@ -211,31 +197,31 @@ def suite_of(part: pd.DataFrame) -> str:
 
 
 def wrapped(method: str) -> str:
-    """A long name with its settings on two lines."""
+    """Wrap a long name with settings onto two lines."""
     return literal(textwrap.fill(method, max(28, math.ceil(0.6 * len(method)))))
 
 
 def literal(text: str) -> str:
-    """A text for a picture in which a dollar is a dollar: Matplotlib would take what stands between two of them for mathematics."""
+    """Escape dollars: Matplotlib parses text between two of them as mathematics."""
     return text.replace("$", r"\$")
 
 
 def name_width(part: pd.DataFrame) -> float:
-    """Inches that the names of the methods take beside the axes."""
+    """Return the width of method names beside the axes, inches."""
     return 0.4 + 0.08 * max(len(line) for method in part["method"] for line in wrapped(method).splitlines())
 
 
 def add_legend(figure: Figure, part: pd.DataFrame) -> None:
-    """Which mark stands for which kind of access, above the axes."""
+    """Add a legend of the marks of boxes above the axes."""
     present = {BOXES[access] for access in part["access"]}
-    kinds = [kind for kind in STYLES if kind in present]
-    marks = [Line2D([], [], ls="none", marker=STYLES[kind][1], color=STYLES[kind][0], ms=7) for kind in kinds]
+    boxes = [box for box in STYLES if box in present]
+    marks = [Line2D([], [], ls="none", marker=STYLES[box][1], color=STYLES[box][0], ms=7) for box in boxes]
     spacing = {"handletextpad": 0.1, "columnspacing": 1.2, "borderaxespad": 0.2}
-    figure.legend(marks, kinds, loc="outside upper right", ncols=len(kinds), frameon=False, fontsize=9, **spacing)
+    figure.legend(marks, boxes, loc="outside upper right", ncols=len(boxes), frameon=False, fontsize=9, **spacing)
 
 
 def add_footer(figure: Figure, source: str, note: str) -> None:
-    """A note and the source below the axes; the source is broken between its items only."""
+    """Add a note and the source below the axes; line breaks in the source fall between its items only."""
     width = int(figure.get_figwidth() * 18)  # characters of this size that fit
     unbroken = source.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}", "\N{NO-BREAK SPACE}· ")
     lines = [line for text in (note, unbroken) for line in textwrap.wrap(text, width)]
@@ -243,7 +229,7 @@ def add_footer(figure: Figure, source: str, note: str) -> None:
 
 
 def _method_axis(axes: Axes, part: pd.DataFrame) -> None:
-    """Methods from top to bottom, the mark of their access behind each name."""
+    """Label the vertical axis with methods from top to bottom, each with the mark of its box."""
     axes.set_ylim(len(part) - 0.5, -0.5)
     axes.set_yticks(range(len(part)), [wrapped(method) for method in part["method"]])
     axes.tick_params(axis="y", length=0, pad=15)

@@ -1,4 +1,4 @@
-"""What a black box was asked: accuracy against what was sent, and the rung of the access ladder that each method made use of."""
+"""Plots of queries: accuracy against images and contexts sent, and the rung of the access ladder that each method used."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from petlbench.access.boxes import BOXES, STYLES
 from petlbench.analysis.aggregate import ranked_columns
+from petlbench.analysis.formats import human_count
 from petlbench.analysis.tradeoffs import curves
-from petlbench.report.plots import add_footer, empty_figure, human_count, name_width, save_figure, suite_of, wrapped
+from petlbench.report.plots import add_footer, empty_figure, name_width, save_figure, suite_of, wrapped
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_WHAT = {
+_RUNG_TEXTS = {
     "SCORES": "images in, class scores out",
     "CONTEXT": "prompt contexts in, class scores out",
     "FEATURES": "images in, embeddings out",
@@ -32,15 +33,15 @@ _LINE = 0.165  # inches between two names of the same column
 
 
 def write_query_plots(part: pd.DataFrame, runs: pd.DataFrame, source: str, folder: Path, name: str) -> list[Path]:
-    """Draw FOLDER/access-NAME.png and .svg, and query_accuracy-NAME when a method of a comparable part learned by asking."""
+    """Draw FOLDER/access-NAME.png and .svg, and query_accuracy-NAME if a method of a comparable part learned by queries."""
     figures = {"access": access_ladder(part, source)}
     if any(curve for of_unit in curves(part, runs).values() for curve in of_unit.values()):
         figures["query_accuracy"] = query_accuracy(part, runs, source)
-    return [path for kind, figure in figures.items() for path in save_figure(figure, folder, f"{kind}-{name}")]
+    return [path for plot, figure in figures.items() for path in save_figure(figure, folder, f"{plot}-{name}")]
 
 
 def query_accuracy(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figure:
-    """Mean test accuracy (percent) against images, and against contexts where some were sent, in training; white-box results as lines."""
+    """Draw mean test accuracy (percent) against images, and contexts if any, sent in training; methods without a curve as lines."""
     of_units = {unit: found for unit, found in curves(part, runs).items() if found}
     named = sorted({method for found in of_units.values() for method in found}, key=list(part["method"]).index)
     styles = {method: _style(i) for i, method in enumerate(named)}
@@ -73,19 +74,17 @@ def query_accuracy(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figur
 
 
 def _style(number: int) -> tuple[str, str]:
-    """Colour and marker; the first 49 are all different."""
+    """Return colour and marker; the first 49 differ."""
     turn, colour = divmod(number, len(_COLOURS))
     return _COLOURS[colour], _MARKERS[(colour + turn) % len(_MARKERS)]
 
 
 def access_ladder(part: pd.DataFrame, source: str) -> Figure:
-    """Every method on the rung that the meter saw it make use of, with its mean test accuracy (percent); the lowest rung at the bottom."""
+    """Draw every method on the highest rung that the meter saw it use, with its mean test accuracy (percent); lowest rung at the bottom."""
     seen = part["access_seen"].where(part["access_seen"] != "", part["access"])
     rungs = [rung for rung in BOXES if (seen == rung).any()]
     ordered = part.assign(seen=seen, height=seen.map(list(BOXES).index)).sort_values(["height", "mean"], na_position="first")
-    figure = empty_figure(
-        3.6 + name_width(part) + 3.0, 2.0 + 0.24 * len(part), f"{suite_of(part)}: the rung of access that was made use of"
-    )
+    figure = empty_figure(3.6 + name_width(part) + 3.0, 2.0 + 0.24 * len(part), f"{suite_of(part)}: the rung of access that was used")
     axes = figure.subplots()
     rows = list(range(len(ordered)))
     for row, (_, line) in zip(rows, ordered.iterrows(), strict=True):
@@ -103,7 +102,7 @@ def access_ladder(part: pd.DataFrame, source: str) -> Figure:
         )
         axes.add_patch(band)
         where: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "xytext": (8, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"{rung}\n{_WHAT[rung]}", (1, bottom + size / 2), fontsize=8, annotation_clip=False, **where)
+        axes.annotate(f"{rung}\n{_RUNG_TEXTS[rung]}", (1, bottom + size / 2), fontsize=8, annotation_clip=False, **where)
     axes.set_ylim(-0.5, len(ordered) - 0.5)
     axes.set_yticks(rows, [wrapped(method) for method in ordered["method"]])
     axes.tick_params(axis="y", length=0)
@@ -117,19 +116,19 @@ def access_ladder(part: pd.DataFrame, source: str) -> Figure:
 
 
 def _name_lines(axes: Axes, references: pd.DataFrame) -> None:
-    """The names of horizontal lines at the right edge, moved apart where they would touch."""
+    """Write the names of horizontal lines at the right edge, moved apart where they would touch."""
     ordered = references.sort_values("mean")
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()
     low, high = axes.get_ylim()
     gap = _LINE * (high - low) / (axes.bbox.height / figure.dpi)
-    for place, (_, line) in zip(_apart(ordered["mean"].to_numpy(float), gap), ordered.iterrows(), strict=True):
+    for height, (_, line) in zip(_apart(ordered["mean"].to_numpy(float), gap), ordered.iterrows(), strict=True):
         axes.annotate(
             f"{wrapped(line['method'])} {line['mean']:.1f}",
             (1, line["mean"]),
             xycoords=axes.get_yaxis_transform(),
-            xytext=(1.04, place),
+            xytext=(1.04, height),
             textcoords=axes.get_yaxis_transform(),
             va="center",
             fontsize=8,
@@ -140,7 +139,7 @@ def _name_lines(axes: Axes, references: pd.DataFrame) -> None:
 
 
 def _apart(values: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """Ascending values moved as little as need be so that neighbours are a gap apart: blocks that would touch are centred on their mean."""
+    """Move ascending values by as little as possible so that neighbours are a gap apart: blocks that would touch are centred on their mean."""
     blocks: list[tuple[float, int]] = []  # centre, members
     for value in values:
         blocks.append((float(value), 1))

@@ -1,4 +1,4 @@
-"""The pictures of a comparison: mean ranks with Nemenyi's critical difference, and who is on the front of accuracy against each cost."""
+"""Plots of a comparison: mean ranks with Nemenyi's critical difference, and Pareto fronts of accuracy against each cost."""
 
 from __future__ import annotations
 
@@ -15,34 +15,30 @@ from numpy.typing import NDArray
 
 from petlbench.access.boxes import BOXES, STYLES
 from petlbench.analysis.aggregate import ranked_columns
+from petlbench.analysis.columns import COLUMNS
+from petlbench.analysis.formats import human_count
 from petlbench.analysis.statistics import ALPHA, Comparison, Friedman
 from petlbench.analysis.tradeoffs import COSTS
 from petlbench.report.label_placement import place_labels
-from petlbench.report.plots import add_footer, add_legend, empty_figure, human_count, save_figure, suite_of, wrapped
+from petlbench.report.plots import add_footer, add_legend, empty_figure, save_figure, suite_of, wrapped
 
 _LINE = 0.24  # inches from one name of the critical-difference diagram to the next
 _BAR = 0.13  # and from one bar to the next
-_LEAST = 0.1  # of a cost on a logarithmic axis, such as seconds; less is next to nothing
-_LABELS = {
-    "parameters": "trainable parameters without the head",
-    "memory": "memory that a run adds to the backbone (MB)",
-    "time": "training time (s)",
-    "queries": "queries (images sent per run)",
-}
+_LEAST = 0.1  # least cost on a logarithmic axis, such as seconds; less is drawn at 0
 
 
 def write_ranking_plots(
     part: pd.DataFrame, trade: pd.DataFrame, comparison: Comparison, source: str, folder: Path, name: str
 ) -> list[Path]:
-    """Draw FOLDER/pareto-NAME.png and .svg and, where ranks can be tested, critical_difference-NAME."""
+    """Draw FOLDER/pareto-NAME.png and .svg and, if ranks can be tested, critical_difference-NAME."""
     figures = {"pareto": pareto_fronts(part, trade, source)}
     if comparison.friedman is not None:
         figures["critical_difference"] = critical_difference_diagram(comparison, comparison.friedman, suite_of(part), source)
-    return [path for kind, figure in figures.items() for path in save_figure(figure, folder, f"{kind}-{name}")]
+    return [path for plot, figure in figures.items() for path in save_figure(figure, folder, f"{plot}-{name}")]
 
 
 def critical_difference_diagram(comparison: Comparison, friedman: Friedman, suite: str, source: str) -> Figure:
-    """Mean ranks on a line, best on the left; a bar joins methods that Nemenyi's test does not tell apart (Demšar 2006, figure 1)."""
+    """Draw mean ranks on a line, best on the left; a bar joins methods that Nemenyi's test does not distinguish (Demšar 2006, figure 1)."""
     ranked = comparison.methods.sort_values("mean_rank", kind="stable")
     names, ranks = [wrapped(str(method)) for method in ranked["method"]], ranked["mean_rank"].to_numpy(float)
     by_name = dict(zip(ranked["method"], ranks, strict=True))
@@ -80,14 +76,14 @@ def critical_difference_diagram(comparison: Comparison, friedman: Friedman, suit
     axes.xaxis.set_major_locator(FixedLocator(range(1, count + 1, max(1, round(count / 8)))))
     axes.yaxis.set_visible(False)
     p = "< 0.001" if friedman.p < 0.001 else f"{friedman.p:.2g}"
-    note = f"Orange bars join methods that Nemenyi's test does not tell apart (level {ALPHA}). Friedman p {p}."
+    note = f"Orange bars join methods that Nemenyi's test does not distinguish (level {ALPHA}). Friedman p {p}."
     left_out = f" Without {', '.join(comparison.left_out)}: no result on some task." if comparison.left_out else ""
     add_footer(figure, source, " ".join([note + left_out, *friedman.warnings]))
     return figure
 
 
 def pareto_fronts(part: pd.DataFrame, trade: pd.DataFrame, source: str) -> Figure:
-    """Mean accuracy (percent) against each cost; methods that nothing cheaper beats are named and joined, the others grey."""
+    """Draw mean accuracy (percent) against each cost; methods on the front are named and joined, the others grey."""
     known = {cost: trade[f"front_{cost}"].notna() for cost in COSTS}
     drawn = [cost for cost in COSTS if known[cost].any()]
     rows = (len(drawn) + 1) // 2
@@ -102,15 +98,15 @@ def pareto_fronts(part: pd.DataFrame, trade: pd.DataFrame, source: str) -> Figur
     left_out = ", ".join(part["method"][part["mean"].isna()])
     note = "Named and joined: no other method is as accurate for less. Queries: only of models that are asked."
     add_footer(figure, source, note + (f" Not drawn, because results of a task are missing: {left_out}." if left_out else ""))
-    for axes, (places, names) in zip(panels, points, strict=False):
-        place_labels(axes, places, names)
+    for axes, (positions, names) in zip(panels, points, strict=False):
+        place_labels(axes, positions, names)
         for text in axes.texts:
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})  # where the line runs below it
     return figure
 
 
 def _panel(axes: Axes, part: pd.DataFrame, trade: pd.DataFrame, cost: str) -> tuple[NDArray[np.float64], list[str]]:
-    """Draw one cost. Where the marks are, in data units, and the names of those on the front."""
+    """Draw one cost; return the positions of the marks in data units, and the names of those on the front."""
     costs, means = part[COSTS[cost]].to_numpy(float), part["mean"].to_numpy(float)
     on_front = trade[f"front_{cost}"].to_numpy(bool)
     order = np.lexsort((means[on_front], costs[on_front]))
@@ -119,7 +115,7 @@ def _panel(axes: Axes, part: pd.DataFrame, trade: pd.DataFrame, cost: str) -> tu
     for access, x, y, is_best in zip(part["access"], costs, means, on_front, strict=True):
         colour, marker = STYLES[BOXES[access]]
         axes.plot([x], [y], marker=marker, ms=7 if is_best else 5.5, color=colour if is_best else "0.75", mec="white", mew=0.7, zorder=3)
-    axes.set_xlabel(_LABELS[cost])
+    axes.set_xlabel(COLUMNS[COSTS[cost]].axis)
     axes.grid(color="0.93")
     axes.margins(y=0.1)
     axes.spines[["top", "right"]].set_visible(False)
@@ -128,7 +124,7 @@ def _panel(axes: Axes, part: pd.DataFrame, trade: pd.DataFrame, cost: str) -> tu
 
 
 def _cost_axis(axes: Axes, costs: NDArray[np.float64]) -> None:
-    """Logarithmic where costs differ by more than a factor of ten, with a place for what costs next to nothing; else from 0 on."""
+    """Scale the axis: logarithmic if costs differ by more than a factor of ten, with room for costs near 0; else linear from 0."""
     low, high = float(min(costs[costs >= _LEAST], default=1.0)), float(max([*costs, 1.0]))
     if (costs < _LEAST).any():
         low = 10.0 ** math.floor(math.log10(low))

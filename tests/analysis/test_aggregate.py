@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petlbench.analysis.aggregate import COST_COLUMNS, ROW_COLUMNS, comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
+from petlbench.analysis.aggregate import comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame, task_labels
+from petlbench.analysis.columns import COLUMNS, ROW_COLUMNS
 from petlbench.analysis.tradeoffs import tradeoffs
 from petlbench.config.files import load_suite
 from petlbench.errors import RecordError
@@ -30,11 +31,11 @@ def row_of(frame: pd.DataFrame, method: str) -> pd.Series:
 
 def test_columns_and_their_order() -> None:
     frame = leaderboard(make_grid(("lora",), TASKS[:2], (0,)), {"mini": (B, A), "other": ("other/x",)})
-    assert list(frame.columns) == [*ROW_COLUMNS, B, A, "other/x", *COST_COLUMNS]
-    assert ROW_COLUMNS == ["method", "access", "backbone", "suite", "protocol", "mean", "rank"]
-    costs = ["params_trainable", "params_head", "stored_bytes", "train_seconds", "run_memory_mb", "peak_memory_mb", "images_forwarded"]
-    costs += ["queries", "contexts", "access_seen", "seeds"]
-    assert costs == COST_COLUMNS
+    assert list(frame.columns) == [*ROW_COLUMNS, B, A, "other/x", *COLUMNS]
+    assert list(ROW_COLUMNS) == ["method", "access", "backbone", "suite", "protocol", "mean", "rank"]
+    of_runs = ["params_trainable", "params_head", "stored_bytes", "train_seconds", "run_memory_mb", "peak_memory_mb", "images_forwarded"]
+    of_runs += ["flops_per_image", "queries", "contexts", "access_seen", "seeds"]
+    assert list(COLUMNS) == of_runs
 
 
 def test_a_cell_is_the_mean_over_seeds_and_the_mean_is_over_cells() -> None:
@@ -220,8 +221,8 @@ def test_parts_hold_what_may_be_compared_and_the_runs_behind_it() -> None:
         ("mini", "p-2", 1),
         ("zoo", PROTOCOL, 1),
     ]
-    assert list(parts[2].columns) == [*ROW_COLUMNS, "zoo/cats", *COST_COLUMNS]
-    assert list(parts[1].columns) == [*ROW_COLUMNS, *TASKS, *COST_COLUMNS]  # the tasks that it has no result for as well
+    assert list(parts[2].columns) == [*ROW_COLUMNS, "zoo/cats", *COLUMNS]
+    assert list(parts[1].columns) == [*ROW_COLUMNS, *TASKS, *COLUMNS]  # the tasks that it has no result for as well
     assert [len(runs_behind(part, runs_frame(records))) for part in parts] == [2 * 6 * 2, 1, 1]
 
 
@@ -286,3 +287,8 @@ def test_a_cell_never_mixes_configurations_data_or_weights(records: list[Record]
         sources = [by_key[key] for key in cell["key"]]
         assert len({str(r.config["method"]) for r in sources}) == 1
         assert cell["seed"].is_unique  # the same seed twice would be two data revisions or two weights
+
+
+def test_tasks_lose_their_suite_unless_they_would_look_alike() -> None:
+    assert task_labels(["vtab/dtd", "vtab/svhn"]) == ["dtd", "svhn"]
+    assert task_labels(["vtab/dtd", "blackvip16/dtd", "vtab/svhn"]) == ["vtab/dtd", "blackvip16/dtd", "svhn"]

@@ -118,7 +118,7 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     store_record(tmp_path / "a")
     (tmp_path / "out").mkdir()
-    assert "exists already; name a new folder" in refusal([tmp_path / "a"], tmp_path / "out")
+    assert "already exists; choose a new folder" in refusal([tmp_path / "a"], tmp_path / "out")
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,7 +252,7 @@ def test_intervals_hold_within_what_was_measured_and_ranks_add_up(values: NDArra
             "Too few tasks (5) for Wilcoxon's test: no p can be below 0.062.",
         ),
         (3, 6, 3, "Too few tasks (6) for Wilcoxon's test of 3 pairs: no p can be below 0.094 after Holm's correction."),
-        (4, 2, 3, "Too few tasks (2) for Nemenyi's test of 4 methods: it cannot tell any two apart."),
+        (4, 2, 3, "Too few tasks (2) for Nemenyi's test of 4 methods: it cannot distinguish any two."),
         (6, 6, 3, "Friedman's p is approximate with 6 methods on 6 tasks."),
         (2, 6, 2, "Fewer than 3 seeds on a task: all methods. Their intervals say little about seeds."),
     ],

@@ -149,7 +149,10 @@ def test_an_unreadable_record_is_one_problem(path: Path) -> None:
             "the curve ends at 80.0000, metrics.accuracy is 75.0000",
         ),
         (lambda data: data["method"].update(access="CONTEXT"), "method.access_seen is WEIGHTS, CONTEXT was granted"),
-        (lambda data: data["method"].update(access="EVERYTHING"), "method.access is 'EVERYTHING', no rung of the access ladder"),
+        (
+            lambda data: data["method"].update(access="EVERYTHING"),
+            "method.access is 'EVERYTHING'; expected one of SCORES, CONTEXT, FEATURES, GRADIENTS, WEIGHTS",
+        ),
         (lambda data: data.update(status="budget"), "status budget, the configuration has no budget"),
     ],
 )
@@ -162,8 +165,8 @@ def test_what_does_not_follow_from_the_rest_is_found(path: Path, change: Callabl
     [
         ({"images": 1000, "calls": None}, ["cost.queries.train.images is 1,001, the budget is 1,000"]),
         ({"images": 1001}, []),
-        ({"imags": 1}, ["budget.imags is 1, no limit that there is"]),
-        ({"images": "many"}, ["budget.images is 'many', no limit that there is"]),
+        ({"imags": 1}, ["unknown or invalid limit budget.imags=1"]),
+        ({"images": "many"}, ["unknown or invalid limit budget.images='many'"]),
     ],
 )
 def test_more_queries_than_the_budget_allows_are_found(path: Path, budget: dict[str, Any], found: list[str]) -> None:

@@ -77,7 +77,7 @@ def test_one_of_two_rungs_has_its_costs(call: Call, tmp_path: Path) -> None:
         (("compare", "--out", "absent"), "no finished runs of any suite below absent/records; run petlbench bench first"),
         (("validate", "absent"), "no records below absent"),
         (("merge", "absent", "--out", "new"), "no records below absent/records"),
-        (("merge", "results", "--out", "results"), "results exists already"),
+        (("merge", "results", "--out", "results"), "results already exists"),
         (("export", "--out", "absent"), "no records below absent/records"),
         (("export", "x.safetensors"), "export x.safetensors needs the file to write as well"),
     ],

@@ -55,7 +55,7 @@ def test_the_page_is_written_again_when_a_record_is_added_and_only_then(
     assert ["lora" in text for text in written] == [False, True, True, True]
     assert written[1] != written[2] == written[3]
     assert all('"refresh":3' in text for text in written)
-    assert out.count("looks again every 3 s") == 3
+    assert out.count("checks again every 3 s") == 3
 
 
 def test_a_record_that_vanishes_while_it_is_looked_at_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

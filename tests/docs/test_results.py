@@ -11,7 +11,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encodin
 
 
 def test_every_column_of_the_flat_table_is_documented_and_no_other() -> None:
-    rows = [{"column": f"`{column.name}`", "holds": column.kind, "meaning": column.meaning} for column in COLUMNS]
+    rows = [{"column": f"`{column.name}`", "holds": column.type, "meaning": column.meaning} for column in COLUMNS]
     assert f"\n\n{tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True)}\n\n" in DOCUMENT
 
 

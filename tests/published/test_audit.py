@@ -137,7 +137,7 @@ def test_rows_of_one_name_are_told_apart(tmp_path: Path) -> None:
         ("", "expected a line of column names"),
         ("method,svhn,SVHN,mean\nA,1,2,3\n", "columns 'svhn' and 'SVHN' are both svhn"),
         ("method,svhn,mean\n\nA,1\n", "wide.csv:3: expected 3 values, got 2"),
-        ("method,svhn,svhn,mean\nA,1,2,3\n", "a column name stands twice"),
+        ("method,svhn,svhn,mean\nA,1,2,3\n", "duplicate column name"),
         ("method,svhn,mean\nA,good,1\n", "column 'svhn' must hold a number or be empty, got 'good'"),
         (f"method,svhn,mean\nA,{10**30},1\n", "must hold a number or be empty"),
         ("method,svhn,dtd\nA,1,2\n", "one called mean or average"),

@@ -49,7 +49,7 @@ def test_the_front_of_each_cost_is_named(tmp_path: Path) -> None:
     records += [make_record("full", task, accuracy=80, trainable=20) for task in TASKS]
     text, _ = written(tmp_path, records)
     assert {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in text.splitlines() if line.startswith(("| l", "| f"))} == {
-        "lora": "parameters, memory, time",
+        "lora": "parameters, time, memory",
         "full": "–",
     }
 
@@ -57,7 +57,7 @@ def test_the_front_of_each_cost_is_named(tmp_path: Path) -> None:
 def test_budgets_are_a_table_per_unit(tmp_path: Path) -> None:
     records = make_grid(("lora",)) + [make_record("blackvip", task, accuracy=50, curve=[(100, 0, 40.0), (1000, 0, 50.0)]) for task in TASKS]
     text, (_, _, budgets) = written(tmp_path, records)
-    assert "Accuracy after so many images, in training, at most:" in text
+    assert "Accuracy with at most so many images in training:" in text
     assert "| blackvip | 40.0  | 40.0  | 50.0 |" in text
     assert len(pd.read_csv(budgets)) == 3
 

@@ -81,8 +81,8 @@ def test_groups_have_their_means_and_a_group_that_misses_a_task_withholds_its_ow
     found = [make_record("lora", task, accuracy=50 + i) for i, task in enumerate(tasks)]
     found += [make_record("full", task, accuracy=60) for task in tasks[:-1]]
     vtab = part(page_data(found, {"vtab": tasks}, []), "vtab")
-    assert [average["name"] for average in vtab["averages"]] == [
-        *("mean 19", "mean natural", "mean specialized", "mean structured", "mean of group means"),
+    assert [average["heading"] for average in vtab["averages"]] == [
+        *("mean of 19", "mean natural", "mean specialized", "mean structured", "mean of group means"),
     ]
     assert row(vtab, "lora")["averages"] == [59, 53, 58.5, 64.5, (53 + 58.5 + 64.5) / 3]
     assert row(vtab, "full")["averages"] == [None, 60, 60, None, None]

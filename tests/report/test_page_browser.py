@@ -251,7 +251,7 @@ def test_the_scatter_shows_the_cost_that_is_chosen(opened: Open) -> None:
     expect(page.locator(".point")).to_have_count(4)
     page.get_by_label("Accuracy against", exact=True).select_option("queries")
     expect(page.locator(".point")).to_have_count(2)  # nobody asks at WEIGHTS
-    expect(page.locator(".point").first).to_have_attribute("aria-label", re.compile(r"images sent per run$"))
+    expect(page.locator(".point").first).to_have_attribute("aria-label", re.compile(r"queries \(images sent per run\) "))
     expect(page.get_by_text("Not drawn, because a result or the count is missing: lora")).to_be_visible()
 
 

@@ -178,13 +178,3 @@ def test_files_are_the_same_on_every_call_and_settings_of_matplotlib_stay(tmp_pa
 def test_pyplot_and_its_global_figures_are_not_loaded() -> None:
     code = "import sys, petlbench.report.leaderboard; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_counts_for_humans() -> None:
-    counts = (0, 950, 999.6, 1000, 12_345, 147_456, 999_600, 1_270_000, 86_000_000, 999_700_000)
-    assert [plots.human_count(count) for count in counts] == ["0", "950", "1k", "1k", "12.3k", "147k", "1M", "1.3M", "86M", "1G"]
-
-
-def test_tasks_lose_their_suite_unless_they_would_look_alike() -> None:
-    assert plots.task_labels(["vtab/dtd", "vtab/svhn"]) == ["dtd", "svhn"]
-    assert plots.task_labels(["vtab/dtd", "blackvip16/dtd", "vtab/svhn"]) == ["vtab/dtd", "blackvip16/dtd", "svhn"]

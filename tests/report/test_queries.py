@@ -1,4 +1,4 @@
-"""What the pictures of queries say: points that are means over the same runs, and rungs that were made use of."""
+"""Plots of queries: points are means over the same runs, and rungs are those that were used."""
 
 from __future__ import annotations
 

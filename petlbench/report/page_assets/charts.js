@@ -1,5 +1,5 @@
 "use strict";
-// Pictures of the page, drawn from its data as SVG. Text goes into text nodes only, never into markup.
+// Charts of the page, drawn from its data as SVG. Text goes into text nodes only, never into markup.
 
 const MISSING = "–";
 
@@ -37,14 +37,14 @@ function count(value) {
   return (suffix && scaled < 99.95 ? scaled.toFixed(1).replace(/\.0$/, "") : scaled.toFixed(0)) + suffix;
 }
 
-/** Outlines of markers, by the letters that the other pictures have for them, around (x, y) with a radius r. */
+/** Outlines of markers, by matplotlib's letters, around (x, y) with a radius r. */
 const OUTLINES = {
   o: (x, y, r) => `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0z`,
   D: (x, y, r) => `M${x},${y - 1.25 * r}l${1.25 * r},${1.25 * r}l${-1.25 * r},${1.25 * r}l${-1.25 * r},${-1.25 * r}z`,
   "^": (x, y, r) => `M${x},${y - 1.2 * r}l${1.2 * r},${2.1 * r}h${-2.4 * r}z`,
 };
 
-/** The mark of a kind of access, the same as in the other pictures; a ring for numbers of papers. */
+/** The mark of a box, the same as in the other plots; a ring for published numbers. */
 function mark(box, x, y, radius = 5) {
   const outline = OUTLINES[box === "published" ? "o" : data.markers[box]];
   return svg("path", { d: outline(x, y, radius), class: `mark ${box.replace(" ", "-")}` });
@@ -72,7 +72,7 @@ function text(x, y, content, attributes = {}) {
   return svg("text", { x, y, ...attributes }, content);
 }
 
-/** Text that may be broken behind its underscores. */
+/** Text with line breaks allowed after underscores. */
 function breakable(content) {
   return content.split(/(?<=_)/).flatMap((piece, i) => (i ? [element("wbr"), piece] : [piece]));
 }
@@ -81,11 +81,12 @@ function shortened(name, most) {
   return name.length <= most ? name : `${name.slice(0, most - 1)}…`;
 }
 
-/** Mean accuracy against a cost on a logarithmic axis with a place for 0 left of it. `choose(row)` is called when a mark is chosen. */
-function scatter(rows, cost, label, width, choose) {
+/** Mean accuracy against a column on a logarithmic axis with 0 left of it. `choose(row)` is called when a mark is chosen. */
+function scatter(rows, column, width, choose) {
+  const cost = (row) => row.values[column.name];
   const height = Math.min(430, Math.max(300, 0.62 * width));
   const [left, right, top, bottom] = [46, width - 16, 14, height - 44];
-  const costs = rows.map((row) => row[cost]);
+  const costs = rows.map(cost);
   const positive = costs.filter((value) => value > 0);
   const first = Math.floor(Math.log10(Math.min(...positive, 1e9)));
   const last = Math.max(first + 1, Math.ceil(Math.log10(Math.max(...positive, 10))));
@@ -101,21 +102,21 @@ function scatter(rows, cost, label, width, choose) {
     ...decades.map((tick) => svg("path", { class: "grid", d: `M${x(tick)},${top}V${bottom}` })),
     ...[...(costs.includes(0) ? [0] : []), ...decades].map((tick) => text(x(tick), bottom + 16, count(tick), { "text-anchor": "middle" })),
     costs.includes(0) ? svg("path", { class: "break", d: `M${from - 20},${bottom + 5}l4,-10m4,0l-4,10` }) : null,
-    text((left + right) / 2, height - 8, label, { "text-anchor": "middle" }),
+    text((left + right) / 2, height - 8, column.axis, { "text-anchor": "middle" }),
     svg("text", { transform: `translate(11 ${(top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, "mean test accuracy (%)"),
   ];
-  const points = rows.map((row) => ({ row, x: x(row[cost]), y: y(row.mean) }));
+  const points = rows.map((row) => ({ row, x: x(cost(row)), y: y(row.mean) }));
   const front = points.filter((one) => !points.some((other) => isBetter(other.row, one.row, cost))).sort((a, b) => a.x - b.x || a.y - b.y);
   const steps = `${front.map((point, i) => (i ? `H${point.x}V${point.y}` : `M${point.x},${point.y}`)).join("")}H${right}`;
   const labels = placed(points, { left, right, top, bottom });
   return chart(
     width,
     height,
-    `Mean accuracy against ${label}`,
+    `Mean accuracy against ${column.axis}`,
     ...axes,
     svg("path", { class: "front", d: steps }),
     ...points.map((point) => {
-      const told = `${point.row.method}: ${percent(point.row.mean)} %, ${count(point.row[cost])} ${label}`;
+      const told = `${point.row.method}: ${percent(point.row.mean)} %, ${column.axis} ${point.row.texts[column.name]}`;
       return svg(
         "g",
         {
@@ -140,11 +141,11 @@ function scatter(rows, cost, label, width, choose) {
 }
 
 function isBetter(one, other, cost) {
-  const isAsGood = one.mean >= other.mean && one[cost] <= other[cost];
-  return isAsGood && (one.mean > other.mean || one[cost] < other[cost]);
+  const isAsGood = one.mean >= other.mean && cost(one) <= cost(other);
+  return isAsGood && (one.mean > other.mean || cost(one) < cost(other));
 }
 
-/** Names beside their points, best first; a name that finds no free place is left to the tooltip. */
+/** Names beside their points, best first; a name without free space is in the tooltip only. */
 function placed(points, frame) {
   const taken = points.map((point) => [point.x - 7, point.y - 7, point.x + 7, point.y + 7]);
   const labels = [];
@@ -173,7 +174,7 @@ function placed(points, frame) {
   return labels;
 }
 
-/** Demšar's diagram: mean ranks on an axis, bars over methods that Nemenyi's test does not tell apart. */
+/** Demšar's diagram: mean ranks on an axis, bars over methods that Nemenyi's test does not distinguish. */
 function rankDiagram(comparison, width) {
   const { methods, mean_ranks: ranks, groups, critical_difference: difference } = comparison;
   const worst = methods.length;

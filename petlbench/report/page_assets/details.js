@@ -27,14 +27,14 @@ function showDetails() {
 
 function ourDetails(part, row, width) {
   const reference = state.show === "both" ? row.reference : null;
-  const facts = [
-    `${row.box}: ${row.access}${row.access_seen && row.access_seen !== row.access ? `, of which ${row.access_seen} was made use of` : ""}`,
-    `mean ${row.mean === null ? "withheld" : `${percent(row.mean)} %`}${row.interval ? `, 95 % interval ${row.interval.map(percent).join(" to ")}` : ""}`,
-    `seeds ${row.seeds}`,
-    `${count(row.params_trainable)} trainable parameters, head ${count(row.params_head)}`,
+  const interval = row.interval ? `, 95 % interval ${row.interval.map(percent).join(" to ")}` : "";
+  const numbers = [
+    `${row.box}: ${row.access}`,
+    `mean ${row.mean === null ? "withheld" : `${percent(row.mean)} %`}${interval}`,
+    ...part.columns.map(({ name, heading }) => `${heading} ${row.texts[name]}`),
   ];
   return [
-    element("p", {}, facts.join(" · ")),
+    element("p", {}, numbers.join(" · ")),
     row.is_oracle
       ? element("p", { class: "flag" }, "The epoch was chosen by its test accuracy; compare only with numbers that were made so.")
       : null,

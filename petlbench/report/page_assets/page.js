@@ -1,4 +1,4 @@
-// The page itself: state, filters, theme and refresh. What is chosen stands in the address behind #, and so survives a reload.
+// The page itself: state, filters, theme and refresh. The state is kept in the address after #, and so survives a reload.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const DEFAULTS = {
@@ -10,7 +10,7 @@ const DEFAULTS = {
   show: data.parts.some((part) => part.published.length) ? "both" : "ours",
   sort: "mean",
   up: "",
-  cost: "params_trainable",
+  cost: "",
   open: "",
 };
 const THEMES = ["auto", "light", "dark"];
@@ -133,7 +133,7 @@ function startTheme() {
   });
 }
 
-/** The theme that was chosen before; null where a browser keeps nothing for files. */
+/** The chosen theme; null where a browser has no storage for files. */
 function stored(chosen) {
   try {
     if (chosen) localStorage.setItem("petlbench-theme", chosen);

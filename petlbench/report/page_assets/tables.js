@@ -1,17 +1,10 @@
-// Tables and sections of the page: what a suite, backbone and protocol has to show, under the filters chosen.
-
-const COSTS = {
-  params_trainable: "trainable parameters",
-  queries: "images sent per run",
-  contexts: "contexts sent per run",
-  train_seconds: "seconds of training",
-  run_memory_mb: "MB of memory that a run adds",
-};
+// Tables and sections of the page, one section per suite, backbone and protocol. Headings, help and texts of leaderboard columns come with the data.
 
 const SHADES = "; the stronger the shade, the nearer to the best of the column";
 const INTERVAL = {
   key: "interval",
   label: "95 % interval",
+  help: "Bootstrap interval of the mean over tasks and seeds.",
   value: (row) => row.interval?.[0] ?? null,
   show: (row) => (row.interval ? row.interval.map(percent).join(" – ") : MISSING),
 };
@@ -50,7 +43,7 @@ function presentRungs() {
   return data.rungs.filter(({ name }) => data.parts.some((part) => part.rows.some((row) => row.access === name)));
 }
 
-// Columns: a heading, the value a row is sorted by, what its cell shows, and whether the lower value is the better one.
+// Columns: heading, help, the value that sorts rows, the content of a cell, and whether lower is better.
 
 /** Points ahead of the published number; null where one is missing or was measured on another backbone or with other shots. */
 function difference(row, value) {
@@ -59,20 +52,44 @@ function difference(row, value) {
   return ours === null || theirs === null ? null : ours - theirs;
 }
 
-function cost(key, label, format) {
-  return { key, label, value: (row) => row[key], show: (row) => format(row[key]), isLowBetter: true };
+/** A column of the leaderboard, as the data describe it. */
+function described({ name, heading, help, is_text }, value, show) {
+  return { key: name, label: heading, help, isText: is_text, value, show };
 }
 
-/** One of a part's averages; it is withheld where a result is missing, and says how many there are. */
-function average(part, i, key, label, rowOf = (row) => row) {
+function runsColumn(column) {
+  const { name, is_text } = column;
+  return {
+    ...described(
+      column,
+      (row) => row.values[name],
+      (row) => row.texts[name],
+    ),
+    isLowBetter: !is_text,
+  };
+}
+
+/** One of a part's averages; where a result is missing the cell gives the number of results instead. */
+function average(part, i, rowOf = (row) => row) {
   const value = (row) => rowOf(row)?.averages[i] ?? null;
   const found = (row) => part.averages[i].tasks.filter((task) => rowOf(row).cells[task] !== null).length;
   const withheld = (row) => element("span", { class: "withheld" }, `${found(row)} of ${part.averages[i].tasks.length} tasks`);
-  const show = (row) => (rowOf(row) && value(row) === null ? withheld(row) : percent(value(row)));
-  return { key, label, value, show };
+  return described(part.averages[i], value, (row) => (rowOf(row) && value(row) === null ? withheld(row) : percent(value(row))));
 }
 
-const METHOD = { key: "method", label: "method", value: (row) => row.method.toLowerCase(), show: methodCell, isText: true };
+function methodColumn() {
+  return described(data.columns.method, (row) => row.method.toLowerCase(), methodCell);
+}
+
+function rankColumn() {
+  const show = (row) => row.rank_text;
+  return { ...described(data.columns.rank, (row) => row.rank, show), isLowBetter: true };
+}
+
+function accessColumn() {
+  const rung = (row) => data.rungs.findIndex(({ name }) => name === row.access);
+  return described(data.columns.access, rung, (row) => row.access);
+}
 
 function methodCell(row) {
   const open = () => openDetails(row.key);
@@ -89,7 +106,7 @@ function originOf(row) {
   return [row.backbone, row.shots && `shots: ${row.shots}`, ...copies].filter(Boolean).join(", ");
 }
 
-/** Names a row also after the page was written again, when parts may stand in another order. */
+/** A key that stays valid when the page is written again and parts change their order. */
 function rowKey(part, row) {
   return JSON.stringify([
     part.suite,
@@ -99,58 +116,45 @@ function rowKey(part, row) {
 }
 
 function summaryColumns(part, rows) {
-  const label = part.averages.length > 1 ? `mean of ${part.averages[0].tasks.length}` : "mean";
-  const [mean, ...others] = part.averages.map(({ name }, k) => (k ? average(part, k, name, name) : average(part, 0, "mean", label)));
-  if (state.show === "published") return [METHOD, mean, ...others];
+  const [mean, ...others] = part.averages.map((_, i) => average(part, i));
+  if (state.show === "published") return [methodColumn(), mean, ...others];
   const compared = state.show === "both" && rows.some((row) => row.reference) ? publishedColumns(part) : [];
-  return [cost("rank", "#", (rank) => rank ?? MISSING), METHOD, mean, INTERVAL, ...others, ...compared, ...costColumns(rows)];
+  return [rankColumn(), methodColumn(), mean, INTERVAL, ...others, ...compared, accessColumn(), ...part.columns.map(runsColumn)];
 }
 
 function publishedColumns(part) {
-  const theirs = average(part, 0, "published", "published", (row) => row.reference);
+  const theirs = average(part, 0, (row) => row.reference);
   const ahead = (row) => difference(row, (one) => one.mean);
   return [
-    { ...theirs, show: (row) => [theirs.show(row), row.reference ? element("small", {}, originOf(row.reference)) : null] },
-    { key: "difference", label: "points ahead", value: ahead, show: (row) => signed(ahead(row)) },
-  ];
-}
-
-function costColumns(rows) {
-  const costs = [
-    cost("params_trainable", "trainable", count),
-    cost("run_memory_mb", "memory MB", count),
-    cost("peak_memory_mb", "process MB", count),
-    cost("train_seconds", "train s", (seconds) => (seconds === null ? MISSING : seconds.toFixed(seconds < 100 ? 1 : 0))),
-    cost("queries", "queries", count),
-    cost("contexts", "contexts", count),
-  ];
-  return [
     {
-      key: "access",
-      label: "access",
-      value: (row) => data.rungs.findIndex(({ name }) => name === row.access),
-      show: accessCell,
-      isText: true,
+      ...theirs,
+      key: "published",
+      label: "published",
+      help: "Mean of the published row, recomputed from its printed cells.",
+      show: (row) => [theirs.show(row), row.reference ? element("small", {}, originOf(row.reference)) : null],
     },
-    ...costs.filter((column) => rows.some((row) => column.value(row) !== null)),
-    { key: "seeds", label: "seeds", value: (row) => row.seeds.split(",").length, show: (row) => row.seeds },
+    {
+      key: "difference",
+      label: "points ahead",
+      help: "Our mean less the published one, where backbone and shots are the same.",
+      value: ahead,
+      show: (row) => signed(ahead(row)),
+    },
   ];
-}
-
-function accessCell(row) {
-  return [row.access, row.access_seen && row.access_seen !== row.access ? element("small", {}, `made use of ${row.access_seen}`) : null];
 }
 
 function taskColumns(part, rows) {
-  const tasks = part.labels.map((label, i) => ({
-    key: `task:${part.tasks[i]}`,
-    label,
-    value: (row) => row.cells[i],
-    show: (row) => taskCell(row, i),
-  }));
-  const columns = [average(part, 0, "mean", "mean"), ...tasks];
-  if (state.show === "published") return [METHOD, ...columns]; // papers differ in protocol: the best of them would say nothing
-  return [METHOD, ...columns.map((column) => ({ ...column, best: Math.max(...rows.map((row) => column.value(row) ?? -Infinity)) }))];
+  const tasks = part.task_columns.map((column, i) =>
+    described(
+      column,
+      (row) => row.cells[i],
+      (row) => taskCell(row, i),
+    ),
+  );
+  const columns = [average(part, 0), ...tasks];
+  if (state.show === "published") return [methodColumn(), ...columns]; // papers differ in protocol, so the best of them means nothing
+  const best = (column) => Math.max(...rows.map((row) => column.value(row) ?? -Infinity));
+  return [methodColumn(), ...columns.map((column) => ({ ...column, best: best(column) }))];
 }
 
 function taskCell(row, i) {
@@ -181,7 +185,8 @@ function table(i, kind, caption, columns, rows, sortedBy) {
     const order = isUp(column) ? "ascending" : "descending";
     const sort = () => update({ sort: column.key, up: isSorted ? (isUp(column) ? "0" : "1") : "" });
     const button = element("button", { type: "button", id: `sort-${i}-${kind}-${column.key}`, onclick: sort }, breakable(column.label));
-    return element("th", { scope: "col", class: column.isText ? "text" : null, "aria-sort": isSorted ? order : null }, button);
+    const attributes = { scope: "col", title: column.help, class: column.isText ? "text" : null, "aria-sort": isSorted ? order : null };
+    return element("th", attributes, button);
   });
   const body = rows.map((row) => {
     const cells = columns.map((column) => {
@@ -218,7 +223,7 @@ function partSection(part, i, width) {
   const rows = sorted(found, by);
   const isPublished = state.show === "published";
   const shots = part.shots === "full" ? "all training images" : `${part.shots} shots`;
-  const facts = [`protocol ${part.protocol}`, shots, `selection ${part.selection.join(", ")}`, `petlbench ${part.code.join(", ")}`];
+  const source = [`protocol ${part.protocol}`, shots, `selection ${part.selection.join(", ")}`, `petlbench ${part.code.join(", ")}`];
   const nothing = isPublished && !part.published.length ? "No published numbers on these tasks." : "No method passes the filters.";
   const tables = [
     table(i, "summary", `Test accuracy in percent, means over ${isPublished ? "tasks" : "tasks and seeds"}`, summary, rows, by),
@@ -229,7 +234,7 @@ function partSection(part, i, width) {
           "Published means are recomputed from the printed cells. Differences are shown where the published number was measured on the same backbone with as many shots; the protocol may still be another.",
         )
       : null,
-    isPublished ? null : element("div", { class: "figures" }, costFigure(rows, i, width), rankFigure(part, width)),
+    isPublished ? null : element("div", { class: "figures" }, costFigure(part, rows, i, width), rankFigure(part, width)),
     table(i, "tasks", `Test accuracy per task in percent${isPublished ? "" : SHADES}`, tasks, rows, by),
   ];
   return element(
@@ -241,30 +246,30 @@ function partSection(part, i, width) {
       { class: "note" },
       isPublished
         ? "Backbone and protocol are those of each paper; means are recomputed from the printed cells."
-        : [facts.join(" · "), kindsOf(part)],
+        : [source.join(" · "), legendOf(part)],
     ),
     ...(rows.length ? tables : [element("p", {}, nothing)]),
   );
 }
 
-/** Which mark stands for which kind of access. */
-function kindsOf(part) {
+/** The mark of each box. */
+function legendOf(part) {
   const present = [...new Set(part.rows.map((row) => row.box))].sort();
   return element("span", { class: "kinds" }, ...present.map((box) => element("span", {}, icon(box), ` ${box}`)));
 }
 
-function costFigure(rows, i, width) {
-  const known = Object.keys(COSTS).filter((cost) => rows.some((row) => row[cost] !== null));
-  const cost = known.includes(state.cost) ? state.cost : known[0];
-  const drawn = rows.filter((row) => row.mean !== null && row[cost] !== null);
+function costFigure(part, rows, i, width) {
+  const known = part.columns.filter(({ name, axis }) => axis && rows.some((row) => row.values[name] !== null));
+  const cost = known.find(({ name }) => name === state.cost) ?? known[0];
+  const drawn = cost ? rows.filter((row) => row.mean !== null && row.values[cost.name] !== null) : [];
   const choice = element("select", { id: `cost-${i}`, onchange: (event) => update({ cost: event.target.value }) });
-  choice.append(...known.map((name) => element("option", { value: name, selected: name === cost }, COSTS[name])));
+  choice.append(...known.map((one) => element("option", { value: one.name, selected: one === cost }, one.axis)));
   const missing = rows.filter((row) => !drawn.includes(row)).map((row) => row.method);
   return element(
     "figure",
     {},
     element("h3", {}, element("label", { for: `cost-${i}` }, "Accuracy against "), choice),
-    drawn.length ? scatter(drawn, cost, COSTS[cost], figureWidth(width), (row) => openDetails(row.key)) : null,
+    drawn.length ? scatter(drawn, cost, figureWidth(width), (row) => openDetails(row.key)) : null,
     element(
       "figcaption",
       { class: "note" },
@@ -278,7 +283,7 @@ function rankFigure(part, width) {
   const lines = [
     critical === null
       ? "Ranks are compared from three methods with results on all of at least two tasks on."
-      : `Bars join methods that Nemenyi's test does not tell apart at 5 %. Friedman's test: p ${p < 0.001 ? "< 0.001" : `= ${p.toPrecision(2)}`}.`,
+      : `Bars join methods that Nemenyi's test does not distinguish at 5 %. Friedman's test: p ${p < 0.001 ? "< 0.001" : `= ${p.toPrecision(2)}`}.`,
     ...warnings,
     without.length ? `Left out, because a result is missing: ${without.join(", ")}.` : "",
   ];

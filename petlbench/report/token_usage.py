@@ -1,4 +1,4 @@
-"""Which tokens of a library which classes use, for methods that mix prompts from one."""
+"""Plots of token usage by class, for methods that mix prompts from a library of tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LABELLED = 28  # classes whose names fit
 
 @dataclass(frozen=True)
 class _Panel:
-    """What one run uses: mean coefficients (rows, N) by class, or by task where several were joined."""
+    """Usage by one run: mean coefficients (rows, N) by class, or by task if several were joined."""
 
     title: str
     rows: tuple[str, ...]
@@ -36,10 +36,10 @@ class _Panel:
 
 
 def write_usage_plots(results: Path, records: Sequence[Record]) -> list[Path]:
-    """Draw plots/token_usage-METHOD-SUITE.png and .svg for every method whose runs left behind what they use, one panel per task.
+    """Draw plots/token_usage-METHOD-SUITE.png and .svg for every method whose runs recorded token usage, one panel per task.
 
-    Tokens of different seeds have nothing to do with each other: the run of the smallest seed is drawn. Not drawn are methods of which all classes use
-    the same, which is where prompts do not depend on the image.
+    Tokens of different seeds are unrelated: the run of the smallest seed is drawn. Methods whose classes all use the same tokens, because
+    their prompts do not depend on the image, are not drawn.
     """
     found = sorted((record for record in records if record.has_result and record.token_usage), key=_group)
     paths: list[Path] = []
@@ -58,7 +58,7 @@ def write_usage_plots(results: Path, records: Sequence[Record]) -> list[Path]:
 
 
 def usage_heatmaps(panels: Sequence[_Panel], title: str, source: str) -> Figure:
-    """One panel below the other. Tokens are sorted by the row that uses them most, and from much to little within a row's."""
+    """Draw panels below each other. Tokens are sorted by the row that uses them most, then by coefficient, largest first."""
     heights = [min(_TALLEST, _ROW * len(panel.rows)) for panel in panels]
     figure = empty_figure(9.0, 1.6 + sum(heights) + 0.75 * len(panels), title)
     axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
@@ -71,8 +71,8 @@ def usage_heatmaps(panels: Sequence[_Panel], title: str, source: str) -> Figure:
     bar.set_label("mean coefficient (square-root scale)", fontsize=9)
     bar.ax.tick_params(labelsize=9)
     note = (
-        "Means over test images and prompts, of the smallest seed. On the right, effective tokens: exp of the entropy of a row, 1 if it uses one token"
-        " alone, as many as there are if it uses all alike."
+        "Means over test images and prompts, of the smallest seed. On the right, effective tokens: exp of the entropy of a row, from 1 if it uses one"
+        " token to their number if it uses all equally."
     )
     add_footer(figure, source, note)
     return figure
@@ -83,7 +83,7 @@ def _group(record: Record) -> tuple[str, str, str, str]:
 
 
 def _panels(results: Path, record: Record) -> Iterator[_Panel]:
-    """Of a run; where tasks were joined also by task."""
+    """Return the panels of a run: by class, and by task if several were joined."""
     assert record.token_usage is not None and record.metrics is not None
     usage = read_usage(RecordStore(results).path_of(record).parent / record.token_usage)
     coefficients = usage.coefficients.double().numpy()
@@ -96,7 +96,7 @@ def _panels(results: Path, record: Record) -> Iterator[_Panel]:
 
 
 def effective(rows: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> float:
-    """exp of the mean entropy of rows of shares, each divided by its sum first; between 1 and the number of columns."""
+    """Return exp of the mean entropy of rows of shares, each divided by its sum first; between 1 and the number of columns."""
     shares = rows / np.maximum(rows.sum(axis=1, keepdims=True), 1e-12)
     entropies = -(shares * np.log(np.maximum(shares, 1e-12))).sum(axis=1)
     return float(np.exp(np.average(entropies, weights=weights)))

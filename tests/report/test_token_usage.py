@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from petlbench.learners.token_usage import TokenUsage, packed_usage
 from petlbench.records.schema import PartMetrics, Record
 from petlbench.records.store import RecordStore, write_atomically
-from petlbench.report import usage
-from petlbench.report.usage import effective, write_usage_plots
+from petlbench.report import token_usage
+from petlbench.report.token_usage import effective, write_usage_plots
 from tests.record_factory import make_record
 from tests.report.figures import assert_nothing_is_cut_off
 
@@ -31,7 +31,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
         figures[name] = figure
         return [folder / f"{name}.png"]
 
-    monkeypatch.setattr(usage, "save_figure", keep)
+    monkeypatch.setattr(token_usage, "save_figure", keep)
     return figures
 
 
