@@ -16,13 +16,12 @@ from petlbench.data.listing import Listing
 from petlbench.data.task import NINETY_TEN, SPLITS, DiskTask, Location, TaskSpec
 from petlbench.errors import DataError
 
-from . import _facts
-from ._facts import Dataset, SuiteEntry
+from . import facts
+from .facts import Dataset, SuiteEntry
 from .layouts import LocatedDataset, layout
 
 _log = logging.getLogger("petlbench.data")
 _FORMAT = 1  # of what a revision is the hash of
-ABSENCE_IS_USUAL = "vtab"  # a thousand images need not show every class
 
 
 def disk_task(dataset: Dataset, entry: SuiteEntry) -> DiskTask:
@@ -34,7 +33,7 @@ def disk_task(dataset: Dataset, entry: SuiteEntry) -> DiskTask:
         sizes={split: size for split, size in sizes.items() if size is not None},
         template=entry.template,
         expected=lambda: _expected(dataset, entry),
-        downloads=_facts.downloads(dataset.name),
+        downloads=facts.downloads(dataset.name),
         is_lossless=dataset.lossless,
         source=_source(dataset, entry),
         locate=lambda root: _located(root, dataset, entry),
@@ -49,7 +48,7 @@ def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec | Non
         return None
     splits, how = dict(found.splits), found.split
     names = _class_names(found, dataset, entry)
-    scored = None if entry.scored is None else _facts.subset(entry.scored)
+    scored = None if entry.scored is None else facts.subset(entry.scored)
     _check(_name(dataset, entry), found.root, splits, names, scored)
     _compare(_name(dataset, entry), found.root, splits, names, dataset, entry)
     val_in_train = None
@@ -73,13 +72,19 @@ def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec | Non
 
 def find(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """What the first layout finds that is there; a set for testing only with the training images of the dataset that it is trained on."""
-    readers = (layout(name) for name in dataset.layouts)
+    readers = (layout(name) for name in layouts_of(dataset, entry))
     found = next((found for reader in readers if (found := reader.read(root, dataset, entry)) is not None), None)
     if found is None or entry.trained_on is None:
         return found
-    source = _facts.datasets()[entry.trained_on]
+    source = facts.datasets()[entry.trained_on]
     trained = find(root, source, source.suites[entry.suite])
     return None if trained is None else replace(found, splits={**trained.splits, "test": found.splits["test"]})
+
+
+def layouts_of(dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
+    """Return the names of a dataset's layouts that serve the entry's suite, in the order in which they are tried."""
+    of_suite = facts.suite_data(entry.suite).layouts
+    return tuple(name for name in dataset.layouts if of_suite is None or name in of_suite)
 
 
 def ninety_ten(train: Listing) -> NDArray[np.int64]:
@@ -101,7 +106,7 @@ def _located(root: Path, dataset: Dataset, entry: SuiteEntry) -> Location | None
 
 
 def _expected(dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
-    texts = (layout(name).expected(dataset, entry) for name in dataset.layouts)
+    texts = (layout(name).expected(dataset, entry) for name in layouts_of(dataset, entry))
     beside = "" if entry.trained_on is None else f" beside {entry.trained_on}, which it trains on"
     return tuple(f"{text}{beside}" for text in texts if text is not None)
 
@@ -110,7 +115,7 @@ def _source(dataset: Dataset, entry: SuiteEntry) -> str:
     places = ", ".join(dataset.urls) or "its authors"
     terms = f" ({dataset.terms})" if dataset.terms else ""
     copies = f"; copies that nobody has checked: {', '.join(dataset.mirrors)}" if dataset.mirrors else ""
-    beside = f"; and {entry.trained_on} from {', '.join(_facts.datasets()[entry.trained_on].urls)}" if entry.trained_on else ""
+    beside = f"; and {entry.trained_on} from {', '.join(facts.datasets()[entry.trained_on].urls)}" if entry.trained_on else ""
     return places + terms + copies + beside
 
 
@@ -122,7 +127,7 @@ def _class_names(found: LocatedDataset, dataset: Dataset, entry: SuiteEntry) -> 
     if found.class_names is not None:
         return found.class_names
     if entry.names is not None:
-        return _facts.class_names(entry.names).names
+        return facts.class_names(entry.names).names
     return tuple(f"class {label}" for label in range(dataset.class_count(entry)))
 
 
@@ -152,7 +157,7 @@ def _compare(task: str, root: Path, splits: dict[str, Listing], names: tuple[str
     if other:
         _say_once(f"{task} in {root} has {', '.join(other)}; petlbench data verify {task} says more")
     untrained = sorted(set(range(len(names))) - set(splits["train"].labels.tolist()))
-    if untrained and entry.suite != ABSENCE_IS_USUAL:
+    if untrained and not facts.suite_data(entry.suite).may_lack_classes:
         _say_once(f"{task} in {root}: {len(untrained)} of {len(names)} classes have no training image, '{names[untrained[0]]}' for one")
 
 

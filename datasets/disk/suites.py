@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from petlbench.data.task import register_task
 
-from ._facts import datasets
 from .disk_task import disk_task
+from .facts import datasets
 
 for _dataset in datasets().values():
     for _entry in _dataset.suites.values() if _dataset.layouts else ():

@@ -25,7 +25,9 @@ from petlbench.data.source import ImageSource, RenderedSource, take
 from petlbench.data.task import GENERATED, DiskTask, Location, TaskSpec, register_task
 from petlbench.errors import DataError
 
-from . import _digits, _facts
+from ..disk import facts
+from ..disk.facts import Dataset, SuiteEntry
+from . import _digits
 
 FOLDERS = ("MNIST/raw", "mnist/raw", "mnist")  # below the data root; the first is torchvision's
 PARTS = {"train": "train", "test": "t10k"}  # how the names of a part's two files begin
@@ -105,14 +107,12 @@ def _as_jpeg(grey: Grey) -> NDArray[np.uint8]:
     return np.asarray(Image.open(file).convert("RGB"))
 
 
-def _open(name: str, facts: str, make: Maker, val_share: float, val_is_apart: bool, root: Path) -> TaskSpec | None:
-    """The task over MNIST's files below a data root, None when they are not there.
+def _open(name: str, dataset: Dataset, entry: SuiteEntry, make: Maker, val_share: float, val_is_apart: bool, root: Path) -> TaskSpec | None:
+    """Return the task over MNIST's files below a data root, None when they are not there.
 
-    ``val_share`` of the training images of each class validates; ``val_is_apart``: these are no training images, else those that are drawn to train
-    on do not validate.
+    ``val_share``: of the training images of each class, the share that validates. ``val_is_apart``: these are not trained on; else few-shot draws take
+    training images from all, and those that were drawn do not validate.
     """
-    dataset = _facts.datasets()[facts]
-    entry = dataset.suites["blackvip16"]
     assert entry.names is not None and entry.template is not None
     folder = _folder(root)
     if folder is None:
@@ -135,7 +135,7 @@ def _open(name: str, facts: str, make: Maker, val_share: float, val_is_apart: bo
 
     return TaskSpec(
         name=name,
-        class_names=_facts.class_names(entry.names).names,
+        class_names=facts.class_names(entry.names).names,
         templates=(entry.template,),
         revision=_revision(name, parts),
         source=source,
@@ -174,32 +174,30 @@ def _locate(root: Path) -> Location | None:
     return None if folder is None else Location("mnist", folder)
 
 
-def _register(name: str, facts: str, make: Maker, val_share: float, val_is_apart: bool, aliases: tuple[str, ...] = ()) -> None:
-    dataset = _facts.datasets()[facts]
-    entry = dataset.suites["blackvip16"]
-    sizes = {split: getattr(entry, split) for split in ("train", "val", "test")}
-    task = DiskTask(
-        name=f"blackvip16/{name}",
-        classes=dataset.classes,
-        sizes={split: size for split, size in sizes.items() if size is not None},
-        template=entry.template,
-        expected=lambda: (f"{FOLDERS[0]}/{PARTS['train']}-images-idx3-ubyte and three more files of MNIST",),
-        downloads=_facts.downloads(facts),
-        is_lossless=dataset.lossless,
-        source=", ".join(dataset.urls),
-        locate=_locate,
-        open=partial(_open, f"blackvip16/{name}", facts, make, val_share, val_is_apart),
-    )
-    register_task(task, __name__, aliases=[f"blackvip16/{alias}" for alias in aliases])
-
-
-def _names(facts: str) -> tuple[str, ...]:
-    """What people call the dataset when they name no variant: the first is meant."""
-    return (facts, *_facts.datasets()[facts].aliases)
+def _register(variant: str, dataset_name: str, make: Maker, val_share: float, val_is_apart: bool, is_first: bool) -> None:
+    """Register a variant of a dataset in each suite that has the dataset; the first variant takes the dataset's name and aliases."""
+    dataset = facts.datasets()[dataset_name]
+    for entry in dataset.suites.values():
+        name = f"{entry.suite}/{variant}"
+        sizes = {split: getattr(entry, split) for split in ("train", "val", "test")}
+        task = DiskTask(
+            name=name,
+            classes=dataset.classes,
+            sizes={split: size for split, size in sizes.items() if size is not None},
+            template=entry.template,
+            expected=lambda: (f"{FOLDERS[0]}/{PARTS['train']}-images-idx3-ubyte and three more files of MNIST",),
+            downloads=facts.downloads(dataset.name),
+            is_lossless=dataset.lossless,
+            source=", ".join(dataset.urls),
+            locate=_locate,
+            open=partial(_open, name, dataset, entry, make, val_share, val_is_apart),
+        )
+        aliases = (dataset.name, *dataset.aliases) if is_first else ()
+        register_task(task, __name__, aliases=[f"{entry.suite}/{alias}" for alias in aliases])
 
 
 _EASY, _HARD = {"train": 0.8, "test": 0.2}, {"train": 0.9, "test": 0.1}
-_register("biased_mnist_easy", "biased_mnist", _biased(_EASY), 0.1, False, _names("biased_mnist"))
-_register("biased_mnist_hard", "biased_mnist", _biased(_HARD), 0.1, False)
-_register("loc_mnist_1_1", "loc_mnist", _located(1), 0.2, True, _names("loc_mnist"))
-_register("loc_mnist_1_4", "loc_mnist", _located(4), 0.2, True)
+_register("biased_mnist_easy", "biased_mnist", _biased(_EASY), 0.1, val_is_apart=False, is_first=True)
+_register("biased_mnist_hard", "biased_mnist", _biased(_HARD), 0.1, val_is_apart=False, is_first=False)
+_register("loc_mnist_1_1", "loc_mnist", _located(1), 0.2, val_is_apart=True, is_first=True)
+_register("loc_mnist_1_4", "loc_mnist", _located(4), 0.2, val_is_apart=True, is_first=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from petlbench.data.task import SPLITS, TaskSpec, register_task_family
 from petlbench.errors import DataError
 
-from .user_task import Pairs, hold_out, user_task
+from ._user_task import Pairs, hold_out, user_task
 
 Row = dict[str, str]
 

@@ -8,8 +8,8 @@ from petlbench.data.images import SUFFIXES
 from petlbench.data.task import SPLITS, TaskSpec, register_task_family
 from petlbench.errors import DataError
 
+from ._user_task import Pairs, user_task
 from .csv import csv_task
-from .user_task import Pairs, user_task
 
 
 def folder_task(location: str) -> TaskSpec:

@@ -7,8 +7,8 @@ from pathlib import Path
 from petlbench.data.task import TaskSpec, register_task_family
 from petlbench.errors import DataError
 
-from .layouts._lists import numbered_lines, read_text
-from .user_task import Pairs, user_task
+from ..disk.layouts._lists import numbered_lines, read_text
+from ._user_task import Pairs, user_task
 
 LISTS = {"val": "val_meta.list", "test": "test_meta.list"}
 IMAGES = ("images", ".", "jpg")  # below the dataset's folder

@@ -18,9 +18,9 @@ from PIL import Image
 from petlbench.config.settings import Protocol
 from petlbench.data.load import find_task, load_task
 from petlbench.data.task import TaskSpec
-from petlbench.datasets import _digits
-from petlbench.datasets._digits import COLOURS
-from petlbench.datasets.mnist import read_idx
+from petlbench.datasets.mini import _digits
+from petlbench.datasets.mini._digits import COLOURS
+from petlbench.datasets.mini.mnist import read_idx
 from petlbench.errors import DataError
 from tests.words import resolve
 

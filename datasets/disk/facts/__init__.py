@@ -1,25 +1,42 @@
-"""What is known of each dataset, read from facts/*.yaml: sizes, class names, prompts, folder names, where it comes from.
+"""Facts about datasets: sizes, class names, prompts, folder names, splits and downloads, read from YAML.
 
-Nothing here is read before it is asked for, and each file is parsed once per process.
+datasets.yaml, classnames.yaml and downloads.yaml lie beside this module. Installed packages may add to each from their folder ``facts`` (see
+``petlbench.config.files``): datasets, or a suite for a dataset that is known already. Each file is parsed once per process, on first use.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, PositiveInt, TypeAdapter, ValidationError, model_validator
 
+from petlbench.config.files import exists, load_suite, origin, packages
 from petlbench.data.acquire.fetch import Fetch
 from petlbench.errors import DataError
+from petlbench.registry import NameTaken
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same rules, ten times as fast where it was compiled
+SplitRule = Literal[
+    "official", "three_way", "four_fifths", "seven_tenths", "thousand", "thousand_of_thirty_per_class"
+]  # see layouts/_splits.py
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SuiteData(_Strict):
+    """What the tasks of a suite have in common: ``data`` in the suite's YAML."""
+
+    layouts: tuple[str, ...] | None = None  # that have, or suffice to make, the suite's splits; None: all
+    split: SplitRule | None = None  # for datasets whose entry names no rule
+    may_lack_classes: bool = False  # training sets are so small that a class without training images is usual
 
 
 class SuiteEntry(_Strict):
@@ -36,6 +53,10 @@ class SuiteEntry(_Strict):
     template: str | None = None  # the prompt, with one {}
     lowercase: bool = False  # of the names in prompts
     folder: str | None = None  # in the layout vtab1k
+    split: SplitRule | None = None  # how splits are made of the original; None: by the suite's rule, if it has one
+    test_share: float | None = None  # of all images, for the rule thousand where the original has no test images
+    uses_all_images: bool = False  # of the original, where others leave out classes or use official lists
+    vpt_list: str | None = None  # key of the training and validation images in VPT's vtab_trainval_splits.json
     trained_on: str | None = None  # a test set only: training and validation images are those of this dataset in the same suite
     scored: str | None = None  # key of the labels among which the test images' are; None: all
 
@@ -78,7 +99,7 @@ class Dataset(_Strict):
     aliases: tuple[str, ...] = ()
     classes: PositiveInt
     layouts: tuple[str, ...]  # in the order in which they are tried
-    lossless: bool = False  # the original images are no JPEGs
+    lossless: bool = False  # the original images are not JPEG files
     coop: CoopFiles | None = None
     vpt_fgvc: VptFiles | None = None
     imagenet: ImagenetFiles | None = None
@@ -121,74 +142,124 @@ class _ClassNames(_Strict):
     subsets: dict[str, tuple[int, ...]]  # labels of ImageNet, ascending
 
 
-_M = TypeVar("_M", _Datasets, _ClassNames)
+_M = TypeVar("_M")
 
 
 def datasets() -> dict[str, Dataset]:
-    """All datasets by name."""
+    """Return all datasets by name."""
     return _datasets().datasets
 
 
 def sources() -> dict[str, str]:
-    """What the short keys of sources mean."""
+    """Return the meaning of the short keys of sources."""
     return _datasets().sources
 
 
 def class_names(key: str) -> NameList:
-    """The class names of that key."""
+    """Return the class names of that key."""
     return _class_names().names[key]
 
 
 def wordnet_ids() -> tuple[str, ...]:
-    """The WordNet ids of ImageNet's 1000 labels: sorted, so that a label is the position of its folder."""
+    """Return the WordNet ids of ImageNet's 1000 labels: sorted, so that a label is the position of its folder."""
     return _class_names().wordnet_ids
 
 
 def downloads(dataset: str) -> tuple[Fetch, ...]:
-    """What ``petlbench data prepare`` fetches for a dataset; nothing where people have to fetch it."""
+    """Return what ``petlbench data prepare`` fetches for a dataset; nothing where people have to fetch it."""
     return _downloads().get(dataset, ())
 
 
 def subset(key: str) -> tuple[int, ...]:
-    """The labels of ImageNet that a test set of fewer classes has."""
+    """Return the labels of ImageNet that a test set of fewer classes has."""
     return _class_names().subsets[key]
 
 
-@lru_cache(maxsize=1)
+@cache
+def suite_data(suite: str) -> SuiteData:
+    """Return what the tasks of a suite have in common; the defaults for a suite without YAML. DataError when it is not valid."""
+    if not exists("suites", suite):
+        return SuiteData()
+    try:
+        return SuiteData.model_validate(load_suite(suite).data)
+    except ValidationError as error:
+        raise _invalid(f"{origin('suites', suite)}: data", error) from None
+
+
+@cache
 def _datasets() -> _Datasets:
-    values = _parsed("datasets")
-    for name, dataset in values["datasets"].items():
-        dataset["name"] = name
-        for suite, entry in dataset["suites"].items():
-            entry["suite"] = suite
-    return _validated(_Datasets, values, "datasets")
+    def validate(values: dict[str, Any]) -> _Datasets:
+        for name, dataset in values["datasets"].items():
+            dataset["name"] = name
+            for suite, entry in dataset["suites"].items():
+                entry["suite"] = suite
+        return _Datasets.model_validate(values)
+
+    return _merged("datasets", validate)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _class_names() -> _ClassNames:
-    return _validated(_ClassNames, _parsed("classnames"), "classnames")
+    return _merged("classnames", _ClassNames.model_validate)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _downloads() -> dict[str, tuple[Fetch, ...]]:
+    return _merged("downloads", TypeAdapter(dict[str, tuple[Fetch, ...]]).validate_python)
+
+
+def _merged(name: str, validate: Callable[[dict[str, Any]], _M]) -> _M:
+    """Return a file of facts with what installed packages add to it. Warn of a package whose file is not valid, and do without; DataError for ours."""
+    (where, text), *others = _texts(name)
+    values = dict(yaml.load(text, Loader=_Loader))  # a safe loader, either way
     try:
-        return TypeAdapter(dict[str, tuple[Fetch, ...]]).validate_python(_parsed("downloads"))
+        result = validate(copy.deepcopy(values) if others else values)
     except ValidationError as error:
-        raise _broken("downloads", error) from None
+        raise _invalid(where, error) from None
+    origins = {where: values}
+    for where, text in others:
+        try:
+            added = yaml.load(text, Loader=_Loader)
+            together = copy.deepcopy(values)
+            _merge(together, added, where, origins)
+            result = validate(copy.deepcopy(together))
+        except ValidationError as error:
+            warnings.warn(str(_invalid(where, error)), stacklevel=2)
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+            warnings.warn(f"{where}: not a file of facts ({' '.join(str(error).split())})", stacklevel=2)
+        else:
+            values, origins[where] = together, added
+    return result
 
 
-def _parsed(name: str) -> dict[str, Any]:
-    text = (files("petlbench.datasets.facts") / f"{name}.yaml").read_text(encoding="utf-8")
-    return dict(yaml.load(text, Loader=_Loader))  # a safe loader, either way
+def _texts(name: str) -> Iterator[tuple[str, str]]:
+    """Yield path (for messages) and text of our file and of those of installed packages."""
+    yield f"datasets/disk/facts/{name}.yaml", (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
+    for package in packages():
+        if name in package.names("facts"):
+            yield f"{package.prefix}facts/{name}.yaml", (package.root / "facts" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def _validated(model: type[_M], values: dict[str, Any], name: str) -> _M:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise _broken(name, error) from None
+def _merge(values: dict[str, Any], added: dict[str, Any], where: str, origins: dict[str, Any], path: tuple[str, ...] = ()) -> None:
+    """Add nested values in place. NameTaken for one that is there already."""
+    for key, value in added.items():
+        if key not in values:
+            values[key] = value
+        elif isinstance(values[key], dict) and isinstance(value, dict):
+            _merge(values[key], value, where, origins, (*path, key))
+        else:
+            first = next(other for other, theirs in origins.items() if _has(theirs, (*path, key)))
+            raise NameTaken(f"{'.'.join((*path, key))} is defined by {first} and by {where}; rename one of them or uninstall its package")
 
 
-def _broken(name: str, error: ValidationError) -> DataError:
+def _has(values: Any, path: tuple[str, ...]) -> bool:
+    for key in path:
+        if not isinstance(values, dict) or key not in values:
+            return False
+        values = values[key]
+    return True
+
+
+def _invalid(where: str, error: ValidationError) -> DataError:
     first = error.errors()[0]
-    return DataError(f"datasets/facts/{name}.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+    return DataError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}")

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 from petlbench.data.listing import Listing
 
-from .._facts import Dataset, SuiteEntry
+from ..facts import Dataset, SuiteEntry
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from petlbench.data.listing import Files, Listing
 from petlbench.data.store import cache_folder
 from petlbench.errors import DataError
 
-from .._facts import Dataset, SuiteEntry, class_names
+from ..facts import Dataset, SuiteEntry, class_names
 from . import LocatedDataset
 from ._lists import first_folder, position_in
 from ._splits import Original, for_suite

@@ -14,20 +14,19 @@ from pydantic import TypeAdapter
 from petlbench.data.listing import Files
 from petlbench.errors import DataError
 
-from .._facts import CoopFiles, Dataset, SuiteEntry
+from ..facts import CoopFiles, Dataset, SuiteEntry
 from . import LocatedDataset
 from ._lists import class_folders, first_folder, position_in, read_json, read_text
 
 Rows = list[tuple[str, int, str]]
 _SPLIT_FILE = TypeAdapter(dict[str, Rows])
-SUITES = ("blackvip16", "craft15", "pgn12")  # other suites have splits of their own
 AIRCRAFT_LISTS = {split: f"images_variant_{split}.txt" for split in ("train", "val", "test")}
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """A dataset with a split file, or Aircraft with its lists."""
     files = dataset.coop
-    if files is None or entry.suite not in SUITES:
+    if files is None:
         return None
     if not files.splits:
         folder = first_folder(root, files.folders, "variants.txt")
@@ -42,7 +41,7 @@ def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | No
 def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
     """See Layout."""
     files = dataset.coop
-    if files is None or entry.suite not in SUITES:
+    if files is None:
         return None
     lists = files.splits[0] if files.splits else f"variants.txt and {' '.join(AIRCRAFT_LISTS.values())}"
     return f"{files.folders[0]}/{lists}, images below {files.folders[0]}/{files.images[0]}"

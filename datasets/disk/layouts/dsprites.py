@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from petlbench.errors import DataError
 
-from .._facts import Dataset, SuiteEntry
+from ..facts import Dataset, SuiteEntry
 from . import LocatedDataset
 from ._arrays import Rows
 from ._splits import Original, for_suite

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from petlbench.errors import DataError
 
-from .._facts import Dataset, SuiteEntry, wordnet_ids
+from ..facts import Dataset, SuiteEntry, wordnet_ids
 from . import LocatedDataset
 from ._lists import class_folders, position_in, read_text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from petlbench.data.listing import Files, Listing
 from petlbench.errors import DataError
 
-from .._facts import Dataset, SuiteEntry
+from ..facts import Dataset, SuiteEntry
 from . import LocatedDataset
 from ._lists import first_folder, read_text
 from ._splits import Original, for_suite

@@ -8,7 +8,7 @@ from pathlib import Path
 from petlbench.data.listing import Files, Listing
 from petlbench.errors import DataError
 
-from .._facts import Dataset, SuiteEntry
+from ..facts import Dataset, SuiteEntry
 from . import LocatedDataset, _arrays
 from ._lists import class_folders, class_names_below, first_folder, position_in, read_text
 from ._splits import Original, for_suite

@@ -14,19 +14,18 @@ from numpy.typing import NDArray
 from petlbench.data.listing import Arrays
 from petlbench.errors import DataError
 
-from .._facts import Dataset, SuiteEntry, class_names
+from ..facts import Dataset, SuiteEntry, class_names
 from . import LocatedDataset
 from ._lists import position_in
 
 FOLDER = "clevr/clevr_count"
 PARTS = {"train": "train", "test": "val"}
-SUITES = ("blackvip16", "pgn12")
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """The arrays, as memory maps."""
     folder = root / FOLDER
-    if entry.suite not in SUITES or entry.names is None or not (folder / "train_images.npy").is_file():
+    if entry.names is None or not (folder / "train_images.npy").is_file():
         return None
     names = class_names(entry.names).names
     return LocatedDataset("pgn_clevr", folder, {split: _part(folder, part, names) for split, part in PARTS.items()}, names)
@@ -34,7 +33,7 @@ def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | No
 
 def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
     """See Layout."""
-    return f"{FOLDER}/{{train,val}}_{{images,labels}}.npy" if entry.suite in SUITES else None
+    return f"{FOLDER}/{{train,val}}_{{images,labels}}.npy"
 
 
 def _part(folder: Path, part: str, names: tuple[str, ...]) -> Arrays:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from petlbench.data.listing import Arrays
 from petlbench.errors import DataError
 
-from .._facts import Dataset, SuiteEntry
+from ..facts import Dataset, SuiteEntry
 from . import LocatedDataset
 from ._lists import first_folder
 from ._splits import Original, for_suite, halves

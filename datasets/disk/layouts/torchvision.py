@@ -13,7 +13,7 @@ import numpy as np
 from petlbench.data.listing import Files, Listing
 from petlbench.errors import DataError
 
-from .._facts import Dataset, SuiteEntry
+from ..facts import Dataset, SuiteEntry
 from . import LocatedDataset, _arrays
 from ._lists import class_folders, class_names_below, numbered_lines, position_in, read_text
 from ._splits import Original, for_suite
@@ -85,7 +85,7 @@ def _eurosat(folder: Path, entry: SuiteEntry, classes: int) -> Original:
 def _caltech(folder: Path, entry: SuiteEntry, classes: int) -> Original:
     """CoOp leaves out two folders and sorts by case; VTAB has all and does not."""
     images = folder / "101_ObjectCategories"
-    if entry.suite == "vtab":
+    if entry.uses_all_images:
         return Original(images, {"all": class_folders(images, position_in(sorted(class_names_below(images, classes), key=str.lower)))})
     names = class_names_below(images, classes, NOT_CLASSES)
     everything = class_folders(images, position_in([*names, *NOT_CLASSES]))
@@ -107,7 +107,7 @@ def _sun397(folder: Path, entry: SuiteEntry, classes: int) -> Original | None:
     """``ClassName.txt`` lists folders; the official lists of partition 1, where they were unpacked as well, name files below them."""
     names_of_classes = read_text(folder / "SUN397/ClassName.txt").split()
     images = folder / "SUN397"
-    if entry.suite == "vtab":
+    if entry.uses_all_images:
         found = [(name, sorted(file.name for file in (images / name[1:]).glob("*.jpg"))) for name in names_of_classes]
         names = [f"{name[1:]}/{file}" for name, files in found for file in files]
         return Original(images, {"all": Files(images, names, np.repeat(np.arange(len(found)), [len(files) for _, files in found]))})

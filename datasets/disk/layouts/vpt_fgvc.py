@@ -13,18 +13,17 @@ from pydantic import TypeAdapter
 from petlbench.data.listing import Files
 from petlbench.errors import DataError
 
-from .._facts import Dataset, SuiteEntry
+from ..facts import Dataset, SuiteEntry
 from . import LocatedDataset
 from ._lists import first_folder, position_in, read_json
 
 _IDS = TypeAdapter(dict[str, int])
-SUITE = "fgvc"
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """A folder with at least train.json and test.json."""
     files = dataset.vpt_fgvc
-    folder = first_folder(root, files.folders, "train.json") if files is not None and entry.suite == SUITE else None
+    folder = first_folder(root, files.folders, "train.json") if files is not None else None
     if files is None or folder is None:
         return None
     ids = {split: read_json(folder / f"{split}.json", _IDS) for split in ("train", "val", "test") if (folder / f"{split}.json").is_file()}
@@ -44,7 +43,7 @@ def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | No
 def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
     """See Layout."""
     files = dataset.vpt_fgvc
-    if files is None or entry.suite != SUITE:
+    if files is None:
         return None
     images = "" if files.images == "." else f"{files.images}/"
     return f"{files.folders[0]}/{{train,val,test}}.json, images below {files.folders[0]}/{images}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from petlbench.data.listing import Files, Listing, ZipMembers
 from petlbench.errors import DataError
 
-from .._facts import Dataset, SuiteEntry
+from ..facts import Dataset, SuiteEntry
 from . import LocatedDataset
 from ._lists import numbered_lines, read_text
 
