@@ -1,4 +1,4 @@
-"""From the facts about a dataset to a task over what lies on a disk."""
+"""Build tasks over datasets on a disk from the facts about them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .facts import Dataset, SuiteEntry
 from .layouts import LocatedDataset, layout
 
 _log = logging.getLogger("petlbench.data")
-_FORMAT = 1  # of what a revision is the hash of
+_FORMAT = 1  # version of the data that a revision is a hash of
 
 
 def disk_task(dataset: Dataset, entry: SuiteEntry) -> DiskTask:
-    """What a suite's task is without its images, and how to find and open them."""
+    """Return the description of a suite's task, with functions that find and open its images."""
     sizes = {split: getattr(entry, split) for split in ("train", "val", "trainval", "test")}
     return DiskTask(
         name=_name(dataset, entry),
@@ -42,7 +42,8 @@ def disk_task(dataset: Dataset, entry: SuiteEntry) -> DiskTask:
 
 
 def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec | None:
-    """The task over what lies below a data root. Sizes that are not the registered ones are warned of; DataError for what cannot be right."""
+    """Return the task over the images below a data root; None when they are not there. Warn of other sizes than registered; DataError for empty splits
+    and wrong labels."""
     found = find(root, dataset, entry)
     if found is None:
         return None
@@ -71,7 +72,7 @@ def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec | Non
 
 
 def find(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
-    """What the first layout finds that is there; a set for testing only with the training images of the dataset that it is trained on."""
+    """Return the dataset in the first layout that is there. A test set gets the training images of the dataset that it is trained on."""
     readers = (layout(name) for name in layouts_of(dataset, entry))
     found = next((found for reader in readers if (found := reader.read(root, dataset, entry)) is not None), None)
     if found is None or entry.trained_on is None:
@@ -88,7 +89,7 @@ def layouts_of(dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
 
 
 def ninety_ten(train: Listing) -> NDArray[np.int64]:
-    """The places in train, ascending, of the images that validate where a dataset has no images for it.
+    """Return the positions in train, ascending, of the images that validate when a dataset has none for it.
 
     Of each class, sorted by name and shuffled by ``random.Random(0)``, the first tenth, rounded, and at least one where there are two.
     """
@@ -132,7 +133,7 @@ def _class_names(found: LocatedDataset, dataset: Dataset, entry: SuiteEntry) -> 
 
 
 def _check(task: str, root: Path, splits: dict[str, Listing], names: tuple[str, ...], scored: tuple[int, ...] | None) -> None:
-    """DataError for an empty split and a label that is no class."""
+    """Raise DataError for an empty split and a label without a class."""
     for split, listing in splits.items():
         if len(listing) == 0:
             raise DataError(f"{task}: the {split} split in {root} is empty")
@@ -141,12 +142,12 @@ def _check(task: str, root: Path, splits: dict[str, Listing], names: tuple[str, 
         if len(wrong):
             first = int(wrong[0])
             raise DataError(
-                f"{task}: {listing.place(first)} has label {listing.labels[first]}, which is none of its {len(allowed)} classes"
+                f"{task}: {listing.location(first)} has label {listing.labels[first]}, which is none of its {len(allowed)} classes"
             )
 
 
 def _compare(task: str, root: Path, splits: dict[str, Listing], names: tuple[str, ...], dataset: Dataset, entry: SuiteEntry) -> None:
-    """A warning for other sizes than registered and for classes without training images."""
+    """Warn of other sizes than registered and of classes without training images."""
     counts = {split: len(listing) for split, listing in splits.items()}
     counts["trainval"] = counts["train"] + counts.get("val", 0)
     other = [
@@ -155,20 +156,20 @@ def _compare(task: str, root: Path, splits: dict[str, Listing], names: tuple[str
     if entry.scored is None and len(names) != dataset.class_count(entry):
         other.append(f"{len(names):,} classes of {dataset.class_count(entry):,}")
     if other:
-        _say_once(f"{task} in {root} has {', '.join(other)}; petlbench data verify {task} says more")
+        _warn_once(f"{task} in {root} has {', '.join(other)}; petlbench data verify {task} says more")
     untrained = sorted(set(range(len(names))) - set(splits["train"].labels.tolist()))
     if untrained and not facts.suite_data(entry.suite).may_lack_classes:
-        _say_once(f"{task} in {root}: {len(untrained)} of {len(names)} classes have no training image, '{names[untrained[0]]}' for one")
+        _warn_once(f"{task} in {root}: {len(untrained)} of {len(names)} classes have no training image, '{names[untrained[0]]}' for one")
 
 
 @cache
-def _say_once(text: str) -> None:
-    """A warning, once per process: many runs open the same task."""
+def _warn_once(text: str) -> None:
+    """Warn once per process: many runs open the same task."""
     _log.warning(text)
 
 
 def _revision(splits: dict[str, Listing]) -> str:
-    """Changes with the labels, the order and the stored sizes of the images; does not depend on the layout or the place they were read from."""
+    """Return a hash of the labels, the order and the stored sizes of the images, which does not depend on the layout or folder."""
     digest = hashlib.sha256(str(_FORMAT).encode())
     for split in SPLITS:
         digest.update(np.ascontiguousarray(splits[split].labels, dtype="<i8").tobytes() + splits[split].fingerprint().encode())

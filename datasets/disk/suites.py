@@ -1,4 +1,4 @@
-"""The tasks of the suites ``vtab fgvc blackvip16 craft15 pgn12`` over datasets on a disk, as far as facts/datasets.yaml names a layout for them."""
+"""Register a task for each dataset and suite in the facts, as far as they name a layout for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real handwriting from scikit-learn, and the rules that build Biased-MNIST and Loc-MNIST, for digits of any size and number.
+"""Handwritten digits of scikit-learn, and the rules of Biased-MNIST and Loc-MNIST for digits of any size and number.
 
 The two rules follow the code released with BlackVIP (arXiv 2303.14773). They take their randomness as a function, so that numpy's
 legacy generator (``np.random.RandomState(seed).shuffle`` or ``.randint``) reproduces the original and a ``Generator`` (``.shuffle``
@@ -40,13 +40,13 @@ def _handwriting() -> tuple[Grey, Indices]:
 
 
 def handwriting(split: str) -> tuple[Grey, Indices]:
-    """One part of the handwritten digits: images (N, 8, 8), stretched from 0..16 to 0..255, and labels (N,)."""
+    """Return a split of the handwritten digits: images (N, 8, 8), stretched from 0..16 to 0..255, and labels (N,)."""
     images, labels = _handwriting()
     return images[PARTS[split]].copy(), labels[PARTS[split]].copy()
 
 
 def enlarge(image: Grey, size: int) -> Grey:
-    """Bilinear, (H, W) to (size, size), in the integer arithmetic of OpenCV: the same on every machine. Not for making images smaller."""
+    """Enlarge bilinearly, (H, W) to (size, size), in the integer arithmetic of OpenCV: the same on every machine. Not for reduction."""
     top, bottom, keep_top, keep_bottom = _neighbours(image.shape[0], size)
     left, right, keep_left, keep_right = _neighbours(image.shape[1], size)
     pixels = image.astype(np.int64)
@@ -65,7 +65,7 @@ def _neighbours(source: int, target: int) -> tuple[Indices, Indices, Indices, In
 
 
 def biased_colours(labels: Indices, rho: float, shuffle: Shuffle | None, n_confusing: int = 9) -> tuple[Indices, Indices]:
-    """Biased-MNIST's rule: which image comes at each place of the result, and its background colour (an index into COLOURS).
+    """Apply Biased-MNIST's rule: return the image at each position of the result, and its background colour (an index into COLOURS).
 
     Of the n images of class y, int(n * rho) get colour y; the rest is cut into chunks of one width, one for each of the next
     ``n_confusing`` colours (the last ones can be short or empty).
@@ -88,9 +88,9 @@ def biased_colours(labels: Indices, rho: float, shuffle: Shuffle | None, n_confu
     indices = np.concatenate([chunks[key] for key in ordered])
     colours = np.repeat([colour for colour, _ in ordered], [len(chunks[key]) for key in ordered])
     if shuffle is not None:
-        places = np.arange(len(indices))
-        shuffle(places)
-        indices, colours = indices[places], colours[places]
+        order = np.arange(len(indices))
+        shuffle(order)
+        indices, colours = indices[order], colours[order]
     return indices, colours
 
 
@@ -100,7 +100,7 @@ def colour_background(image: Grey, colour: int, threshold: int = 0) -> NDArray[n
 
 
 class Placement(NamedTuple):
-    """Where the labelled digit goes on the canvas (its top-left corner), and the image that is put in the centre to distract."""
+    """Top-left corner of the labelled digit on the canvas, and the image in the centre that distracts."""
 
     row: int
     col: int
@@ -108,12 +108,12 @@ class Placement(NamedTuple):
 
 
 def members_by_class(labels: Indices) -> list[Indices]:
-    """The images of each of the ten classes, in order."""
+    """Return the images of each of the ten classes, in order."""
     return [np.flatnonzero(labels == digit) for digit in range(10)]
 
 
 def draw_placement(draw: Draw, members: list[Indices], canvas: int, digit_size: int) -> Placement:
-    """Loc-MNIST's rule for one image: a place that touches the border, then a class and one of its images as distractor."""
+    """Draw by Loc-MNIST's rule for one image: a position that touches the border, then a class and one of its images as distractor."""
     end = canvas - digit_size
     a = int(draw(end + 1))
     b = int(draw(end + 1)) if a in (0, end) else end * int(draw(2))
@@ -131,7 +131,7 @@ def original_placements(labels: Indices, draw: Draw, canvas: int = 224, digit_si
 
 
 def compose(digit: Grey, distractor: Grey, place: Placement, *, canvas: int, digit_size: int, distractor_size: int) -> Grey:
-    """The grey canvas (canvas, canvas): the digit at its place, then the distractor over the centre."""
+    """Return the grey canvas (canvas, canvas): the digit at its position, then the distractor over the centre."""
     picture = np.zeros((canvas, canvas), np.uint8)
     picture[place.row : place.row + digit_size, place.col : place.col + digit_size] = enlarge(digit, digit_size)
     corner = canvas // 2 - distractor_size // 2

@@ -1,4 +1,4 @@
-"""Filled polygons and discs on arrays, hard-edged. Drawing libraries change their pixels between versions; a dataset must not.
+"""Fill polygons and discs on arrays, without antialiasing. Drawing libraries change their pixels between versions; a dataset must not.
 
 Coordinates are (x, y) with y down; the pixel in row i and column j has its centre at (j + 0.5, i + 0.5) and is filled when its centre
 is inside.

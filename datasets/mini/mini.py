@@ -1,6 +1,6 @@
-"""Suite ``mini``: six small tasks that are rendered here, without a download, and are read at 32x32 through the store like every other.
+"""Suite ``mini``: six small tasks that are rendered, without a download, and read at 32x32.
 
-They are stand-ins for development and never count as the benchmarks they resemble. The embedded backbone ``mini_clip`` was trained on
+They are for development and never count as the benchmarks they resemble. The embedded backbone ``mini_clip`` was trained on
 glyphs of fonts and procedural strokes, flat coloured shapes and textures of its own; the descriptions say how far each task is from that.
 """
 

@@ -44,14 +44,14 @@ _log = logging.getLogger("petlbench.data")
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An idx file of bytes, packed by gzip or not. DataError when it is none, or does not hold what it says."""
+    """Read an idx file of bytes, compressed by gzip or not. DataError when it is invalid."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); download it again") from None
     start = 4 + 4 * dimensions
     if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < start:
-        raise DataError(f"{path} is no idx file of {dimensions} dimensions; download it again")
+        raise DataError(f"{path} is not an idx file of {dimensions} dimensions; download it again")
     shape = np.frombuffer(data[4:start], ">u4").tolist()
     if len(data) - start != math.prod(shape):
         raise DataError(f"{path} says it holds {' x '.join(map(str, shape))} bytes, and it holds {len(data) - start:,}; download it again")
@@ -59,7 +59,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _read(folder: Path, part: str) -> tuple[Grey, Indices]:
-    """One part of MNIST: images and labels."""
+    """Read the images and labels of a split of MNIST."""
     files = [_file(folder, part, kind) for kind in ("images-idx3", "labels-idx1")]
     images, labels = read_idx(files[0], 3), read_idx(files[1], 1).astype(np.int64)
     if images.shape[1:] != (DIGIT_SIZE, DIGIT_SIZE) or len(images) != len(labels) or set(labels.tolist()) != set(range(10)):
@@ -76,7 +76,7 @@ def _file(folder: Path, part: str, kind: str) -> Path:
 
 
 def _biased(rho: Mapping[str, float]) -> Maker:
-    """``rho``: for each part the share of images whose colour is that of their class."""
+    """Make Biased-MNIST. ``rho``: for each split the share of images whose colour is that of their class."""
 
     def make(part: str, images: Grey, labels: Indices) -> RenderedSource:
         order, colours = _digits.biased_colours(labels, rho[part], np.random.RandomState(SEED).shuffle)
@@ -86,7 +86,7 @@ def _biased(rho: Mapping[str, float]) -> Maker:
 
 
 def _located(scale: int) -> Maker:
-    """``scale``: side of the distractor over that of the digit."""
+    """Make Loc-MNIST. ``scale``: side of the distractor over that of the digit."""
 
     def make(part: str, images: Grey, labels: Indices) -> RenderedSource:
         digits, places = zip(*_digits.original_placements(labels, np.random.RandomState(SEED).randint, CANVAS, DIGIT_SIZE), strict=True)
@@ -147,7 +147,7 @@ def _open(name: str, dataset: Dataset, entry: SuiteEntry, make: Maker, val_share
 
 
 def _held_out(labels: Indices, share: float) -> Indices:
-    """Places, ascending: of each class, shuffled by ``random.Random(0)``, the first ``share``, rounded."""
+    """Return positions, ascending: of each class, shuffled by ``random.Random(0)``, the first ``share``, rounded."""
     held_out: list[int] = []
     for label in range(10):
         members = np.flatnonzero(labels == label).tolist()
@@ -164,7 +164,7 @@ def _revision(name: str, parts: Mapping[str, tuple[Grey, Indices]]) -> str:
 
 
 def _folder(root: Path) -> Path | None:
-    """Where MNIST's files lie below a data root."""
+    """Return the folder of MNIST's files below a data root."""
     folders = (root / folder for folder in FOLDERS)
     return next((folder for folder in folders if any(folder.glob(f"{PARTS['train']}-images-idx3-ubyte*"))), None)
 

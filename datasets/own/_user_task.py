@@ -1,4 +1,4 @@
-"""Tasks over image files of the user's own, however they are listed: held-out parts, names of the classes, revision."""
+"""Build a task over the user's own image files: held-out splits, class names, revision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVERY = 5  # of the images of a class, one is held out
 
 
 def hold_out(pairs: Pairs) -> tuple[Pairs, Pairs]:
-    """What remains, and every fifth image of each class."""
+    """Return the remaining images, and every fifth image of each class."""
     seen: Counter[int] = Counter()
     remaining: Pairs = []
     held_out: Pairs = []
@@ -27,7 +27,7 @@ def hold_out(pairs: Pairs) -> tuple[Pairs, Pairs]:
 
 
 def user_task(name: str, root: Path, classes: Sequence[str], files: dict[str, Pairs]) -> TaskSpec:
-    """A task from the files of train, test and perhaps val; without val every fifth training image of a class validates.
+    """Return a task over the files of train, test and perhaps val; without val every fifth training image of a class validates.
 
     ``ROOT/names.txt`` gives the classes names for prompts, one per line; else ``classes`` are the names. DataError names what is wrong.
     """
@@ -60,7 +60,7 @@ def _names(file: Path, classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _revision(root: Path, files: dict[str, Pairs]) -> str:
-    """Changes when a file is added, removed, renamed or rewritten."""
+    """Return a hash that changes when a file is added, removed, renamed or rewritten."""
     digest = hashlib.sha256()
     for split in SPLITS:
         for path, label in files[split]:

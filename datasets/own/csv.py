@@ -14,7 +14,7 @@ Row = dict[str, str]
 
 
 def csv_task(location: str, name: str | None = None) -> TaskSpec:
-    """A task over a table: classes are its labels, in alphabetical order, or in the order of numbers when all are numbers.
+    """Return a task over a table: classes are its labels, in alphabetical order, or in the order of numbers when all are numbers.
 
     Without a column ``split`` every fifth image of a class tests. DataError names the line that is wrong.
     """
@@ -38,7 +38,7 @@ def csv_task(location: str, name: str | None = None) -> TaskSpec:
 
 
 def _rows(table: Path) -> list[Row]:
-    """The lines of a table, every one checked."""
+    """Read and check the lines of a table."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -60,19 +60,19 @@ def _rows(table: Path) -> list[Row]:
     return rows
 
 
-def _check(row: Row, place: str, root: Path, seen: dict[str, int]) -> None:
+def _check(row: Row, where: str, root: Path, seen: dict[str, int]) -> None:
     if None in row or None in row.values():  # how csv marks superfluous and missing fields
-        raise DataError(f"{place}: as many fields expected as the first line has columns")
+        raise DataError(f"{where}: as many fields expected as the first line has columns")
     if not row["file"] or not row["label"]:
-        raise DataError(f"{place}: the {'file' if not row['file'] else 'label'} is empty")
+        raise DataError(f"{where}: the {'file' if not row['file'] else 'label'} is empty")
     if row["file"] in seen:
         raise DataError(
-            f"{place}: {row['file']} was listed in line {seen[row['file']]} already; an image belongs to one split and one class"
+            f"{where}: {row['file']} was listed in line {seen[row['file']]} already; an image belongs to one split and one class"
         )
     if "split" in row and row["split"] not in SPLITS:
-        raise DataError(f"{place}: split must be train, val or test, got '{row['split']}'")
+        raise DataError(f"{where}: split must be train, val or test, got '{row['split']}'")
     if not (root / row["file"]).is_file():
-        raise DataError(f"{place}: there is no file {root / row['file']}; paths are relative to the table's folder")
+        raise DataError(f"{where}: there is no file {root / row['file']}; paths are relative to the table's folder")
 
 
 register_task_family("csv", csv_task, __name__)

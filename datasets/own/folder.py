@@ -13,7 +13,7 @@ from .csv import csv_task
 
 
 def folder_task(location: str) -> TaskSpec:
-    """A task over a folder: classes are the sorted folder names below train, which every split must share. DataError names what is missing."""
+    """Return a task over a folder: classes are the sorted folder names below train, which every split must share. DataError names what is missing."""
     root = Path(location).expanduser()
     if (root / "labels.csv").exists():
         return csv_task(str(root / "labels.csv"), name=f"folder:{location}")

@@ -15,9 +15,9 @@ IMAGES = ("images", ".", "jpg")  # below the dataset's folder
 
 
 def noah_task(location: str) -> TaskSpec:
-    """A task over lists of ``NAME LABEL``; the shots and the seed are those of the training list. DataError names what is missing.
+    """Return a task over lists of ``NAME LABEL``; the shots and the seed are those of the training list. DataError names what is missing.
 
-    The lists know no class names: ``names.txt`` beside the images gives them.
+    The lists have no class names: ``names.txt`` beside the images gives them.
     """
     train = Path(location).expanduser()
     files = {"train": _pairs(train)} | {split: _pairs(train.with_name(name)) for split, name in LISTS.items()}

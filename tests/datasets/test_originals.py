@@ -49,7 +49,7 @@ def refusal(root: Path, dataset: str, suite: str) -> str:
 
 
 def places(listing: Listing) -> set[str]:
-    return {listing.place(index) for index in range(len(listing))}
+    return {listing.location(index) for index in range(len(listing))}
 
 
 @pytest.mark.parametrize("dataset", [dataset for dataset in WRITERS if downloads(dataset)])

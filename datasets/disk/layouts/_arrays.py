@@ -1,4 +1,4 @@
-"""Images that lie in arrays: CIFAR's pickles, MATLAB files, HDF5."""
+"""Read images in arrays: CIFAR's pickles, MATLAB files, HDF5."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from petlbench.data.listing import Arrays, Listing
 from petlbench.errors import DataError
 
 Fetch = Callable[[NDArray[np.int64]], NDArray[np.uint8]]  # rows (n,), ascending -> images (n, H, W) or (n, H, W, 3)
-HELD_BYTES = 2**28  # of the blocks that a listing keeps
+HELD_BYTES = 2**28  # of the blocks that a listing keeps in memory
 
 _CIFAR_PARTS = {
     "cifar-10-batches-py": ({"trainval": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}, "labels"),
@@ -27,7 +27,7 @@ _CIFAR_PARTS = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads numbers, texts and numpy arrays. A pickle that asks for anything else, which could run code, is refused."""
+    """An unpickler of numbers, texts and numpy arrays, which refuses anything else, since that could run code."""
 
     _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype", "encode"})
     _MODULES = frozenset({"numpy.core.multiarray", "numpy._core.multiarray", "numpy", "_codecs"})
@@ -39,13 +39,13 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def cifar(folder: Path) -> dict[str, Listing]:
-    """CIFAR-10 or CIFAR-100, in the files that torchvision's class unpacks."""
+    """Read CIFAR-10 or CIFAR-100 from the files that torchvision's class unpacks."""
     parts, key = _CIFAR_PARTS[folder.name]
     return {part: _cifar_part([folder / name for name in names], key) for part, names in parts.items()}
 
 
 def _cifar_part(files: list[Path], key: str) -> Arrays:
-    """Rows of 3072 bytes: red, green and blue plane of 32 x 32."""
+    """Read rows of 3072 bytes: red, green and blue plane of 32 x 32."""
     images, labels, names = [], [], []
     for path in files:
         content = _unpickled(path)
@@ -71,7 +71,7 @@ def _load(file: BinaryIO) -> Any:
 
 
 def mat(path: Path, key: str) -> NDArray[Any]:
-    """One array of a MATLAB file. DataError when it cannot be read or lacks it."""
+    """Read one array of a MATLAB file. DataError when it cannot be read or lacks it."""
     from scipy.io import loadmat  # here, because it takes a while
 
     try:
@@ -81,13 +81,13 @@ def mat(path: Path, key: str) -> NDArray[Any]:
 
 
 def svhn(path: Path) -> Rows:
-    """X (32, 32, 3, N) and y (N, 1), where 10 is the digit 0."""
+    """Read X (32, 32, 3, N) and y (N, 1), where 10 is the digit 0."""
     labels = mat(path, "y").ravel().astype(np.int64) % 10
     return Rows(path, np.arange(len(labels)), labels, lambda rows: mat(path, "X").transpose(3, 0, 1, 2)[rows], block=len(labels))
 
 
 def pcam(folder: Path, stem: str) -> Rows:
-    """``STEM_x.h5`` with images x (N, 96, 96, 3) and ``STEM_y.h5`` with labels y (N, 1, 1, 1). Needs h5py."""
+    """Read ``STEM_x.h5`` with images x (N, 96, 96, 3) and ``STEM_y.h5`` with labels y (N, 1, 1, 1). Needs h5py."""
     try:
         import h5py
     except ModuleNotFoundError:
@@ -107,7 +107,7 @@ def pcam(folder: Path, stem: str) -> Rows:
 
 
 class Rows(Listing):
-    """Images (N, H, W) or (N, H, W, 3) inside a file that is only read when one is asked for: then a block of them, which is kept for a while.
+    """Images (N, H, W) or (N, H, W, 3) inside a file, of which a block is read when an image in it is asked for, and kept for a while.
 
     A block is up to ``block`` images of this listing that follow one another in the file, whatever the order of the split; those that are kept take
     up ``HELD_BYTES``, or are two. A thread that asks for a block that another is reading waits for it.
@@ -124,14 +124,14 @@ class Rows(Listing):
         self._held: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()  # the block that was used last is the last
         self._lock = threading.Lock()
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         return f"{self.path}:{self.positions[index]}"
 
     def read(self, index: int) -> bytes:
         return self.decode(index).tobytes()
 
     def fingerprint(self) -> str:
-        """Of the file's size and the rows: the file is of one version, and too large to be read for this."""
+        """Hash the file's size and the rows: the file has one version, and is too large to be read for this."""
         return hashlib.sha256(np.concatenate([[self.path.stat().st_size], self.positions]).astype("<i8").tobytes()).hexdigest()
 
     def take(self, indices: NDArray[np.int64]) -> Rows:
@@ -144,7 +144,7 @@ class Rows(Listing):
 
     @cached_property
     def _ranked(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows in the order of the file, each once, though it may have been drawn twice; and for each image the place of its row among them."""
+        """The rows in the order of the file, each once even when drawn twice; and for each image the position of its row among them."""
         ascending, ranks = np.unique(self.positions, return_inverse=True)
         return ascending, ranks
 

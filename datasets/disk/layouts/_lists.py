@@ -1,4 +1,4 @@
-"""Lists of images as files hold them: lines, JSON, folders named after classes."""
+"""Read lists of images: lines, JSON, folders named after classes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ K = TypeVar("K", str, int)
 
 
 def first_folder(root: Path, names: Iterable[str], holding: str = "") -> Path | None:
-    """The first of several folders below a root that is there and has the entry ``holding``."""
+    """Return the first of several folders below a root that exists and has the entry ``holding``."""
     return next((root / name for name in names if (root / name / holding).exists() and (root / name).is_dir()), None)
 
 
 def read_text(path: Path) -> str:
-    """A text file. DataError when it cannot be read."""
+    """Read a text file. DataError when that fails."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -34,10 +34,10 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: not a text file; fetch it again") from None
 
 
-def read_json(path: Path, kind: TypeAdapter[T]) -> T:
-    """A JSON file of a known structure. DataError names the place that does not fit."""
+def read_json(path: Path, structure: TypeAdapter[T]) -> T:
+    """Read a JSON file of a known structure. DataError names the entry that does not fit."""
     try:
-        return kind.validate_json(read_text(path))
+        return structure.validate_json(read_text(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = "".join(f"[{part!r}]" for part in first["loc"])
@@ -45,7 +45,7 @@ def read_json(path: Path, kind: TypeAdapter[T]) -> T:
 
 
 def numbered_lines(text: str, origin: str) -> tuple[list[str], list[int]]:
-    """Names and labels of lines ``NAME LABEL``, split at the last blank since names may have some. DataError names a line that is not such."""
+    """Parse lines ``NAME LABEL``, split at the last blank since names may have some, to names and labels. DataError names a line that does not fit."""
     names, labels = [], []
     for number, line in enumerate(text.splitlines(), start=1):
         name, _, label = line.rstrip().rpartition(" ")
@@ -59,7 +59,7 @@ def numbered_lines(text: str, origin: str) -> tuple[list[str], list[int]]:
 
 
 def class_folders(folder: Path, label_of: Callable[[str], int | None]) -> Files:
-    """The images below ``folder/CLASS/``: classes by their label, files by name. DataError for a folder that is no class (``label_of`` is None)."""
+    """List the images below ``folder/CLASS/`` by label, then file name. DataError for a folder without a class (``label_of`` is None)."""
     labelled = []
     for entry in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         label = label_of(entry.name)
@@ -77,12 +77,12 @@ def class_folders(folder: Path, label_of: Callable[[str], int | None]) -> Files:
 
 @lru_cache(maxsize=4096)  # ImageNet has 2,000 such folders of 1.3 million files, which several tasks share
 def _images_in(folder: Path, modified_ns: int) -> tuple[str, ...]:
-    """The names of a folder's images, sorted. ``modified_ns`` changes whenever a file is added to or removed from it."""
+    """Return the names of a folder's images, sorted. ``modified_ns`` changes whenever a file is added to or removed from it."""
     return tuple(sorted(file.name for file in os.scandir(folder) if f".{file.name.rpartition('.')[2].lower()}" in SUFFIXES))
 
 
 def class_names_below(folder: Path, expected: int, leaving_out: Sequence[str] = ()) -> list[str]:
-    """The names of the class folders, sorted. DataError when their number is another: labels would shift where one is missing."""
+    """Return the names of the class folders, sorted. DataError when their number is not the expected one: labels would shift."""
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "." and entry.name not in leaving_out)
     if len(names) != expected:
         raise DataError(f"{folder}: {expected} class folders expected, {len(names)} found; unpack the dataset again")
@@ -90,6 +90,6 @@ def class_names_below(folder: Path, expected: int, leaving_out: Sequence[str] = 
 
 
 def position_in(names: Sequence[K]) -> Callable[[K], int | None]:
-    """From a name to its position, None when it is not among the names."""
+    """Return a function from a name to its position, or None when it is not among the names."""
     positions = {name: position for position, name in enumerate(names)}
     return positions.get

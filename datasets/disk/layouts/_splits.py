@@ -119,7 +119,7 @@ _RULES: dict[SplitRule, Callable[[Parts, SuiteEntry], Made | None]] = {
 
 
 def _listed(file: Path, key: str, parts: Parts) -> Splits:
-    """VTAB's own 1000 images, by their file names."""
+    """Return VTAB's own 1000 images, by their file names."""
     lists = read_json(file, _NAMES)
     chosen = lists.get(key) or lists.get(f"vtab-{key}")
     if chosen is None or not {"train", "val"} <= set(chosen):
@@ -128,15 +128,15 @@ def _listed(file: Path, key: str, parts: Parts) -> Splits:
     for split in ("train", "val"):
         pool = parts.get("trainval", parts.get(split))
         assert pool is not None, "either part is there"
-        place = {Path(name).name: index for index, name in enumerate(pool.names)}
-        if strangers := [name for name in chosen[split] if Path(name).name not in place]:
+        position = {Path(name).name: index for index, name in enumerate(pool.names)}
+        if strangers := [name for name in chosen[split] if Path(name).name not in position]:
             raise DataError(f"{file}: lists {strangers[0]} for {key}, which is not among the {split} images; unpack the dataset again")
-        splits[split] = pool.take(np.asarray([place[Path(name).name] for name in chosen[split]], dtype=np.int64))
+        splits[split] = pool.take(np.asarray([position[Path(name).name] for name in chosen[split]], dtype=np.int64))
     return splits
 
 
 def halves(part: Listing) -> tuple[Listing, Listing]:
-    """Two random halves, each in the order of the whole."""
+    """Return two random halves, each in the order of the whole."""
     order, half = _permutation(len(part)), len(part) // 2
     return part.take(np.sort(order[:half])), part.take(np.sort(order[half:]))
 
@@ -162,7 +162,7 @@ def _permutation(n: int) -> NDArray[np.int64]:
 
 
 def _joined(parts: Parts) -> Listing:
-    """All images of a dataset of files."""
+    """Return all images of a dataset of files."""
     if "all" in parts:
         return parts["all"]
     names: list[str] = []

@@ -20,19 +20,19 @@ from ._vtab_labels import clevr_distance
 
 FOLDERS = ("CLEVR_v1.0", "clevr/CLEVR_v1.0")
 PARTS = {"trainval": "train", "test": "val"}  # the published test images have no scenes
-Facts = dict[str, tuple[int, float]]  # image -> number of objects, depth of the nearest one in camera units
+Scenes = dict[str, tuple[int, float]]  # image -> number of objects, depth of the nearest one in camera units
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
-    """Counts as each suite orders them, or distances."""
+    """Label images with counts, in the order of the suite's class names, or with distances."""
     folder = first_folder(root, FOLDERS, "scenes")
     if folder is None:
         return None
     parts: dict[str, Listing] = {}
     for part, name in PARTS.items():
-        facts = _facts_of(folder / "scenes" / f"CLEVR_{name}_scenes.json")
-        images = sorted(facts)
-        parts[part] = Files(folder / "images" / name, images, [_label(facts[image], dataset, entry, folder) for image in images])
+        scenes = _scenes_of(folder / "scenes" / f"CLEVR_{name}_scenes.json")
+        images = sorted(scenes)
+        parts[part] = Files(folder / "images" / name, images, [_label(scenes[image], dataset, entry, folder) for image in images])
     return for_suite(root, "clevr_v1", Original(folder, parts), dataset, entry)
 
 
@@ -41,8 +41,8 @@ def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
     return f"{FOLDERS[0]}/images/{{train,val}}/ and {FOLDERS[0]}/scenes/CLEVR_{{train,val}}_scenes.json"
 
 
-def _label(facts: tuple[int, float], dataset: Dataset, entry: SuiteEntry, folder: Path) -> int:
-    count, depth = facts
+def _label(scene: tuple[int, float], dataset: Dataset, entry: SuiteEntry, folder: Path) -> int:
+    count, depth = scene
     if dataset.name == "clevr_dist":
         return clevr_distance([depth])
     assert entry.names is not None
@@ -52,22 +52,22 @@ def _label(facts: tuple[int, float], dataset: Dataset, entry: SuiteEntry, folder
     return label
 
 
-def _facts_of(file: Path) -> Facts:
-    """What is needed of a scene file, which takes long to read: kept in the cache for the next time."""
+def _scenes_of(file: Path) -> Scenes:
+    """Read the number of objects and the depth of each image from a scene file, which takes long, and cache them."""
     try:
         status = file.stat()
         kept = cache_folder() / "scenes" / f"{file.stem}-{status.st_size}-{status.st_mtime_ns}.json"
         if kept.exists():
             return {image: (count, depth) for image, (count, depth) in json.loads(kept.read_text()).items()}
-        facts = {scene["image_filename"]: _summary(scene) for scene in json.loads(file.read_bytes())["scenes"]}
+        scenes = {scene["image_filename"]: _summary(scene) for scene in json.loads(file.read_bytes())["scenes"]}
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{file}: not CLEVR's scenes ({error!r}); unpack the dataset again") from None
     with suppress(OSError):  # a cache that may only be read
         kept.parent.mkdir(parents=True, exist_ok=True)
         work = kept.with_suffix(f".{os.getpid()}")
-        work.write_text(json.dumps(facts))
+        work.write_text(json.dumps(scenes))
         work.replace(kept)
-    return facts
+    return scenes
 
 
 def _summary(scene: dict[str, Any]) -> tuple[int, float]:
