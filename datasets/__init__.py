@@ -1,1 +1,1 @@
-"""Task plugins, one module per family or suite; modules with a leading underscore hold the image generators and register nothing."""
+"""Tasks in three rooms: ``mini`` renders its images, ``disk`` finds published datasets on a disk, ``own`` reads the user's folders and tables."""

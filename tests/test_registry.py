@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import subprocess
 import sys
 import types
 import warnings
@@ -15,7 +15,7 @@ import pytest
 
 from petlbench.backbones.backbone import BACKBONES
 from petlbench.errors import ConfigError
-from petlbench.registry import METHODS, Registry
+from petlbench.registry import METHODS, TASKS, Registry
 
 PACKAGE = "fruit_plugins"
 GOOD = "import fruit_hub\nfruit_hub.registry.register({name!r}, {name!r}.upper(), __name__)\n"
@@ -142,11 +142,29 @@ def test_a_plugin_that_breaks_with_an_error_of_petlbench_does_not_disturb_the_ot
         assert registry.names() == ["apple"]
 
 
-@pytest.mark.parametrize("plugins", [METHODS, BACKBONES], ids=lambda plugins: plugins.kind)
+@pytest.mark.parametrize("plugins", [METHODS, BACKBONES, TASKS], ids=lambda plugins: plugins.kind)
 def test_a_folder_that_is_scanned_holds_plugins_and_nothing_else(plugins: Registry[object]) -> None:
-    folder = importlib.import_module(plugins._package)
-    scanned = {f"{plugins._package}.{module.name}" for module in pkgutil.iter_modules(folder.__path__) if not module.name.startswith("_")}
+    scanned = set(plugins._modules())
     assert scanned == {module for module in scanned if any(plugins.origin(name).startswith(module) for name in plugins.names())}
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("mini/digits", "mini.mini"), ("folder", "own.folder"), ("csv", "own.csv"), ("noah", "own.noah")]
+)
+def test_a_common_task_is_found_without_reading_what_is_known_of_published_datasets(name: str, module: str) -> None:
+    unneeded = ("petlbench.datasets.disk.suites", "petlbench.datasets.mini.mnist", "torch")
+    code = (
+        f"import sys; from petlbench.registry import TASKS; TASKS.get({name!r}); assert 'petlbench.datasets.{module}' in sys.modules;"
+        f"print([name for name in {unneeded} if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_single_module_can_be_a_location(registry: Registry[str], write: Callable[..., None], tmp_path: Path) -> None:
+    write("apple")
+    write("not_a_plugin", "raise RuntimeError('imported')")
+    sys.modules["fruit_hub"].registry = alone = Registry("fruit", f"{PACKAGE}.apple")  # type: ignore[attr-defined]
+    assert alone.names() == ["apple"]
 
 
 def test_nothing_of_a_plugin_that_breaks_half_way_stays_registered(registry: Registry[str], write: Callable[..., None]) -> None:
@@ -203,7 +221,7 @@ def test_an_alias_is_known_whatever_its_case_and_blanks(registry: Registry[str],
     assert registry.canonical(alias) == "apple" and registry.canonical("pear") == "pear"
 
 
-def test_an_alias_that_stands_for_another_is_refused(registry: Registry[str]) -> None:
+def test_an_alias_of_another_name_is_refused(registry: Registry[str]) -> None:
     registry.register("apple", "APPLE", "here", aliases=["fruit"])
-    with pytest.raises(ConfigError, match="the alias 'Fruit' stands for apple already"):
+    with pytest.raises(ConfigError, match="the alias 'Fruit' belongs to apple already"):
         registry.register("pear", "PEAR", "here", aliases=["Fruit"])

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_of, task_name
+from petlbench.config.files import exists, load_recipe, load_suite, load_yaml, names, origin, suite_of, task_name
 from petlbench.config.identity import completed, described, protocol_id, run_id
 from petlbench.config.settings import BackboneChoice, Budget, Execution, Numerics, Protocol, QueryConfig, Train
 from petlbench.config.typed import COMMAND_LINE, Layer, build, check_keys
@@ -78,7 +78,7 @@ def method_names() -> list[str]:
 
 def load_method(name: str) -> tuple[Any, dict[str, Any]]:
     """The plugin class behind a method's name, and its YAML (empty for a plugin without one)."""
-    if name in names("methods"):
+    if exists("methods", name):
         values = load_yaml("methods", name)
         return METHODS.get(values.pop("plugin", name)), values
     if name not in METHODS:
@@ -95,12 +95,13 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
     values = nested(settings)
     name, task = _named(values, "method"), _named(values, "task")
     plugin, of_plugin = load_method(name)
-    layers = [*_suite_layers(task), *(of_method := _layers(f"configs/methods/{name}.yaml", of_plugin, task))]
+    layers = [*_suite_layers(task), *(of_method := _layers(origin("methods", name) if of_plugin else name, of_plugin, task))]
     hyperparameters = of_method[-1].origin.partition(", ")[2] or "default"
     recipe = values.pop("recipe", None)
     if recipe is not None:
         recipe = str(recipe)
-        layers += _layers(f"configs/recipes/{recipe}.yaml", load_recipe(recipe)[1], task)
+        _, of_recipe = load_recipe(recipe)
+        layers += _layers(origin("recipes", recipe), of_recipe, task)
         hyperparameters = f"recipe {recipe}"
     execution = {key: values.pop(key) for key in _EXECUTION if key in values}
     layers.append(Layer(COMMAND_LINE, values))
@@ -182,22 +183,22 @@ def _only(layer: Layer, keys: list[str]) -> Layer:
 
 def _suite_layers(task: str) -> list[Layer]:
     """What the suite's YAML sets, for all of its tasks and for this one."""
-    if suite_of(task) not in names("suites"):
+    if not exists("suites", suite_of(task)):
         return []
     suite = load_suite(suite_of(task))
-    origin = f"configs/suites/{suite.name}.yaml"
-    return [Layer(origin, suite.settings), Layer(f"{origin}, task {task}", suite.task_settings.get(task, {}))]
+    where = origin("suites", suite.name)
+    return [Layer(where, suite.settings), Layer(f"{where}, task {task}", suite.task_settings.get(task, {}))]
 
 
-def _layers(origin: str, values: dict[str, Any], task: str) -> list[Layer]:
+def _layers(where: str, values: dict[str, Any], task: str) -> list[Layer]:
     """A file's values without its parts for suites and tasks, then the parts that are for this task, each with where it stands.
 
     A part may say where its numbers come from, ``source: TEXT``, for readers of the file.
     """
     parts = [("suite", suite_of(task), values.pop("suites", {}) or {}), ("task", task, values.pop("tasks", {}) or {})]
     return [
-        Layer(origin, values),
-        *(Layer(f"{origin}, {label} {key}", _without_source(of_all[key])) for label, key, of_all in parts if key in of_all),
+        Layer(where, values),
+        *(Layer(f"{where}, {label} {key}", _without_source(of_all[key])) for label, key, of_all in parts if key in of_all),
     ]
 
 

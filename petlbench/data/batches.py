@@ -27,7 +27,7 @@ from petlbench.data.transforms import Draws, Form, Pixels, Transform, to_device
 from petlbench.data.windows import Windows
 from petlbench.optim.loop import Epoch
 
-Plan = tuple[Tensor, Draws | None]  # the indices (B,) of a batch, and the chance in its views; None: as they are evaluated
+Plan = tuple[Tensor, Draws | None]  # the indices (B,) of a batch, and the random numbers of its views; None: not augmented
 
 
 class Batches:
@@ -57,7 +57,7 @@ class Batches:
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether every pass shows the same views of the images."""
+        """Return True when every pass shows the same views of the images."""
         return self._generator is None or self.transform.augment == "none"
 
     def __len__(self) -> int:
@@ -65,16 +65,16 @@ class Batches:
         return self.image_count // self.batch_size if self._drop_last else -(-self.image_count // self.batch_size)
 
     def images(self, indices: Tensor) -> Tensor:
-        """Normalised images (B, 3, S, S) of some indices, not augmented."""
+        """Return the normalised images (B, 3, S, S) at some indices, not augmented."""
         return next(self._prepared([(indices.cpu(), None)]))[1]
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images once, in their order, not augmented."""
+        """Yield all images once, in their order, not augmented."""
         for indices, images in self._prepared((indices, None) for indices in torch.arange(self.image_count).split(self.batch_size)):
             yield images, self.labels[to_device(indices, self.device)]
 
     def order(self) -> Iterator[Tensor]:
-        """The indices (B,) of the batches of a new pass."""
+        """Yield the indices (B,) of the batches of a new pass."""
         shuffled = self._generator is not None
         indices = torch.randperm(self.image_count, generator=self._generator) if shuffled else torch.arange(self.image_count)
         yield from indices.split(self.batch_size)[: len(self)]
@@ -86,13 +86,13 @@ class Batches:
             yield images, self.labels[to_device(indices, self.device)]
 
     def _chance(self) -> torch.Generator | None:
-        """A generator for one pass: batches are drawn ahead, and a pass that ends early must not shift the next."""
+        """Return a generator for one pass: batches are drawn ahead, and a pass that ends early must not shift the next."""
         if self.is_deterministic:
             return None
         return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
 
     def _prepared(self, plans: Iterable[Plan]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Indices and normalised images of planned batches, in their order."""
+        """Yield indices and normalised images of planned batches, in their order."""
         are_resized = self._generator is not None and isinstance(self.transform.window, RandomResizedCrop)
         at_once = not are_resized and self._form != Form("native") and isinstance(self._images, (np.ndarray, Ragged))
         for (indices, draws), views in self._cut(plans) if at_once else self._made_one_by_one(plans):
@@ -111,11 +111,11 @@ class Batches:
 
     def _made_one_by_one(self, plans: Iterable[Plan]) -> Iterator[tuple[Plan, Tensor]]:
         planned, used = itertools.tee((plan, reading_order(self._source, plan[0].numpy())) for plan in plans)
-        jobs = ((int(plan[0][place]), _row(plan[1], place)) for plan, order in planned for place in order)
+        jobs = ((int(plan[0][position]), _row(plan[1], position)) for plan, order in planned for position in order)
         views = in_order(self._view, jobs, ahead=self.batch_size)
         for plan, order in used:
             made = dict(zip(order.tolist(), views, strict=False))
-            yield plan, to_device(torch.from_numpy(np.stack([made[place] for place in range(len(order))])), self.device)
+            yield plan, to_device(torch.from_numpy(np.stack([made[position] for position in range(len(order))])), self.device)
 
     def _view(self, job: tuple[int, Tensor | None]) -> Pixels:
         index, drawn = job
@@ -125,13 +125,13 @@ class Batches:
         return image if self._form in (None, self.transform.form) else self.transform.form(image)
 
 
-def _row(draws: Draws | None, place: int) -> Tensor | None:
-    return None if draws is None or draws.window is None else draws.window[place]
+def _row(draws: Draws | None, position: int) -> Tensor | None:
+    return None if draws is None or draws.window is None else draws.window[position]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything that a method may learn from. Test images and labels are not in here."""
+    """The data that a method may learn from, without test images and labels."""
 
     train: Batches
     val: Batches
@@ -141,4 +141,4 @@ class TrainingData:
     evaluate_curve: Callable[[], None] = lambda: None  # call it after a step: the method may be evaluated as it is now
     cache: Cache = field(default_factory=Cache)  # for what depends on the backbone, these images and the protocol only
     cache_mb: int = 4096  # memory for activations that are computed once and reused
-    part_of_class: tuple[int, ...] = ()  # for each class the place of its task among those that were joined
+    part_of_class: tuple[int, ...] = ()  # for each class the position of its task among the joined ones

@@ -1,4 +1,4 @@
-"""Tensors that are worth computing once for many runs, kept beside the image cache."""
+"""A cache of tensors that many runs share, kept beside the image cache."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from petlbench.records.store import write_atomically
 
 @dataclass(frozen=True)
 class Cache:
-    """What a method has found out about a backbone on a task's training images under a protocol. ``identity`` stands for these three.
+    """Results of a method for one backbone, one task's training images and one protocol, which ``identity`` identifies.
 
-    Without an identity nothing is kept.
+    Without an identity nothing is stored.
     """
 
     identity: str | None = None
 
     def get_or_compute(self, name: str, settings: Mapping[str, object], compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors that ``compute`` gives, from disk when it was asked for under the same name, settings (JSON values) and identity before.
+        """Return the tensors of ``compute``, from disk when they were stored under the same name, settings (JSON values) and identity.
 
         ``settings`` must hold everything else that the result depends on, the seed included.
         """

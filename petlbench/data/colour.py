@@ -13,7 +13,7 @@ _LUMINANCE = (19595, 38470, 7471)  # of red, green and blue, in 1 / 65536
 
 
 def div_exact_(values: Tensor, divisor: float) -> Tensor:
-    """The quotient with the same bits on every device, in place: to divide by a plain number, a GPU multiplies by its rounded reciprocal."""
+    """Divide in place with the same bits on every device: to divide by a Python number, a GPU multiplies by its rounded reciprocal."""
     return values.div_(torch.full((), divisor, dtype=values.dtype, device=values.device))
 
 
@@ -104,5 +104,5 @@ def _from_hsv(angle: Tensor, strength: Tensor, value: Tensor) -> Tensor:
 
 
 def _rounded(values: Tensor) -> Tensor:
-    """Half away from zero, as C rounds."""
+    """Round half away from zero, as C does."""
     return (values + 0.5).floor().clamp(0, 255).to(torch.uint8)

@@ -24,11 +24,11 @@ def draw(
     shortage: Shortage = "refuse",
     val_in_train: Indices | None = None,
 ) -> tuple[Indices, Indices]:
-    """Indices of ``shots`` images per class from the train labels, then of ``min(shots, 4)`` from the val labels with the same generator.
+    """Draw the indices of ``shots`` images per class from the train labels, then of ``min(shots, 4)`` from the val labels with the same generator.
 
-    Classes come in the order of their first image. With too few training images a class is an error, is kept whole (CoOp, BlackVIP) or is drawn from
-    with replacement (CraFT); a short val class is kept whole. ``val_in_train``: the places in train of the val images; those drawn to train on do
-    not validate.
+    Classes come in the order of their first image. ``shortage``: a class with too few training images is refused with a DataError, kept whole
+    (CoOp, BlackVIP) or drawn from with replacement (CraFT); a short val class is kept whole. ``val_in_train``: the positions in train of the val
+    images; those drawn to train on do not validate.
     """
     generator = random.Random(seed)
     for name, count in zip(names, np.bincount(train, minlength=len(names)), strict=True):

@@ -1,6 +1,6 @@
-"""Image files to RGB arrays, with the pixels that the reference loaders get.
+"""Decode image files to RGB arrays with the same pixels as the reference loaders.
 
-Those loaders open a file with Pillow and call ``convert("RGB")``, which settles what is not obvious:
+Those open a file with Pillow and call ``convert("RGB")``, so that:
 
 * the EXIF orientation is not applied: a photograph stays as the sensor wrote it, as in every published number;
 * transparency is dropped, not blended: a transparent pixel shows the colour stored below it;
@@ -26,7 +26,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file. DataError names the file when it cannot be read."""
+    """Return the content of a file. DataError names the file when it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -34,7 +34,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode_bytes(content: bytes, name: str) -> NDArray[np.uint8]:
-    """The content of an image file as (H, W, 3) RGB. DataError calls it ``name`` when it cannot be decoded."""
+    """Decode the content of an image file to (H, W, 3) RGB. DataError, with ``name``, when that fails."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return _rgb(image)
@@ -46,7 +46,7 @@ def decode_bytes(content: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def is_jpeg(content: bytes) -> bool:
-    """Whether a file is a JPEG image, whatever its name."""
+    """Return True for the content of a JPEG file."""
     return content.startswith(b"\xff\xd8\xff")
 
 

@@ -1,4 +1,4 @@
-"""Several tasks as one: their images together, their classes one after the other. ``task=[A,B]`` or ``task=A+B``."""
+"""Join several tasks to one with all their images and classes: ``task=[A,B]`` or ``task=A+B``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from petlbench.registry import TASKS
 
 @dataclass(frozen=True)
 class JoinedTask(TaskSpec):
-    """A task over the classes of its parts, each described by its own task's captions."""
+    """A task with the classes of several, each described by the captions of its own task."""
 
     parts: tuple[TaskSpec, ...] = ()
 
@@ -28,10 +28,7 @@ class JoinedTask(TaskSpec):
 
 
 def names_joined(name: str) -> list[str]:
-    """The tasks that a name stands for: those between its plus signs, if all of them are known, else itself.
-
-    ConfigError for a task that is given twice.
-    """
+    """Split a name at its plus signs; return it alone unless all are known tasks. ConfigError for a task that is given twice."""
     parts = name.split("+")
     if not all(part.partition(":")[0] in TASKS for part in parts):
         return [name]
@@ -41,7 +38,7 @@ def names_joined(name: str) -> list[str]:
 
 
 def join(parts: Sequence[TaskSpec]) -> JoinedTask:
-    """ConfigError when only some of them chose their validation images among the training images."""
+    """Join tasks. ConfigError when only some of them have their validation images among the training images."""
     names = [part.name for part in parts]
     return JoinedTask(
         name="+".join(names),
@@ -57,9 +54,9 @@ def join(parts: Sequence[TaskSpec]) -> JoinedTask:
 
 
 def part_of_class(spec: TaskSpec) -> tuple[int, ...]:
-    """For each class the place of its task among those that were joined; all 0 for a task that is one."""
+    """Return for each class the position of its task among the joined ones; 0 for all classes of a single task."""
     parts = spec.parts if isinstance(spec, JoinedTask) else (spec,)
-    return tuple(place for place, part in enumerate(parts) for _ in part.class_names)
+    return tuple(position for position, part in enumerate(parts) for _ in part.class_names)
 
 
 def _scored(parts: Sequence[TaskSpec]) -> tuple[int, ...] | None:

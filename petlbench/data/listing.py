@@ -1,4 +1,4 @@
-"""One split of a dataset as it lies on a disk: labels and places, before any image is decoded."""
+"""Listings: a split of a dataset on a disk with labels and locations, before any image is decoded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from petlbench.data.images import decode_bytes, read_bytes
 from petlbench.errors import DataError
 
-MANY = 100_000  # files: asking for the sizes of so many takes longer than a run should need to begin.
+MANY = 100_000  # files, whose sizes take too long to ask for at the start of a run
 
 
 class Listing(ABC):
@@ -30,25 +30,25 @@ class Listing(ABC):
         return len(self.labels)
 
     @abstractmethod
-    def place(self, index: int) -> str:
-        """Where an image lies, for messages."""
+    def location(self, index: int) -> str:
+        """Return where an image lies, for messages."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """An image as it is stored. DataError when it cannot be read."""
+        """Return an image as it is stored. DataError when it cannot be read."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of what is stored, the same wherever and in whatever layout it lies. Files are told apart by their sizes, or, where
-        they are more than ``MANY``, by their names: none is read."""
+        """Return a hash that does not depend on the folder or layout. Of files, which are not read, it covers the sizes, or, for more than ``MANY``,
+        the names."""
 
     @abstractmethod
     def take(self, indices: NDArray[np.int64]) -> Listing:
-        """A part of the split, in the given order."""
+        """Return some of the images, in the given order."""
 
     def decode(self, index: int) -> NDArray[np.uint8]:
-        """The image at native size, (H, W, 3) RGB. DataError names the place when it cannot be read."""
-        return decode_bytes(self.read(index), self.place(index))
+        """Decode an image at native size, (H, W, 3) RGB. DataError, with its location, when that fails."""
+        return decode_bytes(self.read(index), self.location(index))
 
 
 class Files(Listing):
@@ -58,7 +58,7 @@ class Files(Listing):
         super().__init__(names, labels)
         self.root = root
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         return str(self.root / self.names[index])
 
     def read(self, index: int) -> bytes:
@@ -86,14 +86,14 @@ class ZipMembers(Listing):
         super().__init__(names, labels)
         self.archive = archive
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         return f"{self.archive}:{self.names[index]}"
 
     def read(self, index: int) -> bytes:
         try:
             return _opened(self.archive, os.getpid()).read(self.names[index])
         except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise DataError(f"{self.place(index)}: cannot be read ({error}); fetch the archive again") from None
+            raise DataError(f"{self.location(index)}: cannot be read ({error}); fetch the archive again") from None
 
     def fingerprint(self) -> str:
         sizes = {member.filename: member.file_size for member in _opened(self.archive, os.getpid()).infolist()}
@@ -106,7 +106,7 @@ class ZipMembers(Listing):
 
 
 class Arrays(Listing):
-    """Images that lie decoded in one array (N, H, W, 3) or (N, H, W) of uint8, perhaps a memory map. ``names`` say where in the source."""
+    """Images that lie decoded in one array (N, H, W, 3) or (N, H, W) of uint8, perhaps a memory map. ``names`` are for messages."""
 
     is_uniform = True
 
@@ -115,7 +115,7 @@ class Arrays(Listing):
         self.images = images
         self.origin = origin
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         return f"{self.origin}:{self.names[index]}"
 
     def read(self, index: int) -> bytes:
@@ -137,7 +137,7 @@ class Arrays(Listing):
 
 @lru_cache(maxsize=8)
 def _opened(archive: Path, process: int) -> zipfile.ZipFile:
-    """An archive whose table of contents has been read. Threads may share it, a forked process may not: it would share the position."""
+    """Open an archive and read its table of contents. Threads may share it, a forked process may not: it would share the file position."""
     return zipfile.ZipFile(archive)
 
 

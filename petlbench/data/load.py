@@ -1,4 +1,4 @@
-"""From a task's name to its splits under a protocol."""
+"""Find a task by name and load its splits under a protocol."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Task:
 
     @property
     def images_decoded(self) -> int:
-        """So far: images that are not stored are decoded whenever they are read."""
+        """Count so far: images that are not stored are decoded whenever they are read."""
         return self.decodes.count
 
     @property
@@ -47,9 +47,9 @@ class Task:
 
 
 def find_task(name: str, root: Path | None = None) -> TaskSpec:
-    """The task of that name, such as ``mini/digits``, of a family, such as ``folder:PATH``, or several as one: ``mini/digits+mini/textures``.
+    """Return the task of that name, such as ``mini/digits``, of a family, such as ``folder:PATH``, or several as one: ``mini/digits+mini/textures``.
 
-    ``root``: the data root, for tasks whose images lie on a disk. DataError with what was looked for when they do not.
+    ``root``: the data root, for tasks whose images lie on a disk. DataError with the expected files when they do not.
     """
     parts = names_joined(name)
     if len(parts) > 1:
@@ -66,7 +66,7 @@ def find_task(name: str, root: Path | None = None) -> TaskSpec:
 
 
 def require(name: str, root: Path | None) -> None:
-    """Whether a task can be run, as ``find_task`` would tell, without opening what lies on a disk."""
+    """Raise the error of ``find_task`` for a task that cannot be run, without reading its images or lists."""
     for part in names_joined(name):
         target = _target(part)
         if isinstance(target, DiskTask):
@@ -77,7 +77,7 @@ def require(name: str, root: Path | None) -> None:
 
 
 def class_count(name: str) -> int:
-    """Classes of a task, without opening what lies on a disk."""
+    """Return the number of a task's classes, without reading a disk unless it is one of the user's own folders."""
     count = 0
     for part in names_joined(name):
         target = _target(part)
@@ -106,7 +106,7 @@ def load_task(
     store_mb: int = 2048,
     seed: int = 0,
 ) -> Task:
-    """Open a task's stores, building them when needed, and draw the few-shot subset. ``mean`` and ``std``: the backbone card's constants.
+    """Open a task's stores, build them when needed, and draw the few-shot subset. ``mean`` and ``std``: the backbone card's constants.
 
     ``store_mb``: splits that would take more are not stored (see ``TaskStore.open``). ``seed``: the run's, for draws that follow it.
     """
@@ -131,12 +131,12 @@ def load_task(
 
 
 def normalisation(protocol: Protocol, mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of a protocol; ``mean`` and ``std``: the backbone card's."""
+    """Return mean and standard deviation under a protocol; ``mean`` and ``std``: the backbone card's."""
     return {"backbone": (mean, std), "imagenet": IMAGENET, "half": HALF, "none": NONE}[protocol.normalise]
 
 
 def _training_form(transform: Transform) -> Form:
-    """What training images are stored as: as much of them as the windows that augmentation cuts need."""
+    """Return the form in which training images are stored: large enough for the windows that augmentation cuts."""
     form = transform.form
     if isinstance(transform.window, RandomResizedCrop):
         return Form("native")

@@ -1,4 +1,4 @@
-"""One split before it is stored: labels that are known at once, images that are decoded or rendered one at a time. N: images."""
+"""Sources of images: a split before it is stored, with all labels and with images that are decoded or rendered one at a time. N: images."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class ImageSource(Protocol):
         """(N,)."""
 
     def decode(self, index: int) -> NDArray[np.uint8]:
-        """The image at native size, (H, W, 3) RGB. Raises DataError naming the file when it cannot be read. Threads call it at the same time."""
+        """Return the image at native size, (H, W, 3) RGB. DataError names the file when it cannot be read. Must be thread-safe."""
 
 
 @runtime_checkable
 class Divisible(Protocol):
-    """A source that makes a source of some of its images by itself, so as to read no others for them."""
+    """A source that can return a source of some of its images, so that no others are read for them."""
 
     def take(self, indices: Indices) -> Self:
-        """These images, in the given order."""
+        """Return a source of these images, in the given order."""
 
 
 class RenderedSource:
@@ -60,7 +60,7 @@ class Concatenation:
 
     @cached_property
     def positions(self) -> NDArray[np.int64] | None:
-        """Of each part behind those of the part before; None where no part has any."""
+        """(N,): those of each source shifted behind the ones before; None when no source has any."""
         own = [positions_of(part) for part in self._parts]
         if all(positions is None for positions in own):
             return None
@@ -70,17 +70,17 @@ class Concatenation:
         )
 
     def decode(self, index: int) -> NDArray[np.uint8]:
-        place = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._parts[place].decode(index - self._starts[place])
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._parts[number].decode(index - self._starts[number])
 
 
 def starts(lengths: Sequence[int]) -> list[int]:
-    """Where each of several parts begins when they stand one after another."""
+    """Return the offset at which each of several sequences begins when they are concatenated."""
     return list(accumulate(lengths, initial=0))[:-1]
 
 
 def take(source: ImageSource, indices: Indices) -> ImageSource:
-    """Some images of a source, in the given order."""
+    """Return a source of some images, in the given order."""
     if isinstance(source, Divisible):
         return source.take(indices)
     positions = positions_of(source)
@@ -89,17 +89,17 @@ def take(source: ImageSource, indices: Indices) -> ImageSource:
 
 
 def positions_of(source: object) -> NDArray[np.int64] | None:
-    """(N,): where the images lie in a file of many, if it matters in which order they are read."""
+    """Return the positions (N,) of the images within one file, if the order of reading matters; else None."""
     positions: NDArray[np.int64] | None = getattr(source, "positions", None)
     return positions
 
 
 def is_uniform(source: ImageSource) -> bool:
-    """Whether a source is known to have images of one size only."""
+    """Return True for a source whose images are known to have one size."""
     return getattr(source, "is_uniform", False)
 
 
 def reading_order(source: object, indices: Indices) -> Indices:
-    """The places in ``indices`` in the order in which these images are read fastest: that of their ``positions``, where the source has some."""
+    """Return the order in which to read images fastest, as positions in ``indices``: that of the source's ``positions``, if it has any."""
     positions = positions_of(source)
     return np.arange(len(indices)) if positions is None else np.argsort(positions[indices], kind="stable")

@@ -1,4 +1,4 @@
-"""One split in memory: images of one form, as they lie in a store or are decoded when they are read, and their labels.
+"""A split in memory: images of one form, stored or decoded when they are read, and their labels.
 
 Letters in shapes: N images, P pixels of all of them.
 """
@@ -31,7 +31,7 @@ class Ragged:
         return self.pixels[start : start + height * width].reshape(height, width, 3)
 
     def take(self, indices: NDArray[np.int64]) -> Ragged:
-        """Some of the images, in the given order, without a copy."""
+        """Return some of the images, in the given order, without a copy."""
         return Ragged(self.pixels, self.shapes[indices], self.starts[indices])
 
 
@@ -44,7 +44,7 @@ class Split:
 
     images: Images
     labels: NDArray[np.int64]
-    digest: str  # SHA-256 over the pixels and labels of the whole split; of one that is not stored over what identifies them
+    digest: str  # SHA-256 of pixels and labels; of a split that is not stored, of its revision, form and labels
     form: Form | None = None  # of the images; None: as they are evaluated
 
     def __len__(self) -> int:
@@ -52,11 +52,11 @@ class Split:
 
     @property
     def source(self) -> ImageSource:
-        """The images one at a time, however they lie."""
+        """The images as a source that gives one at a time."""
         return RenderedSource(self.labels, self.images.__getitem__) if isinstance(self.images, (np.ndarray, Ragged)) else self.images
 
     def take(self, indices: NDArray[np.int64]) -> Split:
-        """A part of the split, in the given order; its digest depends on the parent's and on the choice."""
+        """Return some of the images, in the given order; the digest depends on the whole split's and on the choice."""
         images: Images
         match self.images:
             case np.ndarray():
@@ -69,7 +69,7 @@ class Split:
 
 
 def joined(first: Split, second: Split) -> Split:
-    """One split after another, both of one form."""
+    """Concatenate two splits of one form."""
     arrays = [part.images for part in (first, second) if isinstance(part.images, np.ndarray)]
     one_size = len(arrays) == 2 and arrays[0].shape[1:] == arrays[1].shape[1:]
     images: Images = np.concatenate(arrays) if one_size else Concatenation([first.source, second.source])
@@ -77,5 +77,5 @@ def joined(first: Split, second: Split) -> Split:
 
 
 def digest_of_part(whole: str, indices: NDArray[np.int64]) -> str:
-    """Of some images of a split, in their order; ``whole``: the split's digest."""
+    """Return the digest of some images of a split, in their order. ``whole``: the split's digest."""
     return hashlib.sha256(whole.encode() + np.asarray(indices, dtype="<i8").tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Every image is decoded and resized once, into uint8 memory maps that all later runs share.
+"""The image cache: every image is decoded and resized once, into uint8 memory maps that all later runs share.
 
 Layout: ``CACHE/store/TASK/KEY/{pixels.bin,shapes.npy,labels.npy,meta.json}``, one folder for each split; KEY is the hash of the task's revision, the
 split and the form of its images. Suites that have a dataset in common have its files in common, as hard links. N: images.
@@ -34,10 +34,10 @@ from petlbench.records.file_names import exists, file_part
 
 _FORMAT = 2  # of the files in a store folder
 _SAMPLE = 16  # images that a store's size is estimated from
-_ANNOUNCED_MB = 64  # smaller stores are built without a word
+_ANNOUNCED_MB = 64  # smaller stores are built without a message
 _AHEAD = 4  # images per thread that are decoded and not yet written, at most: photographs at native size are tens of MB each
 _FILES = ("pixels.bin", "shapes.npy", "labels.npy")  # of a store; written last, meta.json says that it is complete
-_BUILDING = ".building-"  # the beginning of the name of a store that is not there yet
+_BUILDING = ".building-"  # prefix of the name of a store that is not complete
 _log = logging.getLogger("petlbench.data")
 
 
@@ -55,7 +55,7 @@ class Stored:
 
 
 def cache_folder() -> Path:
-    """``PETLBENCH_CACHE``, else the user's cache folder."""
+    """Return ``PETLBENCH_CACHE``, else the user's cache folder."""
     configured = os.environ.get("PETLBENCH_CACHE")
     return Path(configured) if configured else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "petlbench"
 
@@ -70,14 +70,14 @@ class TaskStore:
         self._sources: dict[str, ImageSource] = {}
 
     def labels(self, split: str, form: Form) -> NDArray[np.int64]:
-        """(N,) of a whole split."""
+        """Return the labels (N,) of a whole split."""
         folder = self._folder(split, form)
         return _read(folder, form).labels if _is_there(folder) else self._source(split).labels
 
     def open(self, split: str, form: Form, part: NDArray[np.int64] | None = None) -> Split:
-        """A split, or the images ``part`` of it in that order.
+        """Open a split, or its images at the indices ``part``, in that order.
 
-        Of a split that would take more than the limit the part alone is stored; what is still too large is decoded whenever it is read.
+        When the split exceeds the limit, the part alone is stored; when that does too, images are decoded whenever they are read.
         """
         sample: dict[int, Pixels] = {}
         if (whole := self._stored(split, form, sample)) is not None:
@@ -91,7 +91,7 @@ class TaskStore:
         return streamed if part is None else streamed.take(part)
 
     def _stored(self, split: str, form: Form, sample: dict[int, Pixels], part: NDArray[np.int64] | None = None) -> Split | None:
-        """Read a store, building it before when needed. None when it would be too large."""
+        """Read a store; build it first when needed. None when it would be too large."""
         folder = self._folder(split, form, part)
         if not _is_there(folder):
             with _locked(folder, f"{self.spec.name}, {split}"):
@@ -100,9 +100,9 @@ class TaskStore:
         return _read(folder, form)
 
     def _linked(self, folder: Path, form: Form) -> bool:
-        """Share what a task of another suite stored of the same images. False when nobody did, or the disk knows no links.
+        """Link the store of the same images that a task of another suite made. False when there is none, or the file system has no hard links.
 
-        Of a dataset on a disk, and only of such, the revision is a hash of what lies there.
+        Only for datasets on a disk, whose revision is a hash of their content.
         """
         dataset = self.spec.name.partition("/")[2]
         stores = _root().glob(f"*-{dataset}/{folder.name}/meta.json") if self.spec.layout else ()
@@ -116,14 +116,14 @@ class TaskStore:
         return _is_there(folder)
 
     def _build(self, folder: Path, split: str, form: Form, sample: dict[int, Pixels], part: NDArray[np.int64] | None) -> bool:
-        """Decode beside the final place and move there in one step, so that no reader ever meets half a store. False when it would be too large."""
+        """Build a store in a temporary folder and rename it, so that no reader sees an incomplete one. False when it would be too large."""
         indices = np.arange(len(self._source(split).labels)) if part is None else part
-        source = take(self._source(split), indices)  # what it reads besides these images, and keeps, goes when the store is there
+        source = take(self._source(split), indices)  # other images that it keeps in memory are freed with it
         order = reading_order(source, np.arange(len(indices)))
 
-        def prepared(place: int) -> Pixels:
-            index = int(indices[place])
-            return sample[index] if index in sample else self._decoded(source, split, form, index, place)
+        def prepared(position: int) -> Pixels:
+            index = int(indices[position])
+            return sample[index] if index in sample else self._decoded(source, split, form, index, position)
 
         if form.side is None and not sample:
             count = 1 if is_uniform(source) else _SAMPLE
@@ -140,16 +140,16 @@ class TaskStore:
         is_sorted = bool((np.diff(order) > 0).all())
         with _writing(folder, expected if is_sorted else 2 * expected) as work:
             images = in_order(prepared, order.tolist(), _AHEAD * torch.get_num_threads())
-            facts = _write(work, images if is_sorted else _rearranged(work / "unordered.bin", images, order), source.labels)
-            facts |= {"task": self.spec.name, "split": split, "revision": self.spec.revision, "form": form.words}
-            (work / "meta.json").write_text(json.dumps(facts))
+            meta = _write(work, images if is_sorted else _rearranged(work / "unordered.bin", images, order), source.labels)
+            meta |= {"task": self.spec.name, "split": split, "revision": self.spec.revision, "form": form.words}
+            (work / "meta.json").write_text(json.dumps(meta))
         return True
 
-    def _decoded(self, source: ImageSource, split: str, form: Form, index: int, place: int) -> Pixels:
-        """``index``: in the split; ``place``: of the same image in the source."""
+    def _decoded(self, source: ImageSource, split: str, form: Form, index: int, position: int) -> Pixels:
+        """Decode an image. ``index``: in the split; ``position``: in the source."""
         self.tally.add()
         try:
-            return form(source.decode(place))
+            return form(source.decode(position))
         except OSError as error:
             raise DataError(f"{self.spec.name}: {split} image {index} cannot be read: {error}") from None
 
@@ -166,13 +166,13 @@ class TaskStore:
 
 
 def entries() -> list[Stored]:
-    """Everything that is stored, by task and split. Of folders that cannot be read, task and split are what is known."""
+    """Return all stores, by task and split. Those that cannot be read have their folder's name as task and "?" as split."""
     found = []
     for folder in sorted(_root().glob("*/*")) if _root().is_dir() else ():
         if not folder.is_dir():
             continue
         files = [path.stat() for path in folder.iterdir() if path.is_file()]
-        size = sum(file.st_size // file.st_nlink for file in files)  # each suite its part of what they share
+        size = sum(file.st_size // file.st_nlink for file in files)  # a file that suites share counts in equal parts
         try:
             meta, used = json.loads((folder / "meta.json").read_text()), (folder / "meta.json").stat().st_mtime
             entry = Stored(folder, meta["task"], meta["split"], meta["form"], meta["images"], size, used)
@@ -187,7 +187,7 @@ def evict(entry: Stored) -> None:
     store = entry.folder.with_name(entry.folder.name.removeprefix(_BUILDING))
     try:
         with _locked(store, f"{entry.task}, {entry.split}"):
-            if entry.folder.exists():  # what was being built is there now, and what somebody else deleted is gone
+            if entry.folder.exists():  # else its build was completed, or someone else deleted it
                 shutil.rmtree(entry.folder)
     except OSError as error:
         raise DataError(f"cannot delete {entry.folder}: {error.strerror}; delete it by hand") from None
@@ -220,7 +220,7 @@ def _read(folder: Path, form: Form) -> Split:
 
 @contextmanager
 def _locked(folder: Path, what: str) -> Iterator[None]:
-    """Only one process or thread builds or deletes a store; the others wait."""
+    """Let one process or thread at a time build or delete a store."""
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     with _explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -237,11 +237,11 @@ def _locked(folder: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def _writing(folder: Path, size: int = 0) -> Iterator[Path]:
-    """A folder to write into that becomes ``folder`` at the end, or nothing. Errors of the disk become one DataError."""
+    """Yield a temporary folder that is renamed to ``folder`` at the end, or removed on failure. Errors of the disk become DataError."""
     work = folder.with_name(_BUILDING + folder.name)
     with _explained(folder, size):
         try:
-            for left in (work, folder):  # by a process that was killed while it built or deleted
+            for left in (work, folder):  # over from a process that was killed while it built or deleted
                 shutil.rmtree(left, ignore_errors=True)
             work.mkdir()
             if shutil.disk_usage(work).free < size:
@@ -264,21 +264,21 @@ def _explained(folder: Path, size: int = 0) -> Iterator[None]:
 
 
 def _rearranged(file: Path, images: Iterable[Pixels], order: Indices) -> Iterator[Pixels]:
-    """Images that come in the order of the places ``order``, in the order of the places. Meanwhile they lie in a file, which is removed at the end."""
+    """Yield images in the order of the split, given those of the positions ``order``. Meanwhile they lie in a file, which is removed at the end."""
     shapes = np.empty((len(order), 2), dtype=np.int64)
     with file.open("wb") as written:
-        for place, image in zip(order, images, strict=True):
+        for position, image in zip(order, images, strict=True):
             written.write(np.ascontiguousarray(image).data)
-            shapes[place] = image.shape[:2]
+            shapes[position] = image.shape[:2]
     first = np.empty(len(order), dtype=np.int64)
     first[order] = np.cumsum(shapes[order].prod(1)) - shapes[order].prod(1)
     arranged = Ragged(np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, 3), shapes, first)
-    yield from (arranged[place] for place in range(len(order)))
+    yield from (arranged[position] for position in range(len(order)))
     file.unlink()
 
 
 def _write(work: Path, images: Iterable[Pixels], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """Write pixels, shapes and labels; returns their digest and number."""
+    """Write pixels, shapes and labels; return their digest and number."""
     digest = hashlib.sha256(_label_bytes(labels))
     shapes = []
     with (work / "pixels.bin").open("wb") as file:  # written, not mapped: on a full disk a map kills the process
@@ -296,7 +296,7 @@ def _write(work: Path, images: Iterable[Pixels], labels: NDArray[np.int64]) -> d
 
 
 def _checked(spec: TaskSpec, split: str) -> ImageSource:
-    """The source of a split. DataError when it is empty, has another size than registered or a label without a class."""
+    """Return the source of a split. DataError when it is empty, has another size than registered or a label without a class."""
     source = spec.source(split)
     expected = spec.sizes.get(split)
     if expected is not None and len(source.labels) != expected:

@@ -1,4 +1,4 @@
-"""Images that are decoded whenever they are asked for, and work on images that several threads do without changing its order.
+"""Images that are decoded whenever they are read, and ordered work on images in several threads.
 
 Pillow and zlib release Python's lock, so threads use all cores.
 """
@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 
 class Tally:
-    """A count that threads may raise."""
+    """A thread-safe counter."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -33,7 +33,7 @@ class Tally:
 
 
 def in_order(work: Callable[[J], R], jobs: Iterable[J], ahead: int) -> Iterator[R]:
-    """What ``work`` gives for every job, in their order. As many threads as torch has; at most ``ahead`` jobs are begun and not yet taken."""
+    """Yield the result of ``work`` for every job, in order, from as many threads as torch has; at most ``ahead`` results wait to be taken."""
     with ThreadPoolExecutor(min(torch.get_num_threads(), ahead)) as pool:
         begun: deque[Future[R]] = deque()
         try:
@@ -49,7 +49,7 @@ def in_order(work: Callable[[J], R], jobs: Iterable[J], ahead: int) -> Iterator[
 
 
 class Streamed:
-    """A source's images in a form, decoded anew every time."""
+    """A source's images in a form, decoded every time."""
 
     def __init__(self, source: ImageSource, form: Form, tally: Tally) -> None:
         self.labels = source.labels
@@ -63,5 +63,5 @@ class Streamed:
         return self._form(self._source.decode(index))
 
     def take(self, indices: Indices) -> Streamed:
-        """Some of the images, in the given order."""
+        """Return some of the images, in the given order."""
         return Streamed(take(self._source, indices), self._form, self._tally)

@@ -1,4 +1,4 @@
-"""What a dataset family provides to the harness: a task description with a source of images per split."""
+"""The description of a task that a dataset plugin registers, with a source of images per split."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from petlbench.registry import TASKS
 
 SPLITS = ("train", "val", "test")
 
-
 GENERATED, NINETY_TEN, RESAMPLED = "generated", "generated-90-10", "resampled"
 MADE_HERE = (GENERATED, NINETY_TEN, RESAMPLED)  # splits that no published list gives
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """One dataset as registered: everything about it that does not need its pixels."""
+    """A dataset as registered, without its pixels."""
 
     name: str  # "suite/task"
     class_names: tuple[str, ...]
@@ -32,17 +31,17 @@ class TaskSpec:
     source: Callable[[str], ImageSource]  # split name -> images and labels
     sizes: dict[str, int] = field(default_factory=dict)  # split -> expected number of images
     description: str = ""
-    layout: str = ""  # how the images lie on the disk; empty: they are made here, or it makes no difference
+    layout: str = ""  # how the images lie on the disk; empty: they are rendered, or are the user's own
     split: str = ""  # how the splits came about: one of MADE_HERE, else what their list is called
-    # Places in train of the val images, where a data set has none of its own and they were chosen here.
+    # Positions in train of the val images, when the dataset has none of its own and they were chosen here.
     val_in_train: NDArray[np.int64] | None = None
-    # The labels that test images may have, where these are fewer than all: only their scores are compared.
+    # The labels of test images, when these are fewer than all: only their scores are compared.
     scored: tuple[int, ...] | None = None
 
     def prompts(self, templates: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...]:
-        """The captions of each class: every template (None: the task's) with the class name filled in, underscores as spaces.
+        """Return the captions of each class: every template (None: the task's) with the class name filled in, underscores as spaces.
 
-        DataError where the names of the classes are not known, which is where the task has no templates.
+        DataError for a task without templates, the names of whose classes are not known.
         """
         if not self.templates:
             raise DataError(
@@ -54,7 +53,7 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a task's images were found."""
+    """Layout and folder in which a task's images were found."""
 
     layout: str
     root: Path
@@ -62,7 +61,7 @@ class Location:
 
 @dataclass(frozen=True)
 class DiskTask:
-    """A task whose images have to lie on a disk: what is known of it without them."""
+    """A task whose images have to lie on a disk, described without them."""
 
     name: str  # "suite/task"
     classes: int
@@ -77,14 +76,14 @@ class DiskTask:
     open: Callable[[Path], TaskSpec | None]  # what lies below a data root; None and DataError as for ``locate``
 
 
-TaskFamily = Callable[[str], TaskSpec]  # what stands after ``NAME:`` -> a task
+TaskFamily = Callable[[str], TaskSpec]  # the text after ``NAME:`` -> a task
 
 
 def register_task(spec: TaskSpec | DiskTask, origin: str, aliases: Sequence[str] = ()) -> None:
-    """Make a task known under its name and its aliases. ``origin``: the registering module's ``__name__``."""
+    """Register a task under its name and its aliases. ``origin``: the registering module's ``__name__``."""
     TASKS.register(spec.name, spec, origin, aliases)
 
 
 def register_task_family(name: str, family: TaskFamily, origin: str) -> None:
-    """Make a family of tasks known, addressed as ``NAME:rest``."""
+    """Register a family of tasks, addressed as ``NAME:rest``."""
     TASKS.register(name, family, origin)

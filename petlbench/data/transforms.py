@@ -1,4 +1,4 @@
-"""From decoded images to what a backbone reads, with the results of torchvision's transforms on Pillow images.
+"""Transform decoded images to a backbone's input, with the results of torchvision's transforms on Pillow images.
 
 Resizing and windows that have to be resized are done image by image; all other operations are tensor operations on whole batches, on the device where
 a batch lies. What is random is drawn first, as numbers, and applied afterwards, so that a seed gives the same views however images are stored.
@@ -36,12 +36,12 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
-_TRIES = 10  # of a random window before the centre is taken
+_TRIES = 10  # for a random window before the centre is taken
 
 
 @dataclass(frozen=True)
 class Form:
-    """What is done to every decoded image before chance has a part in it: resized, then cut at the centre."""
+    """The deterministic part of a transform: resize, then cut at the centre."""
 
     mode: Literal["squash", "short", "native"]  # to a square, the shorter side, or not at all
     size: int = 0  # side in pixels; of native 0
@@ -50,17 +50,17 @@ class Form:
 
     @property
     def side(self) -> int | None:
-        """Of the images that come out, when all of them are squares of one size."""
+        """Side of the resulting images, when all of them are squares of one size."""
         return self.cut or (self.size if self.mode == "squash" else None)
 
     @property
     def words(self) -> str:
-        """The form in a few words."""
+        """The form as text."""
         resize = self.mode if self.mode == "native" else f"{self.mode} {self.size} {self.interpolation}"
         return resize + (f", centre {self.cut}" if self.cut else "")
 
     def __call__(self, image: Pixels) -> Pixels:
-        """An image that was resized already, and not cut, is only cut."""
+        """Apply the form. An image that has been resized but not cut is only cut."""
         height, width = image.shape[:2]
         if self.mode == "squash":
             height, width = self.size, self.size
@@ -76,7 +76,7 @@ class Form:
 
 
 def resized(image: Pixels, height: int, width: int, interpolation: Interpolation) -> Pixels:
-    """With Pillow's antialiased filters; ``bilinear_aliased`` is torchvision's for tensors with antialias=False, which is TensorFlow's, rounded."""
+    """Resize with Pillow's antialiased filters; ``bilinear_aliased`` is torchvision's for tensors with antialias=False, which is TensorFlow's, rounded."""
     if image.shape[:2] == (height, width):
         return image
     if interpolation == "bilinear_aliased":
@@ -88,7 +88,7 @@ def resized(image: Pixels, height: int, width: int, interpolation: Interpolation
 
 @dataclass(frozen=True)
 class Draws:
-    """The chance in the views of a batch."""
+    """Random numbers for the views of a batch."""
 
     window: Tensor | None  # (B, ...): of the operation that chooses a window, if there is one
     others: tuple[Tensor, ...]  # (B, ...) each, of the other operations in their order
@@ -96,7 +96,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Transform:
-    """From stored images to normalised batches."""
+    """Augment and normalise stored images."""
 
     form: Form  # of images that are not augmented; its cut is S
     mean: tuple[float, ...]
@@ -119,12 +119,12 @@ class Transform:
         return tuple(operation for operation in parse(self.augment) if not isinstance(operation, WINDOWS))
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
-        """The chance of ``count`` views."""
+        """Draw the random numbers of ``count`` views."""
         window = _sample(self.window, count, generator) if self.window else None
         return Draws(window, tuple(_sample(operation, count, generator) for operation in self._others))
 
     def view(self, image: Pixels, drawn: Tensor) -> Pixels:
-        """The window (S, S, 3) of one image. ``drawn``: the image's row of ``Draws.window``."""
+        """Return the window (S, S, 3) of one image. ``drawn``: the image's row of ``Draws.window``."""
         if isinstance(self.window, RandomResizedCrop):
             top, left, height, width = random_resized_box(self.window, int(drawn), *image.shape[:2])
             return resized(image[top : top + height, left : left + width], self.size, self.size, self.window.interpolation)
@@ -132,7 +132,7 @@ class Transform:
         return image[top : top + self.size, left : left + self.size]
 
     def finish(self, views: Tensor, draws: Draws | None) -> Tensor:
-        """(B, S, S, 3) uint8, which are overwritten, to (B, 3, S, S) float32: the operations after the window, then normalised."""
+        """Apply the operations after the window, in place, and normalise: (B, S, S, 3) uint8 to (B, 3, S, S) float32."""
         for operation, drawn in zip(self._others, draws.others, strict=True) if draws else ():
             views = _applied(operation, views, drawn)
         mean, std = (to_device(torch.tensor(values).repeat(self.size), views.device) for values in (self.mean, self.std))
@@ -142,17 +142,17 @@ class Transform:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """To a GPU without waiting for what it is doing; from pinned memory, because from other memory the copy itself would wait."""
+    """Copy to a device without waiting for the GPU; from pinned memory, because a copy from other memory waits."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and not tensor.is_cuda else tensor.to(device)
 
 
 def crop_offsets(drawn: Tensor, shapes: Tensor, size: int) -> Tensor:
-    """Top and left of windows from numbers in [0, 1) and image shapes, all (..., 2): every place is as likely."""
+    """Return top and left of windows from numbers in [0, 1) and image shapes, all (..., 2): every position is equally likely."""
     return (drawn * (shapes - size + 1)).long()
 
 
 def random_resized_box(window: RandomResizedCrop, seed: int, height: int, width: int) -> Box:
-    """The window that torchvision's RandomResizedCrop chooses after ``torch.manual_seed(seed)``."""
+    """Return the window that torchvision's RandomResizedCrop chooses after ``torch.manual_seed(seed)``."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float) -> Tensor:
@@ -172,7 +172,7 @@ def random_resized_box(window: RandomResizedCrop, seed: int, height: int, width:
 
 
 def _sample(operation: Operation, count: int, generator: torch.Generator) -> Tensor:
-    """(B,) of a seed or of yes and no, (B, 2) of a place, (B, 9) of jitter: yes or no, four factors, the ranks of the four."""
+    """Draw (B,) seeds or decisions, (B, 2) window positions, or for jitter (B, 9): a decision, four factors, the ranks of the four."""
     match operation:
         case RandomResizedCrop():
             return torch.randint(2**62, (count,), generator=generator)
@@ -211,9 +211,9 @@ def _jittered(jitter: Jitter, views: Tensor, drawn: Tensor) -> Tensor:
     happens, factors, order = drawn[:, 0] > 0, drawn[:, 1:5], drawn[:, 5:]
     steps = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
     strengths = (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
-    for place in range(4):
+    for rank in range(4):
         for number, (step, strength) in enumerate(zip(steps, strengths, strict=True)):
-            rows = (happens & (order[:, place] == number)).nonzero()[:, 0]
+            rows = (happens & (order[:, rank] == number)).nonzero()[:, 0]
             if strength and len(rows):
                 chosen, amounts = (to_device(some, views.device) for some in (rows, factors[rows, number]))
                 views.index_copy_(0, chosen, step(views.index_select(0, chosen), amounts))

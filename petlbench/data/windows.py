@@ -1,4 +1,4 @@
-"""Square windows of images that lie in one array: whole batches are cut by one gather, on the device that holds the array.
+"""Square windows of images in one array: a batch is cut by one gather, on the device that holds the array.
 
 Letters in shapes: N images, P pixels of all of them, B images of a batch, S side of a window.
 """
@@ -15,11 +15,11 @@ from torch import Tensor
 from petlbench.data.split import Ragged
 from petlbench.data.transforms import crop_offsets, to_device
 
-_SHARE = 0.25  # of the free memory of a GPU, at most, that images may take up to stay there
+_SHARE = 0.25  # of a GPU's free memory, at most, for images that stay there
 
 
 class Windows:
-    """Windows of stored images. ``stay``: many passes are to come, so keep the images on the device where they fit."""
+    """Windows of stored images. ``stay``: keep the images on the device when they fit, for many passes."""
 
     def __init__(self, images: NDArray[np.uint8] | Ragged, size: int, device: torch.device, stay: bool) -> None:
         ragged = images if isinstance(images, Ragged) else _flat(images)
@@ -30,15 +30,15 @@ class Windows:
         self._size = size
 
     def centre(self, indices: Tensor) -> Tensor:
-        """(B, S, S, 3) at the centre of the images (B,)."""
+        """Return the windows (B, S, S, 3) at the centre of the images (B,)."""
         return self._cut(indices, ((self._shapes[indices] - self._size) / 2).round().long())  # half to even, as CenterCrop rounds
 
     def random(self, indices: Tensor, drawn: Tensor) -> Tensor:
-        """(B, S, S, 3) at places (B, 2) that were drawn from [0, 1)."""
+        """Return the windows (B, S, S, 3) at positions (B, 2) drawn from [0, 1)."""
         return self._cut(indices, crop_offsets(drawn, self._shapes[indices], self._size))
 
     def _cut(self, indices: Tensor, offsets: Tensor) -> Tensor:
-        """The gather is one of rows: what a row of a window is made of lies side by side."""
+        """Gather the rows of the windows: the pixels of a row lie side by side."""
         widths, side = self._shapes[indices, 1], self._size
         corners = self._starts[indices] + offsets[:, 0] * widths + offsets[:, 1]
         starts = 3 * (corners[:, None] + torch.arange(side) * widths[:, None]).flatten()  # (B S,)
@@ -56,7 +56,7 @@ def _fits(pixels: Tensor, device: torch.device) -> bool:
 
 
 def _as_tensor(images: NDArray[np.uint8]) -> Tensor:
-    """A tensor over the same memory. Torch warns of read-only memory maps; nothing here writes to them."""
+    """Return a tensor over the same memory, without torch's warning of read-only memory maps, which are not written to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(images)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from petlbench.analysis.aggregate import runs_frame
-from petlbench.config.files import load_recipe, load_suite, load_yaml, names
+from petlbench.config.files import load_recipe, load_suite, load_yaml, names, origin
 from petlbench.config.settings import Protocol
 from petlbench.errors import TableError, did_you_mean
 from petlbench.published.averages import Average, averages_of, column_groups, flat
@@ -98,7 +98,7 @@ def load_table(name: str) -> PaperTable:
     """Load a paper's table by name. TableError names the key or name in its YAML that does not exist."""
     if name not in table_names():
         raise TableError(f"no table '{name}'.{did_you_mean(name, table_names())} There are {', '.join(table_names())}")
-    where = f"configs/tables/{name}.yaml"
+    where = origin("tables", name)
     try:
         table = PaperTable.model_validate(load_yaml("tables", name))
     except ValidationError as error:

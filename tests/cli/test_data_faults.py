@@ -19,7 +19,7 @@ from petlbench.cli import main
 from petlbench.data import store
 from petlbench.data.acquire.fetch import Fetch
 from petlbench.data.store import entries
-from petlbench.datasets import _facts
+from petlbench.datasets.disk import facts
 from tests.conftest import Call
 from tests.data.acquire.serving import Server
 from tests.datasets import miniature
@@ -52,7 +52,7 @@ def lacking_a_class_in_a_split_file(root: Path) -> str:
 
 def naming_two_classes_of_imagenet(root: Path) -> str:
     for part, first in (("train", 0), ("val", 50)):
-        miniature.image_folders(root / "imagenet/images" / part, _facts.wordnet_ids()[:2], first=first)
+        miniature.image_folders(root / "imagenet/images" / part, facts.wordnet_ids()[:2], first=first)
     (root / "imagenet/classnames.txt").write_text("n01440764 tench\nn01443537 goldfish\n")
     return "craft15/imagenet"
 

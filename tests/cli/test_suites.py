@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from petlbench.cli import _COMMANDS
 from petlbench.config.files import load_suite
-from petlbench.datasets import _facts
+from petlbench.datasets.disk import facts
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from petlbench.runs.plan import selected_tasks
@@ -19,7 +19,7 @@ from tests.datasets.miniature import image_folders, vtab_task
 from tests.words import resolve
 
 FAST = ("train.epochs=2", "train.warmup_epochs=0", "threads=1", "--jobs", "1")
-FOLDERS = {dataset.name: entry.folder for dataset in _facts.datasets().values() for entry in dataset.suites.values() if entry.folder}
+FOLDERS = {dataset.name: entry.folder for dataset in facts.datasets().values() for entry in dataset.suites.values() if entry.folder}
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +165,7 @@ def test_an_alias_is_the_same_run() -> None:
 
 def test_a_shift_of_imagenet_is_scored_among_its_own_labels(call: Call, tmp_path: Path) -> None:
     """Trained on three of ImageNet's classes that the set does not have, a method can only name labels of the set."""
-    ids, own = _facts.wordnet_ids(), _facts.subset("imagenet_a")
+    ids, own = facts.wordnet_ids(), facts.subset("imagenet_a")
     assert not set(own) & {0, 1, 2}
     for part, first in (("train", 0), ("val", 50)):
         image_folders(tmp_path / "data/imagenet/images" / part, ids[:3], per_class=3, first=first)
@@ -180,7 +180,7 @@ def test_a_shift_of_imagenet_is_scored_among_its_own_labels(call: Call, tmp_path
 
 
 def test_what_was_learned_on_imagenet_is_evaluated_on_its_shifts_as_a_run_on_them_is(call: Call, tmp_path: Path) -> None:
-    ids, own = _facts.wordnet_ids(), _facts.subset("imagenet_a")[:2]
+    ids, own = facts.wordnet_ids(), facts.subset("imagenet_a")[:2]
     for part, first in (("train", 0), ("val", 50)):
         image_folders(tmp_path / "data/imagenet/images" / part, [ids[label] for label in own], per_class=4, first=first)
     image_folders(tmp_path / "data/imagenet-adversarial/imagenet-a", [ids[label] for label in own], per_class=5, first=80)

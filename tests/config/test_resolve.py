@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from petlbench.config.files import ConfigPackage
 from petlbench.config.identity import run_id
 from petlbench.config.resolve import RunConfig, load_method, method_names, restore
 from petlbench.config.settings import BackboneChoice, Budget, Execution, Protocol, QueryConfig, Train
@@ -39,7 +40,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty configs/ folder in place of the shipped one."""
     for folder in ("methods", "suites", "recipes", "backbones"):
         (tmp_path / folder).mkdir()
-    monkeypatch.setattr("petlbench.config.files.files", lambda package: tmp_path / package.rpartition(".")[2])
+    monkeypatch.setattr("petlbench.config.files.packages", lambda: (ConfigPackage(tmp_path, "configs/"),))
     return tmp_path
 
 

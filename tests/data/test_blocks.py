@@ -16,8 +16,8 @@ from petlbench.data.store import TaskStore, entries
 from petlbench.data.streaming import Streamed, Tally
 from petlbench.data.task import TaskSpec
 from petlbench.data.transforms import Form, Transform
-from petlbench.datasets.layouts import _arrays
-from petlbench.datasets.layouts._arrays import Rows
+from petlbench.datasets.disk.layouts import _arrays
+from petlbench.datasets.disk.layouts._arrays import Rows
 
 SQUARE, NATIVE = Form("squash", 6), Form("native")
 COUNT, BLOCK = 400, 20

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from petlbench.datasets._facts import Dataset, datasets
+from petlbench.datasets.disk.facts import Dataset, datasets
 
 from .miniature import image_folders, picture, save
 

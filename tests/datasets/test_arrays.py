@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from petlbench.datasets.layouts import _arrays
-from petlbench.datasets.layouts._arrays import Rows
+from petlbench.datasets.disk.layouts import _arrays
+from petlbench.datasets.disk.layouts._arrays import Rows
 
 
 class File:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from petlbench.datasets import _digits
-from petlbench.datasets._digits import Draw, Shuffle
+from petlbench.datasets.mini import _digits
+from petlbench.datasets.mini._digits import Draw, Shuffle
 
 LABELS = st.lists(st.integers(0, 9), max_size=150).map(lambda labels: np.array(labels, dtype=np.int64))
 SHUFFLES = st.one_of(

@@ -18,12 +18,12 @@ from petlbench.data.acquire.presence import presence
 from petlbench.data.listing import Listing
 from petlbench.data.load import find_task, load_task
 from petlbench.data.task import SPLITS, TaskSpec
-from petlbench.datasets import _facts
+from petlbench.datasets.disk import facts
 from petlbench.errors import DataError
 
 from .miniature import CLASSES, coop, image_folders, picture, split_entries, vpt_fgvc, vtab_task, write_images, zipped
 
-WNIDS = _facts.wordnet_ids()
+WNIDS = facts.wordnet_ids()
 PLAIN = ((0.0,) * 3, (1.0,) * 3)
 
 
@@ -210,11 +210,11 @@ def test_a_number_that_is_no_label_is_no_class_of_imagenet_v2(imagenet: Path) ->
 
 
 def test_a_shift_trains_on_imagenet_and_is_scored_among_its_own_labels(imagenet: Path) -> None:
-    own = _facts.subset("imagenet_a")[:2]
+    own = facts.subset("imagenet_a")[:2]
     image_folders(imagenet / "imagenet-adversarial/imagenet-a", [WNIDS[label] for label in own], per_class=2)
     spec = find_task("craft15/imagenet_a", imagenet)
     assert labels(spec)["train"] == labels(find_task("craft15/imagenet", imagenet))["train"]
-    assert labels(spec)["test"] == [own[0]] * 2 + [own[1]] * 2 and spec.scored == _facts.subset("imagenet_a")
+    assert labels(spec)["test"] == [own[0]] * 2 + [own[1]] * 2 and spec.scored == facts.subset("imagenet_a")
 
 
 def test_a_shift_without_imagenet_is_not_there(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_many_files_are_told_apart_by_their_names_and_none_is_asked_for_its_size
 def test_class_folders_are_listed_once_for_all_tasks_that_share_them(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed: list[Path] = []
     scan = os.scandir
-    monkeypatch.setattr("petlbench.datasets.layouts._lists.os.scandir", lambda folder: listed.append(folder) or scan(folder))  # type: ignore[func-returns-value]
+    monkeypatch.setattr("petlbench.datasets.disk.layouts._lists.os.scandir", lambda folder: listed.append(folder) or scan(folder))  # type: ignore[func-returns-value]
     for task in ("craft15/imagenet", "blackvip16/imagenet"):
         find_task(task, imagenet)
     assert len(listed) == len(set(listed)) == 6

@@ -9,7 +9,7 @@ import pytest
 
 from petlbench.data.source import ImageSource
 from petlbench.data.task import SPLITS
-from petlbench.datasets import _digits, _shapes, mini
+from petlbench.datasets.mini import _digits, _shapes, mini
 from petlbench.registry import TASKS
 
 NAMES = ("biased_digits", "count", "digits", "loc_digits", "location", "textures")
@@ -91,7 +91,7 @@ def test_content_is_that_of_the_revision(name: str, rendered: dict[str, dict[str
             digest.update(part.tobytes())
     assert digest.hexdigest() == CONTENT[name], (
         f"mini/{name} has other images or labels than revision '{TASKS.get(f'mini/{name}').revision}': if the generator was changed "
-        "on purpose, raise the revision in datasets/mini.py and pin the new hash here; if not, look at the versions of numpy and Pillow"
+        "on purpose, raise the revision in datasets/mini/mini.py and pin the new hash here; if not, look at the versions of numpy and Pillow"
     )
 
 
@@ -124,7 +124,7 @@ def test_there_is_no_image_after_the_last(name: str) -> None:
 
 
 def test_importing_the_suite_loads_no_scikit_learn() -> None:
-    code = "import sys, petlbench.datasets.mini; print([name for name in ('sklearn', 'scipy') if name in sys.modules])"
+    code = "import sys, petlbench.datasets.mini.mini; print([name for name in ('sklearn', 'scipy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

@@ -18,9 +18,9 @@ from PIL import Image
 from petlbench.config.settings import Protocol
 from petlbench.data.load import find_task, load_task
 from petlbench.data.task import TaskSpec
-from petlbench.datasets import _digits
-from petlbench.datasets._digits import COLOURS
-from petlbench.datasets.mnist import read_idx
+from petlbench.datasets.mini import _digits
+from petlbench.datasets.mini._digits import COLOURS
+from petlbench.datasets.mini.mnist import read_idx
 from petlbench.errors import DataError
 from tests.words import resolve
 
@@ -175,8 +175,8 @@ def test_without_the_files_the_message_names_them(tmp_path: Path) -> None:
         (lambda data: data[:-1], r"labels-idx1-ubyte says it holds 100 bytes, and it holds 99; download it again"),
         (lambda data: data + b"\0", r"labels-idx1-ubyte says it holds 100 bytes, and it holds 101; download it again"),
         (lambda data: idx(digits("train")[1]), r"are not 28 x 28 images and their labels 0 to 9"),
-        (lambda data: b"<html>", r"labels-idx1-ubyte is no idx file of 1 dimensions; download it again"),
-        (lambda data: b"", r"labels-idx1-ubyte is no idx file of 1 dimensions"),
+        (lambda data: b"<html>", r"labels-idx1-ubyte is not an idx file of 1 dimensions; download it again"),
+        (lambda data: b"", r"labels-idx1-ubyte is not an idx file of 1 dimensions"),
         (lambda data: data.replace(b"\x07", b"\x0a"), r"are not 28 x 28 images and their labels 0 to 9"),
         (None, r"has no t10k-labels-idx1-ubyte and no t10k-labels-idx1-ubyte.gz; MNIST is four files"),
     ],

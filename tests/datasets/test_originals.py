@@ -13,9 +13,9 @@ import pytest
 
 from petlbench.data.listing import Listing
 from petlbench.data.task import TaskSpec
-from petlbench.datasets._facts import datasets, downloads
-from petlbench.datasets.disk_task import find, open_task
-from petlbench.datasets.layouts import LocatedDataset, smallnorb
+from petlbench.datasets.disk.disk_task import find, open_task
+from petlbench.datasets.disk.facts import datasets, downloads
+from petlbench.datasets.disk.layouts import LocatedDataset, smallnorb
 from petlbench.errors import DataError
 
 from . import originals
@@ -49,7 +49,7 @@ def refusal(root: Path, dataset: str, suite: str) -> str:
 
 
 def places(listing: Listing) -> set[str]:
-    return {listing.place(index) for index in range(len(listing))}
+    return {listing.location(index) for index in range(len(listing))}
 
 
 @pytest.mark.parametrize("dataset", [dataset for dataset in WRITERS if downloads(dataset)])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from petlbench.datasets._raster import fill_disc, fill_polygon, reduce_by
+from petlbench.datasets.mini._raster import fill_disc, fill_polygon, reduce_by
 
 COORDINATE = st.floats(-5, 25, allow_nan=False)
 POLYGON = st.lists(st.tuples(COORDINATE, COORDINATE), min_size=3, max_size=8).map(np.array)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petlbench.datasets import _scenes
-from petlbench.datasets.mini import SCENES
+from petlbench.datasets.mini import _scenes
+from petlbench.datasets.mini.mini import SCENES
 
 OPTIONS = st.sampled_from([SCENES, _scenes.SceneOptions()])
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petlbench.datasets import _shapes
+from petlbench.datasets.mini import _shapes
 
 LATENT = st.tuples(*(st.integers(0, n - 1) for n in _shapes.LATENTS)).map(np.array)
 SYMMETRIC = st.tuples(st.integers(0, 1), *(st.integers(0, n - 1) for n in _shapes.LATENTS[1:])).map(np.array)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petlbench.datasets import _textures
+from petlbench.datasets.mini import _textures
 
 
 def first_seeds_of(label: int, count: int) -> list[int]:

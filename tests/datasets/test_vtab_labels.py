@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.datasets.layouts._vtab_labels import (
+from petlbench.datasets.disk.layouts._vtab_labels import (
     clevr_distance,
     dsprites_location,
     dsprites_orientation,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.datasets._facts import Dataset, SuiteEntry, datasets, downloads
-from petlbench.datasets.disk_task import open_task
-from petlbench.datasets.layouts import layout
+from petlbench.datasets.disk.disk_task import layouts_of, open_task
+from petlbench.datasets.disk.facts import Dataset, SuiteEntry, datasets, downloads
+from petlbench.datasets.disk.layouts import layout
 from tests.datasets.originals import WRITERS, facts
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
@@ -37,7 +37,7 @@ def _sizes(entry: SuiteEntry) -> str:
 
 def _layouts(dataset: Dataset, entry: SuiteEntry, folder: Path) -> str:
     texts = []
-    for name in dataset.layouts:
+    for name in layouts_of(dataset, entry):
         if name == WRITERS.get(dataset.name, ("",))[0]:
             root = folder / f"{entry.suite}-{dataset.name}"
             root.mkdir()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from petlbench.datasets import _digits
+from petlbench.datasets.mini import _digits
 from tests.golden.case import Case
 
 CANVAS, DIGIT_SIZE = 224, 28

@@ -1,4 +1,4 @@
-"""Archives are unpacked whole or not at all, and never outside their folder."""
+"""Unpack archives: completely or not at all, and never outside their folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from rich.filesize import decimal
 
 from petlbench.errors import DataError
 
-Report = Callable[[int, int], None]  # bytes done, bytes in all
+Report = Callable[[int, int], None]  # bytes done, bytes in total
 Unpack = Callable[[Path], None]  # writes one member below a folder
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError)
 
 
 @contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """A new folder to work in, which becomes ``folder`` when all went well and is removed when not.
+    """Yield a temporary folder that is renamed to ``folder`` on success and removed on failure.
 
-    So a folder of that name is always complete. Where another process has made it in the meantime, that one stays.
+    So a folder of that name is always complete. One that another process made in the meantime stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
@@ -67,7 +67,7 @@ def unpack(archive: Path, folder: Path, report: Report = lambda done, total: Non
 
 
 def require_space(folder: Path, needed: int, purpose: str) -> None:
-    """DataError when the disk that will hold ``folder`` has fewer than ``needed`` bytes left."""
+    """Raise DataError when the disk that will hold ``folder`` has fewer than ``needed`` bytes left."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -81,7 +81,7 @@ def _opened(archive: Path) -> tarfile.TarFile | zipfile.ZipFile:
 
 
 def _members(file: tarfile.TarFile | zipfile.ZipFile, archive: Path) -> Iterator[tuple[int, Unpack]]:
-    """Every member's size and what unpacks it. DataError at the first that is not a plain file or folder inside."""
+    """Yield every member's size and a function that unpacks it. DataError at the first that is not a plain file or folder inside."""
     if isinstance(file, zipfile.ZipFile):
         for entry in file.infolist():
             _check(archive, entry.filename, is_plain=not stat.S_ISLNK(entry.external_attr >> 16))
@@ -104,7 +104,7 @@ def _check(archive: Path, name: str, is_plain: bool) -> None:
 
 
 def _check_end(file: tarfile.TarFile) -> None:
-    """tarfile takes a header that is cut off or damaged for the end of the archive; the real one is a block of zeros."""
+    """Raise ReadError unless a block of zeros ends the archive: tarfile takes a damaged or truncated header for its end."""
     assert file.fileobj is not None
     file.fileobj.seek(file.offset)
     if file.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:

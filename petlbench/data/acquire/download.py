@@ -1,4 +1,4 @@
-"""Downloads that continue where they broke off and are checked before they count.
+"""Resumable downloads, checked before they appear under their final name.
 
 A file grows under the name ``NAME.part``; what the server called its version (ETag or date) lies in ``NAME.part.version``, so that the rest
 is only asked of the same version. ``NAME`` itself exists when size and checksum are right.
@@ -18,8 +18,8 @@ from typing import Any
 from petlbench.data.acquire.archives import require_space
 from petlbench.errors import DataError
 
-Report = Callable[[int, int | None], None]  # bytes done, bytes in all or None when the server does not say
-ATTEMPTS = 5  # in a row that bring no further byte
+Report = Callable[[int, int | None], None]  # bytes done, bytes in total or None when the server does not say
+ATTEMPTS = 5  # without a new byte, in a row, before giving up
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0  # seconds without an answer or a byte
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
@@ -52,7 +52,7 @@ def download(url: str, target: Path, checksum: str | None = None, report: Report
 
 
 def _persist(url: str, part: Path, report: Report, is_checked: bool) -> None:
-    """Attempt after attempt, with growing pauses, until the file is complete or several in a row bring nothing."""
+    """Retry with growing pauses until the file is complete, or several attempts in a row bring no byte."""
     failures = 0
     while True:
         before = _size(part)
@@ -69,7 +69,7 @@ def _persist(url: str, part: Path, report: Report, is_checked: bool) -> None:
 
 
 def _fetch_rest(url: str, part: Path, report: Report, is_checked: bool) -> None:
-    """One request for what is missing, or for everything when the part could be of another version or the server has no ranges."""
+    """Request the missing bytes, or all when the part may be of another version or the server supports no ranges."""
     with _open(url, part, is_checked) as response:
         start = _size(part) - 1 if response.status == 206 else 0
         if response.status == 206 and not str(response.headers.get("Content-Range")).startswith(f"bytes {start}-"):
@@ -89,7 +89,7 @@ def _fetch_rest(url: str, part: Path, report: Report, is_checked: bool) -> None:
 
 
 def _open(url: str, part: Path, is_checked: bool) -> Any:
-    """The server's answer, from the last byte of the part on (which is there, so that a complete part is no special case)."""
+    """Return the server's answer from the last byte of the part on: one byte that is there, so that a complete part is no special case."""
     headers = {"User-Agent": "petlbench", "Accept-Encoding": "identity"}
     version = _version_file(part).read_text() if _size(part) and _version_file(part).exists() else ""
     if _size(part) > 1 and (version or is_checked):
@@ -117,7 +117,7 @@ def _read(response: Any) -> bytes:
 
 
 def _version(headers: Any) -> str:
-    """What tells whether the rest belongs to the same file: a strong ETag, else the date of its last change, else nothing."""
+    """Return what identifies the version of a file on the server: a strong ETag, else Last-Modified, else nothing."""
     etag = headers.get("ETag") or ""
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified") or ""
 
@@ -131,7 +131,7 @@ def _size(path: Path) -> int:
 
 
 def _check(path: Path, checksum: str | None, url: str) -> None:
-    """DataError when the content is not what was expected; a part is then removed, a finished file left for the user to look at."""
+    """Raise DataError when the checksum differs; then remove a part, but keep a finished file for the user to look at."""
     if checksum is None:
         return
     kind, _, expected = checksum.partition(":")

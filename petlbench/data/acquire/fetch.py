@@ -1,4 +1,4 @@
-"""One file or archive of a dataset: from its address to its place below the data root."""
+"""Download a dataset's file or archive and put it below the data root."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from petlbench.data.acquire.archives import unpack
 from petlbench.data.acquire.download import download
 from petlbench.errors import DataError
 
-FOLDER = ".downloads"  # below the data root: archives on their way
-Report = Callable[[str, int, int | None], None]  # what is done, bytes done, bytes in all
+FOLDER = ".downloads"  # below the data root: archives that are not complete or not yet unpacked
+Report = Callable[[str, int, int | None], None]  # the step, bytes done, bytes in total
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """What is downloaded and what it becomes."""
+    """A download and the file or folder that it becomes."""
 
     url: str
     target: str  # a file or folder below the data root; when it exists, nothing is left to do
@@ -34,7 +34,7 @@ class Fetch:
 def fetch(item: Fetch, root: Path, report: Report = lambda what, done, total: None) -> None:
     """Download and unpack; ``target`` appears complete or not at all. Processes that want the same wait for each other.
 
-    DataError when the server, the archive or the disk is in the way; run again, it continues.
+    DataError for an error of the server, the archive or the disk; the next call continues.
     """
     target, name = root / item.target, item.url.rpartition("/")[2]
     try:

@@ -1,4 +1,4 @@
-"""What has to be fetched until some tasks can run, and what people have to fetch themselves."""
+"""List the downloads that tasks need, and describe those that people have to make themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from petlbench.registry import TASKS
 
 
 def needed(names: Sequence[str], root: Path) -> tuple[Fetch, ...]:
-    """The downloads that tasks lack below a data root, each once, however many tasks need it."""
+    """Return the downloads that tasks lack below a data root, each once."""
     fetches: dict[str, Fetch] = {}
     for name in names:
         target = TASKS.get(name.partition(":")[0])
@@ -22,7 +22,7 @@ def needed(names: Sequence[str], root: Path) -> tuple[Fetch, ...]:
 
 
 def by_hand(task: Presence) -> str:
-    """What a person has to do for a task that is not there."""
+    """Return what a person has to do for a missing task."""
     target = TASKS.get(task.task)
     assert isinstance(target, DiskTask), "others are always there"
     return f"fetch it from {target.source} and lay it out as {task.where}"

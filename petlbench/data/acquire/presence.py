@@ -1,4 +1,4 @@
-"""Which tasks lie on this machine, which can be fetched, and what to say of those that are missing."""
+"""Find out which tasks' images are on this machine and which can be fetched; report those that are missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ State = Literal["present", "downloadable", "manual", "broken"]
 
 @dataclass(frozen=True)
 class Presence:
-    """Where a task stands."""
+    """State of a task's images on this machine."""
 
     task: str
     state: State
@@ -26,7 +26,7 @@ class Presence:
 
 
 def data_folder(configured: str | None) -> Path | None:
-    """The data root of a run: ``data_root=DIR``, else the environment variable. ConfigError when it is not a folder; None when neither is set."""
+    """Return the data root: ``data_root=DIR``, else the environment variable; None when neither is set. ConfigError when it is not a folder."""
     named = configured or os.environ.get(VARIABLE)
     if not named:
         return None
@@ -38,7 +38,7 @@ def data_folder(configured: str | None) -> Path | None:
 
 
 def presence(name: str, root: Path | None) -> Presence:
-    """Where the task of that name stands. What needs no images from elsewhere is always present."""
+    """Return the state of a task. One that needs no images from elsewhere is always present."""
     family, _, own = name.partition(":")
     target = TASKS.get(family)
     if not isinstance(target, DiskTask):
@@ -55,7 +55,7 @@ def presence(name: str, root: Path | None) -> Presence:
 
 
 def missing_error(absent: Sequence[Presence], of: int, root: Path | None) -> DataError:
-    """One message about all tasks that are not there: what was looked for and where, what can be fetched, and how."""
+    """Return one error for all missing tasks: the files that were looked for, and how to get them."""
     where = f"below {root}" if root else f"anywhere, since no folder is named: say data_root=DIR or set {VARIABLE}"
     width = max(len(one.task) for one in absent)
     lines = [f"{len(absent)} of {of} tasks are not there; looked {where}" if of > 1 else f"{absent[0].task} is not there; looked {where}"]

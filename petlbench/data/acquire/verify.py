@@ -1,4 +1,4 @@
-"""What is wrong with a dataset on the disk, before a run finds out: counts, unreadable images, duplicates, formats, labels, class names."""
+"""Check a dataset on the disk before a run does: counts, unreadable images, duplicates, formats, labels, class names."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from petlbench.data.task import MADE_HERE, SPLITS, DiskTask, TaskSpec
 from petlbench.errors import DataError
 from petlbench.registry import TASKS
 
-Progress = Callable[[int, int], None]  # images looked at, images in all
+Progress = Callable[[int, int], None]  # images checked, images in total
 _AHEAD = 256
-_NAMED = 3  # places that a finding names
+_NAMED = 3  # examples that a finding gives
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong or worth knowing, and what to do about it."""
+    """A problem, or something worth knowing, and what to do about it."""
 
     level: Literal["error", "warning", "note"]
     problem: str
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a split: its images, the classes that have some, and the fewest and most of such a class."""
+    """Size of a split: its images, the classes that have any, and the fewest and most images of such a class."""
 
     images: int
     classes: int
@@ -48,7 +48,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found out about a task."""
+    """The findings about a task."""
 
     task: str
     layout: str
@@ -62,14 +62,14 @@ class Verification:
 
 
 def verify(name: str, root: Path | None, progress: Progress = lambda done, total: None) -> Verification:
-    """Look at every image of a task. Nothing that is wrong with its data raises; a name that is no task does (ConfigError)."""
+    """Check every image of a task. Problems of the data become findings; ConfigError for an unknown task."""
     target = TASKS.get(name.partition(":")[0])
     if isinstance(target, DiskTask):
-        place = presence(name, root)
-        if place.state in ("downloadable", "manual"):
+        found = presence(name, root)
+        if found.state in ("downloadable", "manual"):
             fetch = f"petlbench data prepare {name} data_root={root or 'DIR'}"
-            action = fetch if place.state == "downloadable" else f"fetch it by hand: {target.source or 'docs/datasets.md'}"
-            return Verification(name, "", "", {}, (Finding("error", f"not there; expected {place.where}", action),))
+            action = fetch if found.state == "downloadable" else f"fetch it by hand: {target.source or 'docs/datasets.md'}"
+            return Verification(name, "", "", {}, (Finding("error", f"not there; expected {found.where}", action),))
     try:
         with _unwarned():
             spec = find_task(name, root)
@@ -91,7 +91,7 @@ def verify(name: str, root: Path | None, progress: Progress = lambda done, total
 
 @contextmanager
 def _unwarned() -> Iterator[None]:
-    """Without what a run would be warned of: the report says it, and more."""
+    """Suppress the warnings of a run: the findings contain them."""
     logger = logging.getLogger("petlbench.data")
     logger.addFilter(_is_error)
     try:
@@ -133,7 +133,7 @@ def _sizes(spec: TaskSpec, registered: DiskTask) -> Iterator[Finding]:
 
 
 def _classes(spec: TaskSpec, sources: dict[str, ImageSource]) -> Iterator[Finding]:
-    """A class may lack training images in a thousand that were drawn; test sets have all."""
+    """A class without training images is a warning, since small training sets are drawn; without test images it is an error."""
     for split in ("train", "test"):
         labels = spec.scored if split == "test" and spec.scored is not None else range(len(spec.class_names))
         missing = sorted(set(labels) - set(sources[split].labels.tolist()))
@@ -145,31 +145,33 @@ def _classes(spec: TaskSpec, sources: dict[str, ImageSource]) -> Iterator[Findin
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Image:
     split: str
-    place: str
+    location: str
     digest: bytes  # of the content; empty: the image is made here
     is_jpeg: bool
     broken: str  # why it cannot be decoded; empty: it can
 
 
 def _images(spec: TaskSpec, sources: dict[str, ImageSource], is_lossless: bool, progress: Progress) -> Iterator[Finding]:
-    """Decode all images, several at a time."""
+    """Decode all images in several threads; look for broken ones, copies and JPEG files."""
     splits = [split for split in SPLITS if split != "val" or spec.val_in_train is None]  # else val is a part of train
     jobs = [(split, index) for split in splits for index in _reading_order(sources[split])]
-    seen: dict[bytes, _Look] = {}
+    seen: dict[bytes, _Image] = {}
     broken: list[str] = []
     shared: list[str] = []
     copied: list[str] = []
     jpegs = 0
-    for done, look in enumerate(in_order(lambda job: _look(job[0], sources[job[0]], job[1]), jobs, _AHEAD), start=1):
+    for done, image in enumerate(in_order(lambda job: _check_image(job[0], sources[job[0]], job[1]), jobs, _AHEAD), start=1):
         progress(done, len(jobs))
-        jpegs += look.is_jpeg
-        if look.broken:
-            broken.append(look.broken)
-        first = seen.setdefault(look.digest, look) if look.digest else look
-        if first.split != look.split:
-            (shared if first.place == look.place else copied).append(f"{look.place} ({look.split}) and {first.place} ({first.split})")
+        jpegs += image.is_jpeg
+        if image.broken:
+            broken.append(image.broken)
+        first = seen.setdefault(image.digest, image) if image.digest else image
+        if first.split != image.split:
+            (shared if first.location == image.location else copied).append(
+                f"{image.location} ({image.split}) and {first.location} ({first.split})"
+            )
     if broken:
         yield Finding("error", f"{len(broken):,} images cannot be read: {_named(broken)}", "fetch these files again")
     if shared:
@@ -188,22 +190,22 @@ def _reading_order(source: ImageSource) -> list[int]:
     return reading_order(source, np.arange(len(source.labels))).tolist()
 
 
-def _look(split: str, source: ImageSource, index: int) -> _Look:
-    place, digest, jpeg = f"{split} image {index}", b"", False
+def _check_image(split: str, source: ImageSource, index: int) -> _Image:
+    location, digest, jpeg = f"{split} image {index}", b"", False
     try:
         if isinstance(source, Listing):
-            place = source.place(index)
+            location = source.location(index)
             content = source.read(index)
             digest = hashlib.blake2b(content, digest_size=16).digest()
         if isinstance(source, (Files, ZipMembers)):
             jpeg = is_jpeg(content)
-            decode_bytes(content, place)
+            decode_bytes(content, location)
         else:
             source.decode(index)
     except DataError as error:
-        return _Look(split, place, digest, jpeg, str(error).partition("; ")[0])
-    return _Look(split, place, digest, jpeg, "")
+        return _Image(split, location, digest, jpeg, str(error).partition("; ")[0])
+    return _Image(split, location, digest, jpeg, "")
 
 
-def _named(places: list[str]) -> str:
-    return "; ".join(places[:_NAMED]) + ("; …" if len(places) > _NAMED else "")
+def _named(items: list[str]) -> str:
+    return "; ".join(items[:_NAMED]) + ("; …" if len(items) > _NAMED else "")

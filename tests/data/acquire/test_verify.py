@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from petlbench.data.acquire.verify import Verification, verify
-from petlbench.datasets import _facts
+from petlbench.datasets.disk import facts
 from petlbench.errors import ConfigError
 from petlbench.registry import TASKS
 from tests.datasets import miniature, originals
@@ -119,7 +119,7 @@ def test_a_list_of_class_names_of_the_wrong_length_is_an_error(root: Path) -> No
 
 
 def test_a_set_that_is_scored_among_some_labels_has_the_names_of_all(root: Path) -> None:
-    ids, own = _facts.wordnet_ids(), _facts.subset("imagenet_a")
+    ids, own = facts.wordnet_ids(), facts.subset("imagenet_a")
     for part, first in (("train", 0), ("val", 50)):
         miniature.image_folders(root / "imagenet/images" / part, ids[:2], first=first)
     miniature.image_folders(root / "imagenet-adversarial/imagenet-a", [ids[own[0]]], first=90)

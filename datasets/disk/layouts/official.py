@@ -1,0 +1,78 @@
+"""Layout ``official``: archives of CUB, NABirds, Stanford Dogs, Stanford Cars and RESISC45, unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from petlbench.data.listing import Files, Listing
+from petlbench.errors import DataError
+
+from ..facts import Dataset, SuiteEntry
+from . import LocatedDataset, _arrays
+from ._lists import class_folders, class_names_below, first_folder, position_in, read_text
+from ._splits import Original, for_suite
+
+
+def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
+    """The dataset, with the suite's splits made of it."""
+    folders, holding, reader = _PLACES[dataset.name]
+    folder = first_folder(root, folders, holding)
+    return None if folder is None else for_suite(root, "official", reader(folder, dataset.class_count(entry)), dataset, entry)
+
+
+def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
+    """See Layout."""
+    folders, holding, _ = _PLACES[dataset.name]
+    return f"{folders[0]}/{holding}, the archive as its authors distribute it"
+
+
+def _birds(folder: Path, classes: int) -> Original:
+    """Lines ``IMAGE VALUE`` in three files: path, class, and 1 for a training image. The classes that have images are numbered by their ids."""
+    paths, class_of, trains = (_column(folder / name) for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt"))
+    label_of = position_in(sorted(set(class_of.values()), key=int))
+    parts: dict[str, Listing] = {}
+    for part, flag in (("trainval", "1"), ("test", "0")):
+        images = [image for image in paths if trains.get(image) == flag]
+        if strangers := [image for image in images if image not in class_of]:
+            raise DataError(f"{folder / 'image_class_labels.txt'}: has no line for image {strangers[0]}; unpack the archive again")
+        parts[part] = Files(folder / "images", [paths[image] for image in images], [label_of(class_of[image]) or 0 for image in images])
+    return Original(folder, parts)
+
+
+def _column(file: Path) -> dict[str, str]:
+    return {image: value for image, _, value in (line.strip().partition(" ") for line in read_text(file).splitlines() if line.strip())}
+
+
+def _dogs(folder: Path, classes: int) -> Original:
+    parts: dict[str, Listing] = {}
+    for part, name in (("trainval", "train_list.mat"), ("test", "test_list.mat")):
+        files = [str(cell.item()) for cell in _arrays.mat(folder / name, "file_list").ravel()]
+        parts[part] = Files(folder / "Images", files, _arrays.mat(folder / name, "labels").ravel() - 1)
+    return Original(folder, parts)
+
+
+def _cars(folder: Path, classes: int) -> Original:
+    parts: dict[str, Listing] = {}
+    for part, images, file in (
+        ("trainval", "cars_train", "devkit/cars_train_annos.mat"),
+        ("test", "cars_test", "cars_test_annos_withlabels.mat"),
+    ):
+        rows = _arrays.mat(folder / file, "annotations").ravel()
+        labels = [int(row["class"].item()) - 1 for row in rows]
+        parts[part] = Files(folder, [f"{images}/{row['fname'].item()}" for row in rows], labels)
+    return Original(folder, parts)
+
+
+def _resisc45(folder: Path, classes: int) -> Original:
+    images = folder / "NWPU-RESISC45"
+    return Original(images, {"all": class_folders(images, position_in(class_names_below(images, classes)))})
+
+
+_PLACES: dict[str, tuple[tuple[str, ...], str, Callable[[Path, int], Original]]] = {  # folders, what says that it is there, reader
+    "cub200_2011": (("CUB_200_2011", "CUB"), "train_test_split.txt", _birds),
+    "nabirds": (("nabirds",), "train_test_split.txt", _birds),
+    "stanford_dogs": (("stanford_dogs", "StanfordDogs", "dogs"), "train_list.mat", _dogs),
+    "stanford_cars": (("stanford_cars", "StanfordCars", "cars"), "cars_test_annos_withlabels.mat", _cars),
+    "resisc45": (("resisc45", "."), "NWPU-RESISC45", _resisc45),
+}

@@ -1,1 +1,0 @@
-"""Facts about datasets: datasets.yaml and classnames.yaml, read by ``petlbench.datasets._facts``."""
