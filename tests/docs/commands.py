@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from click.exceptions import Exit
 
 from petlbench.cli import cli
 from petlbench.cli.bench import grid_settings
@@ -101,7 +102,11 @@ def _check_petlbench(arguments: Sequence[str]) -> None:
         name, found, rest = command.resolve_command(click.Context(command), rest)
         assert found is not None, f"no command '{name}'"
         command = found
-    words = tuple(command.make_context(command.name, rest).params.get("words", ()))
+    try:
+        words = tuple(command.make_context(command.name, rest).params.get("words", ()))
+    except Exit as shown:  # by --help
+        assert shown.exit_code == 0
+        return
     match command.name:
         case "run":
             resolve(_concrete(words))
