@@ -27,7 +27,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-bench: $(READY) ## Run METHOD on DATASET with SEEDS (default: the suite's), then write and show the leaderboard; continues where it stopped
+bench: $(READY) ## Run METHOD on DATASET with SEEDS (default: the suite's), write and show the leaderboard; continues where it stopped
 	@$(BIN)/petlbench bench method=$(METHOD) task=$(DATASET) $(if $(SEEDS),seeds=$(SEEDS)) $(ARGS) $(if $(JOBS),--jobs $(JOBS))
 
 bench-whitebox: $(READY) ## Measure speed and memory of the white-box methods, with ARGS such as "--methods lora,vpt --json FILE"
@@ -51,13 +51,13 @@ plan: $(READY) ## Show what bench would do
 leaderboard: $(READY) ## Write results/leaderboard.* and results/plots/ from all records
 	@$(BIN)/petlbench leaderboard
 
-browser: ## Install Debian's Chromium, in which the tests of the leaderboard page run
+browser: ## Install Debian's Chromium for the tests of the leaderboard page
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install --yes -qq --no-install-recommends chromium; }
 
-test: $(READY) ## Run the tests, without those that take minutes
+test: $(READY) ## Run the fast tests
 	@$(BIN)/python -m pytest -q $(WORKERS)
 
-test-all: $(READY) ## Run all tests
+test-all: $(READY) ## Run all tests, also those that take minutes
 	@$(BIN)/python -m pytest -q $(WORKERS) -m "slow or not slow"
 
 lint: $(READY) ## Check style and types

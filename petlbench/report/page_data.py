@@ -218,7 +218,7 @@ def _published(
 ) -> list[dict[str, Any]]:
     """Return rows of papers with an accuracy on one of the tasks, in the order of the files, without reruns by third parties.
 
-    Numbers whose epoch was chosen on test images are rows of their own. Averages are recomputed from the cells, as printed ones follow several definitions.
+    Numbers whose epoch was chosen on test images are rows of their own. Averages are recomputed from the cells: printed ones follow several definitions.
     """
     datasets = [_dataset(task) for task in tasks]
     printed: dict[tuple[str, ...], list[PublishedNumber]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""The commands that the documentation types out, and whether the real command line, Makefile and extras know them."""
+"""Find the commands in the documentation and check them against the real command line, Makefile and extras."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from click.exceptions import Exit
 
 from petlbench.cli import cli
 from petlbench.cli.bench import grid_settings
@@ -29,7 +30,7 @@ _BLOCK = re.compile(r"^( *)```([^\n]*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 @dataclass(frozen=True)
 class Typed:
-    """A line of a page that a reader is to type."""
+    """A command on a page."""
 
     page: Path
     line: int
@@ -37,7 +38,7 @@ class Typed:
 
     @property
     def words(self) -> list[str]:
-        """As a shell splits it, without comment and ``&``."""
+        """The command as a shell splits it, without comment and ``&``."""
         return [word for word in shlex.split(self.text, comments=True) if word != "&"]
 
     def __str__(self) -> str:
@@ -45,7 +46,7 @@ class Typed:
 
 
 def typed(page: Path) -> Iterator[Typed]:
-    """The lines of its ``sh`` blocks, and in blocks without a language those behind a prompt (``$``), which show output as well."""
+    """Find the lines of ``sh`` blocks, and those after a prompt (``$``) in blocks without a language, which also show output."""
     text = page.read_text(encoding="utf-8")
     for block in _BLOCK.finditer(text):
         first = text.count("\n", 0, block.start()) + 2
@@ -57,13 +58,13 @@ def typed(page: Path) -> Iterator[Typed]:
 
 
 def unmarked(page: Path) -> list[str]:
-    """Lines of blocks without a language that look like commands: nothing would check them."""
+    """Find lines that look like commands in other blocks, where nothing checks them."""
     blocks = [block[3] for block in _BLOCK.finditer(page.read_text(encoding="utf-8")) if block[2] != "sh"]
     return [line for block in blocks for line in block.splitlines() if re.match(r" *(petlbench|make|pip|python) [\w-]", line)]
 
 
 def check(words: Sequence[str]) -> None:
-    """Raises when no such program, target, command, option, key, method or task exists; runs nothing."""
+    """Raise when a program, target, command, option, key, method or task does not exist. Runs nothing."""
     program, *arguments = words
     match program.rpartition("/")[2]:
         case "petlbench":
@@ -85,7 +86,7 @@ def check(words: Sequence[str]) -> None:
 
 
 def _recipe(arguments: Sequence[str]) -> list[str]:
-    """What make would run."""
+    """Return the commands that make would run."""
     for variable in (word.partition("=")[0] for word in arguments if "=" in word):
         assert re.search(rf"^{variable} \?=", (ROOT / "Makefile").read_text(), re.MULTILINE), f"the Makefile reads no {variable}"
     command = ["make", "--dry-run", "--always-make", "--old-file=pyproject.toml", *arguments]
@@ -101,7 +102,11 @@ def _check_petlbench(arguments: Sequence[str]) -> None:
         name, found, rest = command.resolve_command(click.Context(command), rest)
         assert found is not None, f"no command '{name}'"
         command = found
-    words = tuple(command.make_context(command.name, rest).params.get("words", ()))
+    try:
+        words = tuple(command.make_context(command.name, rest).params.get("words", ()))
+    except Exit as shown:  # by --help
+        assert shown.exit_code == 0
+        return
     match command.name:
         case "run":
             resolve(_concrete(words))
@@ -119,7 +124,7 @@ def _check_petlbench(arguments: Sequence[str]) -> None:
 
 
 def _concrete(words: Sequence[str]) -> list[str]:
-    """With a task in place of the one that a reader is to choose."""
+    """Put a task in place of the one that the reader chooses."""
     return ["task=mini/digits" if word == "task=…" else word for word in words]
 
 
@@ -133,7 +138,7 @@ def _check_module(name: str, arguments: Sequence[str]) -> None:
 
 
 def _check_requirement(text: str) -> None:
-    """``petlbench[EXTRA,…]``, or the checkout itself with ``.[EXTRA,…]``."""
+    """Check ``petlbench[EXTRA,…]``, or the checkout itself with ``.[EXTRA,…]``."""
     found = re.fullmatch(r"(?:petlbench|\.)\[([\w,]+)\]", text)
     assert found, text
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

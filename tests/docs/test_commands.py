@@ -1,4 +1,4 @@
-"""Every command of the documentation is known to the real command line; those that need seconds and no download are run."""
+"""Check every command of the documentation against the real command line; run those that need seconds and no download."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests.docs.commands import PAGES, ROOT, Typed, check, typed, unmarked
 from tests.remote.processes import serving
 from tests.words import resolve
 
-# A plugin that a reader writes: tests/docs/test_plugin.py types these commands out in a copy of the checkout.
+# The reader writes a plugin there: tests/docs/test_plugin.py runs these commands in a copy of the checkout.
 ELSEWHERE = {ROOT / "docs" / "plugin.md"}
 TYPED = [command for page in PAGES if page not in ELSEWHERE for command in typed(page)]
 
-NOT_RUN = {  # everything else is
-    r"^make ": "what it would run is checked",
+NOT_RUN = {  # all other commands are run
+    r"^make ": "only the commands behind it are checked",
     r"^(pip install|git |pre-commit )": "changes the reader's machine",
     r"-m pytest ": "tests of their own",
     r"^petlbench bench": "minutes; tests/cli/test_bench.py",
     r"^petlbench serve|--watch": "runs until it is stopped; tests/remote, tests/cli/test_watch.py",
-    r"^petlbench data ": "downloads, or looks at what was downloaded; tests/cli/test_data.py",
+    r"^petlbench data ": "downloads, or reads what was downloaded; tests/cli/test_data.py",
     r"tools.pretrain_mini_clip": "three quarters of an hour; tests/tools/test_pretrain_mini_clip.py",
     r"backbone=(timm|open_clip):": "weights from a network",
     r"task=… ": "a selection file of SPT's release",
@@ -53,7 +53,7 @@ def test_commands_are_marked_as_such(page: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", NOT_RUN)
-def test_every_exception_is_of_use(pattern: str) -> None:
+def test_every_exception_is_needed(pattern: str) -> None:
     assert any(re.search(pattern, command.text) for command in TYPED)
 
 
@@ -98,7 +98,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, results: Path) -> Path:
-    """Results of some methods, three times, and images: what the pages take for granted. ``call`` works here."""
+    """A folder with results of some methods, three times, and with images, as the pages assume. ``call`` runs in it."""
     for name in ("results", "results-a", "results-b"):
         shutil.copytree(results, tmp_path / name)
     shutil.copytree(ROOT / "results" / "published", tmp_path / "results" / "published")
@@ -112,7 +112,7 @@ def folder(tmp_path: Path, results: Path) -> Path:
 
 
 def substituted(command: Typed, url: str, folder: Path) -> list[str]:
-    """The same with addresses and files that are here, and two epochs where it names no number."""
+    """Put in addresses and files that exist here, and two epochs unless the command names a number."""
     words = []
     for word in command.words:
         if "checkpoints/" in word:

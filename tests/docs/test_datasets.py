@@ -1,4 +1,4 @@
-"""The table of docs/datasets.md is what the facts say and what the readers do with a miniature of each original."""
+"""Compare the table of docs/datasets.md with the facts and with how a miniature of each original is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADER = "| task | train / val / test | layouts read (splits, where they are mad
 
 
 def lines(folder: Path) -> list[str]:
-    """The table's lines; ``folder``: where miniatures may be written."""
+    """Make the lines of the table; miniatures are written into ``folder``."""
     found = []
     for dataset in datasets().values():
         for entry in dataset.suites.values():

@@ -1,4 +1,4 @@
-"""The commands of docs/plugin.md, typed out in a copy of the checkout, and its plugin, run."""
+"""Run the commands of docs/plugin.md in a copy of the checkout, and its plugin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the sources that an interpreter with this PYTHONPATH uses instead of the installed ones."""
+    """Copy the sources; an interpreter with this PYTHONPATH uses the copy instead of the installed ones."""
     for name in ("petlbench", "methods", "datasets", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("methods", "datasets", "configs"):  # what setup.py does in an installation
@@ -49,7 +49,9 @@ def test_the_commands_of_the_plugin_page_work_and_edit_no_other_file(checkout: P
     for command in typed:
         reply = subprocess.run(command, shell=True, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
         assert reply.returncode == 0, f"{command}\n{reply.stdout}\n{reply.stderr}"
-    listed = subprocess.run(["petlbench", "methods", "--json"], cwd=checkout, env=environment, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["petlbench", "ls", "methods", "--json"], cwd=checkout, env=environment, capture_output=True, text=True, check=True
+    )
     assert '"channel_scale"' in listed.stdout
     assert "channel_scale" in (checkout / "results" / "leaderboard.csv").read_text()
     changed = {path for path, content in before.items() if path.read_bytes() != content}
@@ -69,7 +71,7 @@ def test_new_method_refuses_bad_names_and_existing_files(checkout: Path) -> None
 
 @pytest.fixture
 def asked_border(tmp_path: Path) -> Iterator[str]:
-    """The plugin of the section on methods that may only ask, imported from a file; its source."""
+    """Import the plugin of the section on methods that only send queries from a file; return its source."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "plugin.md").read_text(), flags=re.DOTALL | re.MULTILINE)
     (source,) = (block for block in blocks if '@register_method("asked_border"' in block)
     path = tmp_path / "asked_border.py"
@@ -84,18 +86,18 @@ def asked_border(tmp_path: Path) -> Iterator[str]:
     del sys.modules[path.stem]
 
 
-def test_the_plugin_that_may_only_ask_is_short(asked_border: str) -> None:
+def test_the_query_plugin_is_short(asked_border: str) -> None:
     assert len(asked_border.splitlines()) < 60
 
 
-def test_the_plugin_that_may_only_ask_learns(asked_border: str) -> None:
+def test_the_query_plugin_learns(asked_border: str) -> None:
     with asking("method=asked_border", "train.epochs=20") as run:
         run.fit()
     assert run.history[-1].loss < 0.9 * run.history[0].loss
     assert run.meter.counts["train"]["calls"] == 20 * 3
 
 
-def test_the_plugin_that_may_only_ask_keeps_the_contract(asked_border: str) -> None:
+def test_the_query_plugin_keeps_the_contract(asked_border: str) -> None:
     case = type("Case", (MethodConformance,), {"method": "asked_border"})()
     case.test_only_what_is_stored_trains()
     case.test_it_is_deterministic_under_a_seed()

@@ -1,4 +1,4 @@
-"""What a project that strangers join has at its top says the same as the code: citations, bounds, hooks, templates, notes."""
+"""Compare citations, version bounds, hooks, issue forms and notes with the code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read(name: str) -> Any:
 
 
 def cited() -> set[str]:
-    """arXiv ids of the references in CITATION.cff."""
+    """Return the arXiv ids of the references in CITATION.cff."""
     return {identifier["value"] for reference in read("CITATION.cff")["references"] for identifier in reference["identifiers"]}
 
 
@@ -37,10 +37,19 @@ def test_the_papers_of_all_methods_are_cited() -> None:
     assert {cite for name in METHODS.names() if (cite := load_method(name)[0].cite)} <= cited()
 
 
-def test_no_paper_is_cited_that_the_code_does_not_name() -> None:
-    sources = [path for top in ("methods", "petlbench", "configs") for path in (ROOT / top).rglob("*") if path.suffix in (".py", ".yaml")]
-    named = set(re.findall(r"\d{4}\.\d{5}", "\n".join(path.read_text(encoding="utf-8") for path in sources)))
-    assert {cite.removeprefix("arXiv:") for cite in cited()} <= named
+def sources() -> str:
+    """Return all code, configurations and tables of printed numbers as one text."""
+    tops = ("methods", "petlbench", "configs", "results/published")
+    files = [path for top in tops for path in (ROOT / top).rglob("*") if path.suffix in (".py", ".yaml", ".csv")]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+
+def test_no_paper_title_or_author_is_cited_that_the_code_does_not_name() -> None:
+    text = sources()
+    assert {cite.removeprefix("arXiv:") for cite in cited()} <= set(re.findall(r"\d{4}\.\d{5}", text))
+    for reference in read("CITATION.cff")["references"]:
+        assert reference["title"].lower() in text.lower()
+        assert all(author["family-names"] in text for author in reference["authors"] if "family-names" in author)
 
 
 def test_the_citation_has_what_its_format_asks_for() -> None:
@@ -54,7 +63,7 @@ def test_the_citation_has_what_its_format_asks_for() -> None:
         assert reference["url"] == f"https://arxiv.org/abs/{identifier['value'].removeprefix('arXiv:')}"
 
 
-def test_version_and_license_are_said_alike() -> None:
+def test_version_and_license_agree() -> None:
     citation = read("CITATION.cff")
     assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
     assert f"## [{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -79,7 +88,7 @@ def test_hooks_use_what_is_installed_here() -> None:
         assert program in (".venv/bin/ruff", ".venv/bin/mypy") or (program == "make" and arguments[0] in targets)
 
 
-def test_ci_starts_scripts_and_targets_that_there_are() -> None:
+def test_ci_starts_scripts_and_targets_that_exist() -> None:
     steps = [step["run"] for job in read(".github/workflows/ci.yml")["jobs"].values() for step in job["steps"] if "run" in step]
     assert ".ci/run" in steps and (ROOT / ".ci" / "run").is_file()
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)

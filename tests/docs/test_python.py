@@ -1,4 +1,4 @@
-"""docs/python.md: every block runs, one after the other, and gives what the page says."""
+"""Run every block of docs/python.md in order and compare with what the page says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/results.md describes the flat table as it is."""
+"""Compare docs/results.md with the flat table."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every setting that a page or a comment of a configuration names is one that there is."""
+"""Every setting that a page or a comment of a configuration names exists."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LISTED = re.compile(rf"\bOf ({'|'.join(SECTIONS)}) only ([\w, \n#]+?) (?:is|are)
 
 
 def prose(path: Path) -> str:
-    """A page, or the comments of a YAML file."""
+    """Return a page, or the comments of a YAML file."""
     text = path.read_text(encoding="utf-8")
     return text if path.suffix == ".md" else "\n".join(line.partition("#")[2] for line in text.splitlines())
 
 
 def named_settings(text: str) -> Iterator[tuple[str, str]]:
-    """(section, field) of ``train.epochs``, and of lists such as "Of train only epochs and batch_size are used"."""
+    """Find (section, field) of ``train.epochs``, and of lists such as "Of train only epochs and batch_size are used"."""
     yield from DOTTED.findall(text)
     for section, listed in LISTED.findall(text):
         for field in re.split(r",\s*|\s+and\s+", listed.strip()):
@@ -35,7 +35,7 @@ def named_settings(text: str) -> Iterator[tuple[str, str]]:
 
 
 def fields_of(section: str, path: Path) -> set[str]:
-    """The fields of a section. Of ``method`` those of the file's own method, elsewhere those of any and of the template that new-method copies."""
+    """Return the fields of a section; for ``method`` those of the file's own method, on pages those of all methods and of new-method's template."""
     if section in SECTIONS:
         return {field.name for field in dataclasses.fields(SECTIONS[section])}
     plugins = [load_method(path.stem)[0]] if path.parent.name == "methods" else [METHODS.get(name) for name in METHODS.names()]

@@ -1,4 +1,4 @@
-"""The tables of docs/why-numbers-differ.md are what an audit of the published numbers finds."""
+"""Compare the tables of docs/why-numbers-differ.md with an audit of the published numbers."""
 
 from pathlib import Path
 
