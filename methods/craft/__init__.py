@@ -16,10 +16,9 @@ from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_me
 from petlbench.access.endpoint import Output
 from petlbench.optim.evolution import CMAES, Strategy, Vectors
 from petlbench.optim.loop import Epoch
-from petlbench.optim.seeds import derived_seed
+from petlbench.optim import derived_seed
 
-from .losses import fitness
-from .refinement import Refinement, train_epoch
+from .refinement import Refinement, fitness, train_epoch
 from .shots import Shots
 
 MAX_ENTRIES = 2**24  # of a tensor of logits or hidden units while a population is judged: 64 MB
@@ -95,8 +94,8 @@ def _check_template(template: str | None) -> None:
 class Craft(QueryMethod):
     """Refined logits Y_O = Y_I + net(Y_I), with Y_I the model's logits for the prompt context p0 + A z.
 
-    In turns, CMA-ES takes a step on z, for which it needs answers only (``losses.fitness``), and Adam an epoch on the network
-    (``losses.refinement_loss``), whose gradients end at the answers.
+    In turns, CMA-ES takes a step on z, for which it needs answers only (``fitness``), and Adam an epoch on the network
+    (``refinement_loss``), whose gradients end at the answers.
     """
 
     access = Access.CONTEXT

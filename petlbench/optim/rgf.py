@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from petlbench.optim.seeds import derived_seed
+from petlbench.optim import derived_seed
 
 
 @dataclass

@@ -22,7 +22,7 @@ from petlbench.records.store import RecordStore
 from tests.record_factory import make_record
 from tests.words import resolve
 
-FIXTURES = Path(__file__).parent / "records" / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "records" / "fixtures"
 SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": QueryConfig, "budget": Budget}
 WORDS = ("method=lora", "task=mini/digits")
 

@@ -137,7 +137,7 @@ def test_a_population_that_is_judged_in_parts_is_judged_alike(monkeypatch: pytes
 def test_before_training_the_context_is_the_templates_own_words() -> None:
     images = torch.randn(2, 3, 16, 16)
     with opened(**BBT) as learner:
-        model = learner._model()
+        model = learner.handle
         torch.testing.assert_close(learner.method.predict(model, images), model.scores(images))
 
 
@@ -196,7 +196,7 @@ def test_the_context_is_that_of_the_chosen_z(rule: str, z: float) -> None:
     with opened(context_from=rule) as learner:
         method, start = learner.method, learner.method.context.clone()
         projection = method.draw_projection()
-        method.tune(learner._model(), training(), Fixed(), projection)
+        method.tune(learner.handle, training(), Fixed(), projection)
     torch.testing.assert_close(method.context, start + (projection @ torch.full((6,), z)).view_as(start))
 
 
@@ -204,7 +204,7 @@ def test_training_ends_when_the_search_has_stopped() -> None:
     epochs: list[int] = []
     with opened() as learner:
         method = learner.method
-        method.tune(learner._model(), training(lambda epoch: epochs.append(epoch.epoch)), Fixed(steps=2), method.draw_projection())
+        method.tune(learner.handle, training(lambda epoch: epochs.append(epoch.epoch)), Fixed(steps=2), method.draw_projection())
     assert epochs == [0, 1]
 
 
@@ -229,7 +229,7 @@ def test_released_input_reaches_the_network_and_not_the_fitness() -> None:
     for head_input in ("api_logits", "released_unnormalised"):
         with opened(head_input=head_input, weight=0.0) as learner:
             method, search = learner.method, Fixed(steps=2)
-            method.tune(learner._model(), training(), search, method.draw_projection())
+            method.tune(learner.handle, training(), search, method.draw_projection())
         found[head_input], weights[head_input] = search.told, method.net.fc1.weight
     assert found["api_logits"] == found["released_unnormalised"]
     assert not torch.allclose(weights["api_logits"], weights["released_unnormalised"])
@@ -272,7 +272,7 @@ def test_another_seed_draws_another_projection() -> None:
 def test_a_budget_that_ends_before_the_network_learns_leaves_it_out() -> None:
     images = torch.randn(2, 3, 16, 16)
     with opened() as learner:
-        method, model = learner.method, learner._model()
+        method, model = learner.method, learner.handle
         learner.meter.budget = Budget(contexts=5)  # a population and nothing of the network's epoch
         with pytest.raises(BudgetExceeded):
             learner.fit(training())
@@ -283,7 +283,7 @@ def test_a_budget_that_ends_before_the_network_learns_leaves_it_out() -> None:
 def test_the_network_takes_part_from_its_first_step() -> None:
     images, answers = torch.randn(2, 3, 16, 16), []
     with opened(collaborate=False) as learner:
-        method, model = learner.method, learner._model()
+        method, model = learner.method, learner.handle
 
         def compare(_: Epoch) -> None:
             plain = model.context_scores(images, method.context[None])[0]
