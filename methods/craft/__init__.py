@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.access.endpoint import Output
+from petlbench.optim import derived_seed
 from petlbench.optim.evolution import CMAES, Strategy, Vectors
 from petlbench.optim.loop import Epoch
-from petlbench.optim import derived_seed
 
 from .refinement import Refinement, fitness, train_epoch
 from .shots import Shots

@@ -21,14 +21,16 @@ _SCHEDULE_STEPS = {"timm_cosine": "epoch", "dassl_cosine": "epoch", "vp_cosine":
 class Protocol:
     """How images are prepared and how a result is chosen. Two runs may share a table column only when their protocols are equal."""
 
-    name: str = "native"  # part of the protocol's id
-    resize: int | None = None  # side in pixels; null: the backbone's input size
-    resize_mode: Literal["squash", "short"] = "squash"  # to a square, or the shorter side with a centre crop of the input size
-    interpolation: Interpolation = "bicubic"  # bilinear_aliased: not antialiased, as TensorFlow resizes
-    normalise: Literal["backbone", "imagenet", "half", "none"] = "backbone"  # the backbone card's own constants unless a paper differs
-    augment: str = "none"  # of training images: operations such as crop + flip or random_resized_crop(0.5) + flip, see docs/protocols.md
+    name: str = "native"  # name of the protocol, part of its id
+    resize: int | None = None  # side in pixels that images are resized to; null: the backbone's input size
+    resize_mode: Literal["squash", "short"] = "squash"  # squash: to a square; short: the shorter side, then a centre crop of the input size
+    interpolation: Interpolation = "bicubic"  # filter of the resizing; bilinear_aliased is not antialiased, as in TensorFlow
+    normalise: Literal["backbone", "imagenet", "half", "none"] = (
+        "backbone"  # mean and standard deviation that pixels are normalised with; backbone: those of its card
+    )
+    augment: str = "none"  # operations on training images, such as random_resized_crop(0.5) + flip; see docs/protocols.md
     shots: int | None = None  # training images per class, drawn as CoOp draws them; null: all
-    split_seed: int | None = 1  # of the few-shot draw; null: the run's seed, so that every seed sees other images
+    split_seed: int | None = 1  # seed that draws the few-shot images; null: the run's seed, so that every seed sees other images
     train_on: Literal["train", "trainval"] = "train"  # training images: the train split, or train and val together
     # epoch whose result is reported: the last, the best on val, or the best on test, which is only for comparison with papers that did so
     selection: Literal["last", "best_val", "oracle_test"] = "last"
@@ -54,8 +56,8 @@ class Train:
     optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd adds weight decay to the gradient, adamw decouples it
     learning_rate: float = 1e-3  # highest rate of the schedule
     scale_learning_rate: bool = False  # multiply learning_rate by batch_size / 256, as VPT does
-    weight_decay: float = 1e-4  # of matrices; vectors and scalars are not decayed unless the method says so
-    momentum: float = 0.9  # of optimizer=sgd
+    weight_decay: float = 1e-4  # weight decay of matrices; vectors and scalars are not decayed unless the method says so
+    momentum: float = 0.9  # momentum of optimizer=sgd
     # shape of the learning rate after the warm-up; timm_cosine is that of NOAH and SPT, the others with a prefix of BlackVIP, VP and PGN
     schedule: Literal["cosine", "constant", "timm_cosine", "dassl_cosine", "vp_cosine", "pgn_cosine"] = "cosine"
     schedule_step: Literal["epoch", "step"] = "epoch"  # change the learning rate once per epoch or before every step
@@ -101,8 +103,10 @@ class Train:
 class Numerics:
     """Random numbers and number format. Set at the top level: ``seed=1 precision=bf16``."""
 
-    seed: int = 0  # of all random numbers of the run
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware multiplies it and the model is large enough to gain
+    seed: int = 0  # seed of all random numbers of the run
+    precision: Literal["auto", "fp32", "bf16"] = (
+        "auto"  # number format; auto: bf16 where the hardware multiplies it and the model is large enough to gain
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:

@@ -75,7 +75,7 @@ def _merge(kind: type, target: dict[str, Any], values: Any, origin: str, prefix:
         if isinstance(read, float) and not math.isfinite(read):
             raise ConfigError(f"{name} must be a finite number, got {str(read)!r} ({origin})")
         if isinstance(read, str) and not _is_unicode(read):
-            raise ConfigError(f"{name} must be text in UTF-8, got {ascii(str(read))} ({origin})")
+            raise ConfigError(f"{name} must be text in UTF-8, got {str(read)!a} ({origin})")
         target[key], origins[name] = read, origin
 
 

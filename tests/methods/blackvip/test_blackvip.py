@@ -59,7 +59,7 @@ def one_step(learner: QueryLearner) -> SPSA:
     method = method_of(learner)
     optimizer = SPSA(vector(method), method.config.spsa)
     images, labels = next(iter(training_data().train))
-    method.step(learner._model(), optimizer, images, method._encoded(images), labels)
+    method.step(learner.handle, optimizer, images, method._encoded(images), labels)
     return optimizer
 
 
