@@ -49,7 +49,7 @@ def settings_of(kind: type[S], words: dict[str, Text]) -> S:
 
 def read_seeds(text: str) -> tuple[int, ...]:
     """Read ``0,1,2`` or ``[0,1,2]`` as numbers. ConfigError for anything else."""
-    seeds = read_text(f"[{text.strip('[]')}]", tuple[int, ...])
+    seeds = read_text(f"[{text.removeprefix('[').removesuffix(']')}]", tuple[int, ...])
     if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
         raise ConfigError(f"seeds must be whole numbers such as 0,1,2, got '{text[:100]}'")
     return tuple(dict.fromkeys(seeds))

@@ -143,7 +143,8 @@ def _shown(value: Any) -> Any:
         return value
     try:
         read = yaml.safe_load(value)
-    except (yaml.YAMLError, RecursionError, ValueError):
+        json.dumps(read)  # a list may hold itself, or a date
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError):
         return str(value)
     return read if isinstance(read, (bool, int, float, list, dict)) or read is None else str(value)
 

@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_with_tokens_is_exported_and_evaluated_in_both_ways(checkpoint: Path, tmp_path: Path, call: Call) -> None:
     folder = str(tmp_path / "artifact")
     code, out, _ = call("export", str(checkpoint), folder)
-    assert (code, out) == (0, f"artifact: {folder} (5 patches of 8 pixels, which stand for their tokens exactly)\n")
+    assert (code, out) == (0, f"artifact: {folder} (5 patches of 8 pixels, which give their tokens exactly)\n")
     code, out, _ = call("evaluate", folder, "threads=1", "--json")
     told = json.loads(out)
     assert code == 0 and told.keys() >= set(KEYS)
@@ -39,7 +39,7 @@ def test_a_run_with_tokens_is_exported_and_evaluated_in_both_ways(checkpoint: Pa
         "… clipped to what a picture holds",
         "… and rounded to 8 bits",
     ]
-    assert lines[5].startswith("patches stand for their tokens exactly; ")
+    assert lines[5].startswith("patches give their tokens exactly; ")
     assert lines[6].startswith("patches change accuracy by ")
 
 

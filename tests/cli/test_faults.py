@@ -21,7 +21,7 @@ from petlbench.optim.loop import Epoch
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore, is_kept
 from petlbench.runs.execute import execute
-from tests.words import resolve
+from tests.words import plan, resolve
 
 
 def config(out: Path, method: str = "zero_shot", *words: str, task: str = "mini/digits") -> RunConfig:
@@ -232,8 +232,6 @@ def test_too_few_images_for_the_shots_fail_the_run_and_name_the_class(tmp_path: 
 
 
 def test_a_record_that_was_cut_short_is_run_again(tmp_path: Path) -> None:
-    from petlbench.runs.plan import plan
-
     words = ["method=zero_shot", "task=mini/digits", f"out={tmp_path}", "threads=1"]
     _, path = execute(resolve(words))
     assert plan(words).runs[0].state == "done"

@@ -109,5 +109,5 @@ def test_table_reads_the_records_of_its_folder(tmp_path: Path) -> None:
 
 def test_table_says_what_it_takes() -> None:
     assert "no table 'bert'" in refusal("table", "bert")
-    assert "'suite=vtab' is not of the form key=text with one of backbone, protocol" in refusal("table", "vpt", "suite=vtab")
-    assert "--seeds must be numbers such as 0,1,2, got 'all'" in refusal("table", "vpt", "--seeds", "all")
+    assert "unknown key 'suite'." in refusal("table", "vpt", "suite=vtab")
+    assert "seeds must be whole numbers such as 0,1,2, got 'all'" in refusal("table", "vpt", "--seeds", "all")
