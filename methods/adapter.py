@@ -15,13 +15,13 @@ from petlbench.nn.deltas import ACTIVATIONS
 @dataclass
 class AdapterConfig:
     bottleneck: int = 8  # h; parameters per adapter of width D: 2 D h + h + D
-    after: tuple[str, ...] = ("mlp_branch",)  # places whose output goes through an adapter with a skip (sequential)
-    beside: tuple[str, ...] = ()  # places whose input goes through an adapter that is added to the output (parallel)
-    activation: str = "gelu"  # gelu, quick_gelu or relu
-    scale: float = 1.0  # s
-    dropout: float = 0.0  # after the activation
-    bias: bool = True
-    train_norms: bool = False  # the LayerNorms too, as Houlsby et al. do
+    after: tuple[str, ...] = ("mlp_branch",)  # modules whose output goes through an adapter with a skip (sequential)
+    beside: tuple[str, ...] = ()  # modules whose input goes through an adapter that is added to the output (parallel)
+    activation: str = "gelu"  # activation between the two layers: none, gelu, quick_gelu or relu
+    scale: float = 1.0  # s, factor of the adapter's output
+    dropout: float = 0.0  # rate of the dropout after the activation
+    bias: bool = True  # give both layers a bias
+    train_norms: bool = False  # train the LayerNorms, too, as Houlsby et al. do
 
     def __post_init__(self) -> None:
         places = [*self.after, *self.beside]

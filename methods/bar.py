@@ -19,8 +19,8 @@ from petlbench.optim.rgf import RGF, RGFConfig
 @dataclass
 class BARConfig:
     embedded_size: int | None = None  # e, side of the image inside its frame, even; null: 194 pixels of 224, scaled with the input
-    learning_rate: float = 5.0  # of the first step
-    min_learning_rate: float = 0.1  # of the last tenth of the steps
+    learning_rate: float = 5.0  # learning rate of the first step
+    min_learning_rate: float = 0.1  # learning rate of the last tenth of the steps
     focus: float = 2.0  # gamma of the focal loss; 0: cross entropy
     rgf: RGFConfig = field(default_factory=RGFConfig)
 

@@ -22,9 +22,9 @@ PLACES = ("qkv", "proj", "fc1", "fc2")
 
 @dataclass
 class FacTConfig:
-    decomposition: Literal["tt", "tk"] = "tt"  # tensor train: 2 D r + M r^2 parameters; Tucker: 2 D r + M r + r^3
-    rank: int = 16  # r
-    scale: float = 1.0  # s
+    decomposition: Literal["tt", "tk"] = "tt"  # tt, tensor train: 2 D r + M r^2 parameters; tk, Tucker: 2 D r + M r + r^3
+    rank: int = 16  # r, width of the shared factors
+    scale: float = 1.0  # s, factor of the update
 
     def __post_init__(self) -> None:
         if self.rank < 1:

@@ -13,9 +13,12 @@ from petlbench.nn import LINEARS, Delta, attach, widths
 @dataclass
 class LoRAConfig:
     rank: int = 8  # r; parameters per matrix: r * (in + out)
-    scale: float = 1.0  # alpha / r of the paper
-    targets: tuple[str, ...] = ("q", "v")  # of q k v qkv proj fc1 fc2; qkv is one update that q, k and v share
-    dropout: float = 0.0  # on the input of the update
+    scale: float = 1.0  # factor of the update, alpha / r of the paper
+    targets: tuple[str, ...] = (
+        "q",
+        "v",
+    )  # layers that get an update, some of q k v qkv proj fc1 fc2; qkv is one update that q, k and v share
+    dropout: float = 0.0  # rate of the dropout on the input of the update
 
     def __post_init__(self) -> None:
         if self.rank < 1:

@@ -14,8 +14,10 @@ _MODULES = {"qkv": r"attn\.qkv", "proj": r"attn\.proj", "fc1": r"mlp\.fc1", "fc2
 @dataclass
 class LoRAPeftConfig:
     rank: int = 8  # r; parameters per matrix: r * (in + out)
-    targets: tuple[str, ...] = ("qkv",)  # of qkv proj fc1 fc2; at the fused qkv one update is shared by q, k and v
-    dropout: float = 0.0  # on the input of the update
+    targets: tuple[str, ...] = (
+        "qkv",
+    )  # layers that get an update, some of qkv proj fc1 fc2; at the fused qkv one update is shared by q, k and v
+    dropout: float = 0.0  # rate of the dropout on the input of the update
 
     def __post_init__(self) -> None:
         if self.rank < 1:

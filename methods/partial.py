@@ -12,7 +12,7 @@ from petlbench.errors import ConfigError
 
 @dataclass
 class PartialConfig:
-    blocks: int = 1  # k: how many blocks, counted from the output, are trained
+    blocks: int = 1  # k, number of last blocks that are trained
 
     def __post_init__(self) -> None:
         if self.blocks < 1:

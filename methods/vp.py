@@ -15,14 +15,16 @@ from petlbench.optim.loop import train
 
 @dataclass
 class VPConfig(PromptConfig):
-    prompt: Literal["padding", "fixed_patch", "random_patch"] = "padding"  # a border, a patch in the corner, a patch that moves
+    prompt: Literal["padding", "fixed_patch", "random_patch"] = (
+        "padding"  # padding: a border; fixed_patch: a patch in the corner; random_patch: a patch at random positions
+    )
 
 
 @register_method("vp", VPConfig, cite="arXiv:2203.17274")
 class VP(QueryMethod):
     """x + prompt in normalised pixels, without clipping; the prompt starts from N(0, spread^2) and is trained by SGD through the frozen model:
-    12 p (S - p) parameters of a border, 3 p^2 of a patch. Of a model without texts the first C outputs of its own classifier stand for the C classes
-    of the task, the others are left out (released code)."""
+    12 p (S - p) parameters of a border, 3 p^2 of a patch. For a model without texts the first C outputs of its own classifier are the scores of the C
+    classes of the task, the others are left out (released code)."""
 
     access = Access.GRADIENTS
     uses_classifier_outputs = True

@@ -15,8 +15,8 @@ from petlbench.nn import Prompts, insert
 @dataclass
 class VPTConfig:
     prompt_length: int = 10  # p; parameters: p * D shallow, depth * p * D deep
-    deep: bool = True  # fresh prompts for every block instead of the first only
-    dropout: float = 0.1  # on prompts; the released runs use 0.1 deep, 0.0 shallow
+    deep: bool = True  # new prompts for every block; false: for the first block only
+    dropout: float = 0.1  # dropout rate of the prompts; the released runs use 0.1 deep, 0.0 shallow
     project_from: int | None = None  # width of the prompts before a shared linear projection; null: none
 
     def __post_init__(self) -> None:

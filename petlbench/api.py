@@ -1,18 +1,18 @@
-"""What the command line does, from Python: ``petlbench.run``, ``bench``, ``plan``, ``results`` and ``evaluate``.
+"""The Python interface, which the command line calls, too: ``petlbench.run``, ``bench``, ``plan``, ``results`` and ``evaluate``.
 
-Settings are keyword arguments with the names that they have on the command line: ``petlbench.run(method="lora", task="mini/digits", seed=0,
-**{"method.rank": 4})``.
+Settings have the names that they have on the command line, as keyword arguments or in a mapping: ``petlbench.run({"method.rank": 4},
+method="lora", task="mini/digits", seed=0)``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench.config.resolve import nested, resolve
+from petlbench.config.resolve import merged, nested, resolve
 from petlbench.errors import CheckpointError, ConfigError
 from petlbench.records.schema import Record
 from petlbench.records.store import is_kept
@@ -21,19 +21,19 @@ from petlbench.runs import plan as grid
 if TYPE_CHECKING:
     import pandas as pd
 
-_OF_EVALUATE = ("task", "device", "threads", "data_root", "backbone", "url")
+_EVALUATE_SETTINGS = ("backbone", "data_root", "device", "task", "threads", "url")
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run that has ended, with or without a result."""
+    """A finished run, with or without a result."""
 
-    record: Record  # everything that is known of it
+    record: Record
     path: Path  # of the record
 
     @property
     def accuracy(self) -> float | None:
-        """Percent of the test split; None when the run has no result."""
+        """Test accuracy in percent; None when the run has no result."""
         return None if self.record.metrics is None else self.record.metrics.accuracy
 
     @property
@@ -43,7 +43,7 @@ class Result:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the record at the path is that of an earlier run, which has a result where this one has none."""
+        """True when ``path`` still holds the record of an earlier run: it has a result, and this run has none."""
         return is_kept(self.record, self.path)
 
     def __repr__(self) -> str:
@@ -51,12 +51,12 @@ class Result:
 
         return f"<{sentence(self.record)}>"
 
-    def place(self) -> str:
-        """Where the record lies, in words."""
+    def location(self) -> str:
+        """Say where the record is."""
         return f"{'the earlier result was kept' if self.is_kept else 'record'}: {self.path}"
 
     def summary(self) -> dict[str, Any]:
-        """The fields that scripts ask for first."""
+        """Return the fields that scripts need most, as plain values."""
         record = self.record
         names = {"method": record.method.name, "task": record.task, "seed": record.seed, "run_id": record.run_id}
         state = {"status": record.status, "selection": record.selection, "error": record.error}
@@ -65,10 +65,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Results(Sequence[Result]):
-    """What a bench has carried out, and what was there before."""
+    """The runs that a bench carried out, and its plan."""
 
-    carried_out: tuple[Result, ...]  # now
-    plan: grid.Plan  # with the state of every run before
+    carried_out: tuple[Result, ...]
+    plan: grid.Plan  # with the state of every run before the bench
 
     def __len__(self) -> int:
         return len(self.carried_out)
@@ -76,16 +76,13 @@ class Results(Sequence[Result]):
     def __getitem__(self, index: Any) -> Any:
         return self.carried_out[index]
 
-    def __iter__(self) -> Iterator[Result]:
-        return iter(self.carried_out)
-
     @property
     def failures(self) -> tuple[Result, ...]:
-        """Those of now that have no result."""
-        return tuple(result for result in self if not result.record.has_result)
+        """The runs carried out that have no result."""
+        return tuple(result for result in self.carried_out if not result.record.has_result)
 
     def leaderboard(self) -> pd.DataFrame:
-        """The leaderboard of the results folder, as ``leaderboard.csv`` holds it."""
+        """Return the leaderboard of the results folder, with the columns of ``leaderboard.csv``."""
         from petlbench.analysis.aggregate import leaderboard
         from petlbench.config.files import suite_tasks
         from petlbench.records.store import RecordStore
@@ -93,11 +90,10 @@ class Results(Sequence[Result]):
         return leaderboard(RecordStore(self.plan.out).read(), suite_tasks())
 
     def accuracies(self) -> pd.DataFrame:
-        """Mean test accuracy over seeds: a row per method, a column per task of the plan."""
-        wanted = {(run.config.method, run.config.task, run.config.seed) for run in self.plan.runs}
+        """Return the mean test accuracy over seeds of the plan's runs: a row per method, a column per task."""
         frame = results(self.plan.out)
-        chosen = [key in wanted for key in zip(frame["method"], frame["task"], frame["seed"], strict=True)]
-        table: pd.DataFrame = frame[chosen].pivot_table(index="method", columns="task", values="accuracy")
+        chosen = frame[frame["run_id"].isin([run.config.run_id for run in self.plan.runs])]
+        table: pd.DataFrame = chosen.pivot_table(index="method", columns="task", values="accuracy")
         return table
 
     def __repr__(self) -> str:
@@ -105,18 +101,19 @@ class Results(Sequence[Result]):
         return f"<{len(self)} runs carried out, {len(self.failures)} without a result, {done} were done before>\n{self.accuracies().round(2).to_string()}"
 
     def _repr_html_(self) -> str:
-        return str(self.accuracies().style.format(precision=2, na_rep="–").to_html())
+        return str(self.accuracies().to_html(float_format="{:.2f}".format, na_rep="–"))
 
 
-def run(*, progress: bool = True, reraise: bool = True, **settings: Any) -> Result:
+def run(settings: Mapping[str, Any] | None = None, /, *, progress: bool = True, reraise: bool = True, **more: Any) -> Result:
     """Carry out one run and record it: ``run(method="lora", task="mini/digits", seed=0)``.
 
-    A run that fails is recorded, too, and its error raised, unless ``reraise`` is false; one that diverges has a status that says so.
+    ``settings`` and keyword arguments are settings alike. A run that fails is recorded, and its error is raised unless ``reraise`` is false; a run
+    that diverges is returned with ``status="diverged"``.
     """
     from petlbench.executors.progress import bar_of, bars
     from petlbench.runs.execute import execute
 
-    config = resolve(settings)
+    config = resolve(merged(nested(settings or {}), nested(more)))
     with bars(progress) as shown:
         return Result(*execute(config, bar_of(shown, f"{config.method} on {config.task}"), reraise))
 
@@ -125,30 +122,41 @@ def plan(
     methods: str | Sequence[str] = "all",
     tasks: str | Sequence[str] = "mini",
     seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
     *,
     available: bool = False,
-    **settings: Any,
+    **more: Any,
 ) -> grid.Plan:
-    """What ``bench`` would do: every run with its state on disk."""
-    return grid.plan(methods, tasks, seeds, settings, available)
+    """Return every run that ``bench`` would consider, each with its state on disk.
+
+    ``methods`` and ``tasks``: names, or texts of names with commas; a suite is all of its tasks. ``seeds``: by default those of each task's suite.
+    ``settings`` and further keyword arguments apply to all runs. ``available``: leave out tasks whose images are missing.
+    """
+    common = merged(nested(settings or {}), nested(more))
+    of_one_run = {"methods": "name" in common.get("method", {}), "tasks": "task" in common, "seeds": "seed" in common}
+    if wrong := [argument for argument, is_given in of_one_run.items() if is_given]:
+        raise ConfigError(f"a grid takes {wrong[0]}=…, got {wrong[0].removesuffix('s')}=…, which is a setting of a single run")
+    return grid.plan(methods, tasks, seeds, common, available)
 
 
 def bench(
     methods: str | Sequence[str] = "all",
     tasks: str | Sequence[str] = "mini",
     seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
     *,
     jobs: int | None = None,
     available: bool = False,
     retry_failed: bool = False,
     progress: bool = True,
-    **settings: Any,
+    **more: Any,
 ) -> Results:
     """Carry out the runs of a grid that have no result yet: ``bench(methods=["lora", "vpt"], tasks=["mini"], seeds=[0, 1, 2])``.
 
-    ``jobs``: worker processes; by default one per core for a small backbone on a CPU, else one.
+    Arguments are those of ``plan``. ``jobs``: worker processes; by default one per core for a small backbone on a CPU, else one. ``retry_failed``:
+    carry out again what failed or diverged. A run that fails is recorded and does not end the bench.
     """
-    return carry_out(grid.plan(methods, tasks, seeds, settings, available), jobs, retry_failed, progress)
+    return carry_out(plan(methods, tasks, seeds, settings, available=available, **more), jobs, retry_failed, progress)
 
 
 def carry_out(
@@ -157,9 +165,8 @@ def carry_out(
     retry_failed: bool = False,
     progress: bool = True,
     reraise: bool = False,
-    tell: Callable[[str], None] | None = None,
 ) -> Results:
-    """Carry out what is missing of a plan. ``tell``: called with a line per finished run."""
+    """Carry out the missing runs of a plan. ``reraise``: raise the error of the first run that fails."""
     from petlbench.executors import local
     from petlbench.executors.progress import bars, sentence
 
@@ -177,37 +184,36 @@ def carry_out(
         for number, (_, record, path) in enumerate(local.carry_out(todo, jobs, started, reraise), start=1):
             shown.update(overall, completed=number)
             outcomes.append(result := Result(record, path))
-            line = f"[{number}/{len(todo)}] {sentence(record)}" + (f" ({result.place()})" if result.is_kept else "")
-            if tell is not None:
-                tell(line)
-            elif progress:
+            if progress:
+                line = f"[{number}/{len(todo)}] {sentence(record)}" + (f" ({result.location()})" if result.is_kept else "")
                 shown.console.print(line, highlight=False, markup=False)
     return Results(tuple(outcomes), planned)
 
 
 def results(out: str | os.PathLike[str] = "results") -> pd.DataFrame:
-    """All records of a results folder, finished runs and others: a row each, with the columns of ``runs.csv`` (docs/results.md)."""
+    """Return all records of a results folder, a row each, with the columns of ``runs.csv`` (docs/results.md)."""
     from petlbench.analysis.export import flat_frame
     from petlbench.records.store import RecordStore
 
     return flat_frame(RecordStore(Path(out)).read())
 
 
-def evaluate(checkpoint: str | os.PathLike[str], **settings: Any) -> dict[str, Any]:
-    """Test accuracy of what a run with ``save=True`` learned, or of the folder that was exported of one. ``task`` names another task.
+def evaluate(checkpoint: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, /, **more: Any) -> dict[str, Any]:
+    """Measure the test accuracy of a checkpoint that a run with ``save=True`` wrote, or of a folder that was exported from one.
 
-    CheckpointError when the file is none, or was learned on other weights than there are now.
+    ``task`` names another task than that of the run. ConfigError for a setting that cannot change any more; CheckpointError when the file is no
+    checkpoint, or was learned on other weights than the backbone has now.
     """
     from petlbench.checkpoints.evaluate import evaluate_checkpoint
-    from petlbench.checkpoints.file import read_checkpoint
+    from petlbench.checkpoints.file import Checkpoint, read_checkpoint
     from petlbench.checkpoints.pixels import evaluate_artifact
     from petlbench.checkpoints.pixels_file import read_artifact
 
-    path = Path(checkpoint)
-    if not_allowed := set(nested(settings)) - set(_OF_EVALUATE):
-        allowed, given = ", ".join(sorted(_OF_EVALUATE)), ", ".join(sorted(not_allowed))
-        raise ConfigError(f"evaluate takes {allowed}, got {given}; the rest is in the checkpoint")
+    path, chosen = Path(checkpoint), merged(nested(settings or {}), nested(more))
+    if unknown := sorted(set(chosen) - set(_EVALUATE_SETTINGS)):
+        raise ConfigError(f"evaluate takes {', '.join(_EVALUATE_SETTINGS)}, got {', '.join(unknown)}; the rest is in the checkpoint")
+    saved = read_artifact(path) if path.is_dir() else read_checkpoint(path)
     try:
-        return evaluate_artifact(read_artifact(path), settings) if path.is_dir() else evaluate_checkpoint(read_checkpoint(path), settings)
+        return evaluate_checkpoint(saved, chosen) if isinstance(saved, Checkpoint) else evaluate_artifact(saved, chosen)
     except CheckpointError as error:
-        raise error if str(error).startswith(f"{path}") else CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{path}: {error}") from None

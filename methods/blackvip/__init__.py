@@ -26,11 +26,11 @@ from .encoder import load_encoder
 
 @dataclass
 class BlackVIPConfig:
-    encoder: str = "timm:vit_base_patch16_224.mae"  # frozen: a backbone's name, or dino_resnet50; petlbench backbones lists all
-    encoder_checkpoint: str | None = None  # a local weight file to use instead of the encoder's own
+    encoder: str = "timm:vit_base_patch16_224.mae"  # frozen encoder: a backbone's name (petlbench backbones lists all), or dino_resnet50
+    encoder_checkpoint: str | None = None  # local weight file to use instead of the encoder's own
     encoder_norm: bool = False  # take the class token behind the final norm: false for MAE, true for supervised encoders (released code)
     src_dim: int | None = None  # entries of feature and trigger together; null: at least 1.5 times the feature, 1568 for 768 at 224 px
-    p_eps: float = 1.0  # what the prompt is multiplied with before it is added; 0.2 to 1.0 in the paper's runs
+    p_eps: float = 1.0  # factor of the prompt before it is added; 0.2 to 1.0 in the paper's runs
     spsa: SPSAConfig = field(default_factory=SPSAConfig)
 
     def __post_init__(self) -> None:

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.access.endpoint import Output
+from petlbench.optim import derived_seed
 from petlbench.optim.evolution import CMAES, Strategy, Vectors
 from petlbench.optim.loop import Epoch
-from petlbench.optim.seeds import derived_seed
 
-from .losses import fitness
-from .refinement import Refinement, train_epoch
+from .refinement import Refinement, fitness, train_epoch
 from .shots import Shots
 
 MAX_ENTRIES = 2**24  # of a tensor of logits or hidden units while a population is judged: 64 MB
@@ -27,24 +26,26 @@ MAX_ENTRIES = 2**24  # of a tensor of logits or hidden units while a population 
 
 @dataclass
 class CraftConfig:
-    generate: bool = True  # search for a prompt context; false: the template's own words stay
-    refine: Literal["mlp", "none"] = "mlp"  # a network on the logits
-    collaborate: bool = True  # false: the search to its end with weight 0, then the network
+    generate: bool = True  # search for a prompt context; false: keep the template's own words
+    refine: Literal["mlp", "none"] = "mlp"  # mlp: train a network on the logits; none: use them as they are
+    collaborate: bool = True  # true: search and network take turns; false: the whole search with weight=0, then the network
     intrinsic_dim: int = 512  # d: the search is over z in R^d, the context is p0 + A z
-    population: int = 40  # candidates per iteration
-    budget: int = 8000  # prompt evaluations at most: budget // population iterations, or train.epochs of them where these are fewer
-    sigma: float = 1.0  # initial step of the search
+    population: int = 40  # candidates per iteration of the search
+    budget: int = 8000  # most prompt evaluations: the search takes budget // population iterations, but at most train.epochs
+    sigma: float = 1.0  # initial step size of the search
     bound: float | None = 5.0  # z stays in [-bound, bound]; null: unbounded
-    projection_std: float | None = 0.2  # of the entries of A; null: uniform as torch's linear layers start (ImageNet scripts)
-    weight: float = 0.1  # lambda of both consistency terms
-    cutoff: int = 4  # the network's consistency term is on in the first 1 / cutoff of the iterations
-    hidden: int = 256  # H of the network
-    head_learning_rate: float = 1e-3  # of Adam, constant
-    head_input: Literal["api_logits", "released_unnormalised"] = (
-        "api_logits"  # released: the network trains on image embeddings of any length
+    projection_std: float | None = (
+        0.2  # standard deviation of the entries of A; null: uniform as torch's linear layers start (ImageNet scripts)
     )
-    context_from: Literal["sample_mean", "best", "mean"] = "sample_mean"  # of one more population; the best so far: ImageNet scripts
-    template: str | None = "a photo of a {}."  # null: the task's first; the words before {} are what is replaced
+    weight: float = 0.1  # lambda, weight of both consistency terms
+    cutoff: int = 4  # the network's consistency term is on in the first 1 / cutoff of the iterations
+    hidden: int = 256  # H, hidden width of the network
+    head_learning_rate: float = 1e-3  # constant learning rate of the network, which Adam trains
+    # logits that the network is trained on: those that the model returns, or those of image embeddings that are not normalised (released code)
+    head_input: Literal["api_logits", "released_unnormalised"] = "api_logits"
+    # context after an iteration: mean of one more population, best candidate so far (ImageNet scripts), or mean of the search distribution
+    context_from: Literal["sample_mean", "best", "mean"] = "sample_mean"
+    template: str | None = "a photo of a {}."  # caption whose words before {} the search replaces; null: the task's first template
 
     def __post_init__(self) -> None:
         for name, least in (("intrinsic_dim", 1), ("population", 3), ("cutoff", 1), ("hidden", 1)):
@@ -95,8 +96,8 @@ def _check_template(template: str | None) -> None:
 class Craft(QueryMethod):
     """Refined logits Y_O = Y_I + net(Y_I), with Y_I the model's logits for the prompt context p0 + A z.
 
-    In turns, CMA-ES takes a step on z, for which it needs answers only (``losses.fitness``), and Adam an epoch on the network
-    (``losses.refinement_loss``), whose gradients end at the answers.
+    In turns, CMA-ES takes a step on z, for which it needs answers only (``fitness``), and Adam an epoch on the network
+    (``refinement_loss``), whose gradients end at the answers.
     """
 
     access = Access.CONTEXT

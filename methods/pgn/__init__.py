@@ -25,24 +25,26 @@ from .generator import FixedPrompts, Generator, Library, ResNet10, resnet18_of
 
 @dataclass
 class PGNConfig:
-    prompt_mode: Literal["pgn", "iip"] = "pgn"  # generated for each image, or the same for all (input-independent, the ablation)
-    prompts: int = 16  # K, tokens that every image gets beside its own
+    prompt_mode: Literal["pgn", "iip"] = (
+        "pgn"  # pgn: prompts generated for each image; iip: the same for all images (input-independent, the ablation)
+    )
+    prompts: int = 16  # K, further tokens of every image
     library_size: int = 256  # N, tokens that are mixed; the released checkpoints of ViT and DINO have 128
-    rank: int | None = None  # of a factorised library; null: a full one, as released
-    mixing: Literal["softmax", "sigmoid"] = "softmax"
-    network: Literal["resnet10", "resnet18"] = "resnet10"  # of the generator; what follows but resolution is for resnet10
-    resolution: int | None = (
-        None  # shorter side at which the generator sees the image; null: the model's input size (224 in the released code)
+    rank: int | None = None  # rank of a factorised library; null: a full library, as released
+    mixing: Literal["softmax", "sigmoid"] = "softmax"  # how the coefficients of the mixture are normalised
+    network: Literal["resnet10", "resnet18"] = "resnet10"  # network of the generator
+    # shorter side of the images that the generator reads; null: the model's input size (224 in the released code)
+    resolution: int | None = None
+    channels: int = 16  # channels of the first group of resnet10; every further group has twice as many
+    groups: int = 4  # groups of resnet10, each at half the resolution of the one before
+    blocks_per_group: int = 1  # residual blocks in a group of resnet10
+    max_pool: bool = True  # pool after the stem of resnet10; four groups then end in 7 x 7 positions at 224 pixels, in 1 x 1 at 32
+    head: Literal["auto", "text", "linear"] = (
+        "auto"  # classifier: class texts or a trained linear layer; auto: texts where the model has a text tower
     )
-    channels: int = 16  # of the first group; every further one has twice as many
-    groups: int = 4
-    blocks_per_group: int = 1
-    max_pool: bool = True  # behind the stem; four groups then end in 7 x 7 positions at 224 pixels, in 1 x 1 at 32
-    head: Literal["auto", "text", "linear"] = "auto"  # class texts or a trained layer; auto: texts where the model has a text tower
-    label_space: Literal["union", "own"] = (
-        "union"  # of joined tasks: the classes that compete in the loss, all or those of the image's task
-    )
-    checkpoint: str | None = None  # released weights to be evaluated as they are, without training
+    # classes that compete in the loss of joined tasks: all (union), or those of the image's own task
+    label_space: Literal["union", "own"] = "union"
+    checkpoint: str | None = None  # file of released weights to evaluate without training
 
     def __post_init__(self) -> None:
         for name in ("prompts", "library_size", "rank", "resolution", "channels", "groups", "blocks_per_group"):

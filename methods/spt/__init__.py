@@ -24,24 +24,25 @@ RANKED = 1_580_000  # positions of a ranking that are kept: the largest step of 
 
 @dataclass
 class SPTConfig:
-    module: Literal["lora", "adapter"] = "lora"  # what a matrix with many sensitive weights gets
-    budget: float = 0.4  # trainable parameters without the head, in units: in millions
-    rank: int = 8  # of the modules
+    module: Literal["lora", "adapter"] = "lora"  # module of a matrix with many sensitive weights
+    budget: float = 0.4  # trainable parameters without the head, in millions (in units of method.unit)
+    rank: int = 8  # rank of the modules
     alpha: float = 10.0  # a matrix gets a module when cost / alpha of its weights are among the most sensitive
-    beta: float = 5.0  # a vector is trained whole when length / beta of its entries are
-    unit: float = (
-        1e6  # parameters in one unit of budget; the sweep keeps 0.02, 0.04, ... 1.58 units of weights; smaller for small backbones
+    beta: float = 5.0  # a vector is trained whole when length / beta of its entries are among the most sensitive
+    # parameters in one unit of budget; the sweep keeps 0.02, 0.04, ... 1.58 units of weights; smaller for small backbones
+    unit: float = 1e6
+    structured_vectors: bool = True  # train vectors with many sensitive entries whole; false: never
+    structured_only: bool = False  # train modules and whole vectors only, no single entries
+    init: Literal["release", "zero_up"] = (
+        "release"  # start of the up matrix: N(0, 0.02), as in the released code (release), or zero (zero_up)
     )
-    structured_vectors: bool = True  # false: vectors are never trained whole
-    structured_only: bool = False  # true: no single entries
-    init: Literal["release", "zero_up"] = "release"  # release: up starts at N(0, 0.02), as the released code really does
-    train_norm_entries: bool = False  # true: also single entries of norms, which the released code counts but does not train
-    dropout: float = 0.1  # of a module's input
-    drop_path: float = 0.1  # of a module's output, per image
-    scored_images: int = 512  # training images, in file order, that the sensitivities come from
-    scored_batch: int = 32  # gradients are squared per batch, after its mean
-    deterministic: bool = True  # false: score with train.drop_path active, as the released code does
-    selection: str | None = None  # a selection file of the released code (param_req_*.pth) instead of scores
+    train_norm_entries: bool = False  # train single entries of norms, too, which the released code counts but does not train
+    dropout: float = 0.1  # dropout rate of a module's input
+    drop_path: float = 0.1  # rate at which a module's output is dropped, per image
+    scored_images: int = 512  # training images, in file order, that sensitivities are computed on
+    scored_batch: int = 32  # images per batch of the scoring; the mean gradient of each batch is squared
+    deterministic: bool = True  # score without drop-path; false: with train.drop_path, as the released code does
+    selection: str | None = None  # selection file of the released code (param_req_*.pth) to use instead of scoring
 
     def __post_init__(self) -> None:
         self.rule(class_token=0)

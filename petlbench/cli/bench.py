@@ -1,4 +1,4 @@
-"""The command that runs a grid."""
+"""The command ``bench``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rich.console import Console
 
 from petlbench import api
 from petlbench.cli.leaderboard import write_and_show
-from petlbench.cli.words import AS_JSON, parse_words, read_seeds, split_words
+from petlbench.cli.words import AS_JSON, read_seeds, split_words
 from petlbench.errors import ConfigError
 
-AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are not there.")
+AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are missing.")
 console = Console(stderr=True)
 
 
@@ -27,7 +27,7 @@ console = Console(stderr=True)
 @click.option("--jobs", type=click.IntRange(min=1), help="Worker processes. Default: one per core for a small backbone on a CPU, else one.")
 @click.pass_context
 def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: bool, retry_failed: bool, jobs: int | None) -> None:
-    """Run a grid: petlbench bench method=all task=mini seeds=0,1,2. What is on disk already is not run again."""
+    """Run a grid: petlbench bench method=all task=mini seeds=0,1,2. What is finished is not run again."""
     planned = api.plan(available=available, **grid_settings(words))
     before = Counter(run.state for run in planned.runs)
     todo = before["missing"] + (before["failed"] if retry_failed else 0)
@@ -51,14 +51,10 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
 
 
 def grid_settings(words: tuple[str, ...]) -> dict[str, Any]:
-    """What a grid is made of (``methods``, ``tasks``, ``seeds``), and the settings of all its runs."""
+    """Read words as arguments of ``api.plan``: methods, tasks and seeds of the grid, and the settings of all its runs."""
     texts = split_words(words)
     if "seed" in texts and "seeds" in texts:
         raise ConfigError("seed and seeds name the same thing; give one of them, such as seeds=0,1,2")
-    seeds = texts.pop("seeds", None) or texts.pop("seed", None)
-    chosen = {name: str(texts.pop(key)) for name, key in (("methods", "method"), ("tasks", "task")) if key in texts}
-    return {
-        **parse_words([f"{key}={text}" for key, text in texts.items()]),
-        **chosen,
-        "seeds": None if seeds is None else read_seeds(seeds),
-    }
+    seeds = texts.pop("seeds", texts.pop("seed", None))
+    chosen: dict[str, Any] = {name: str(texts.pop(key)) for name, key in (("methods", "method"), ("tasks", "task")) if key in texts}
+    return {**chosen, "seeds": None if seeds is None else read_seeds(seeds), "settings": texts}

@@ -1,4 +1,4 @@
-"""The command that runs one method on one task."""
+"""The command ``run``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RunCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = [word for word in args if "=" in word and not word.startswith("-")]
         if {"-h", "--help"} & set(args) and words:
-            click.echo(settings_help(resolve({"method": "linear", "task": "mini/digits", **split_words(words)})))
+            click.echo(settings_help(resolve({"method": "linear", "task": "mini/digits", **split_words(words)})))  # a run has both
             ctx.exit()
         return super().parse_args(ctx, args)
 
@@ -38,39 +38,45 @@ def run(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
 
     petlbench run --help method=lora lists the settings of a method with their defaults.
     """
-    result = api.run(reraise=ctx.obj["debug"], **parse_words(words))
+    result = api.run(parse_words(words), reraise=ctx.obj["debug"])
     if as_json:
         click.echo(json.dumps(result.summary()))
     elif result.record.has_result:
         click.echo(sentence(result.record))
-        click.echo(result.place())
+        click.echo(result.location())
     if not result.record.has_result:
-        click.echo(f"petlbench: {sentence(result.record)} ({result.place()})", err=True)
+        click.echo(f"petlbench: {sentence(result.record)} ({result.location()})", err=True)
         sys.exit(1)
 
 
 def settings_help(config: RunConfig) -> str:
-    """All settings of a run with the values that they have in this one, by section."""
+    """List all settings by section, with their values in a run."""
     formatter = click.HelpFormatter(width=min(120, shutil.get_terminal_size((120, 24)).columns))
+    formatter.write_text(f"Values for method={config.method} task={config.task}. Suites, tasks and recipes have defaults of their own.")
     for title, rows in _groups(config):
         with formatter.section(title):
-            formatter.write_dl([(f"{row.key}={_shown(row.value)}", row.comment or row.type) for row in rows], col_max=44)
+            formatter.write_dl([(f"{row.key}={_shown(row.value)}", _help(row)) for row in rows], col_max=44)
     return formatter.getvalue().strip()
 
 
 def _groups(config: RunConfig) -> Iterator[tuple[str, list[FieldHelp]]]:
-    own = section_help(config.method_config, "method.")
-    yield f"Settings of {config.method}", own or [FieldHelp(f"method={config.method}", "", "", "it has none of its own")]
+    if own := section_help(config.method_config, "method."):
+        yield f"Settings of {config.method}", own
+    yield "Recipe", [FieldHelp("recipe", "", config.recipe, "published training and evaluation to follow; petlbench recipes lists all")]
     for title, key in (("Training", "train"), ("Protocol", "protocol"), ("Backbone", "backbone")):
         yield title, section_help(getattr(config, key), f"{key}.")
-    asked = [*section_help(config.access, "access."), *section_help(config.budget, "budget.")]
-    yield "What a model that is asked gives away, and limits", asked
+    yield "Queries and their limits", [*section_help(config.access, "access."), *section_help(config.budget, "budget.")]
     yield "Random numbers and number format", section_help(Numerics(config.seed, config.precision))  # type: ignore[arg-type]
-    yield "Where and how; no part of the run's identity", section_help(config.execution)
+    yield "Execution (not part of the run's identity)", section_help(config.execution)
+
+
+def _help(row: FieldHelp) -> str:
+    """A setting's comment, and its choices where it has few."""
+    return f"{row.comment} ({row.type})" if row.comment and row.type.startswith("one of") else row.comment or row.type
 
 
 def _shown(value: Any) -> str:
-    """A value as it is typed."""
+    """Write a value as a user types it."""
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(_shown, value))}]"
     if value is None or isinstance(value, bool):

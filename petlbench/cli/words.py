@@ -1,6 +1,6 @@
-"""``key=value`` words, read once: what comes out is settings whose leaves are texts as they were typed.
+"""Read ``key=value`` words into settings whose values are texts as they were typed; the type of its field says how each is read.
 
-One grammar holds for all commands: what has a value is a word (``out=DIR``), names stand alone, switches are options (``--json``).
+All commands share one grammar: values are words (``out=DIR``), names stand alone, switches are options (``--json``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from petlbench.config.resolve import nested
-from petlbench.config.typed import COMMAND_LINE, Layer, Text, build, check_keys
+from petlbench.config.typed import COMMAND_LINE, Layer, Text, build, check_keys, read_text
 from petlbench.errors import ConfigError
 
 S = TypeVar("S")
@@ -22,7 +22,7 @@ _KEY = re.compile(r"[A-Za-z_][\w.]*")
 
 
 def split_words(words: Sequence[str]) -> dict[str, Text]:
-    """Keys and texts. ConfigError for a word of another form."""
+    """Split words into keys and texts; of a repeated key the last counts. ConfigError for a word of another form."""
     texts: dict[str, Text] = {}
     for word in words:
         key, equals, text = word.partition("=")
@@ -33,25 +33,25 @@ def split_words(words: Sequence[str]) -> dict[str, Text]:
 
 
 def parse_words(words: Sequence[str]) -> dict[str, Any]:
-    """Settings for ``petlbench.config.resolve.resolve``."""
+    """Read words as settings for ``petlbench.api``."""
     return nested(split_words(words))
 
 
 def names_and_words(arguments: Sequence[str]) -> tuple[list[str], dict[str, Text]]:
-    """Names, which stand alone, and words."""
-    words = [argument for argument in arguments if re.match(r"[A-Za-z_][\w.]*=", argument)]
+    """Separate names, which stand alone, from words."""
+    words = [argument for argument in arguments if "=" in argument and _KEY.fullmatch(argument.partition("=")[0])]
     return [argument for argument in arguments if argument not in words], split_words(words)
 
 
 def settings_of(kind: type[S], words: dict[str, Text]) -> S:
-    """A command's own settings: a dataclass, strictly typed."""
+    """Build a command's own settings: a dataclass, strictly typed."""
     check_keys(words, [field.name for field in dataclasses.fields(kind)], COMMAND_LINE, is_listed=True)  # type: ignore[arg-type]
     return build(kind, [Layer(COMMAND_LINE, words)])
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
-    """``0,1,2`` as numbers."""
-    try:
-        return tuple(int(word) for word in text.strip("[]").split(","))
-    except ValueError:
-        raise ConfigError(f"seeds must be whole numbers such as 0,1,2, got '{text}'") from None
+    """Read ``0,1,2`` or ``[0,1,2]`` as numbers. ConfigError for anything else."""
+    seeds = read_text(f"[{text.removeprefix('[').removesuffix(']')}]", tuple[int, ...])
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
+        raise ConfigError(f"seeds must be whole numbers such as 0,1,2, got '{text[:100]}'")
+    return tuple(dict.fromkeys(seeds))

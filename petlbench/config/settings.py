@@ -1,4 +1,4 @@
-"""The typed sections of a run's configuration. The comment beside a field is its help; every value here can be set as ``section.field=value``.
+"""The typed sections of a run's configuration. The comment beside or above a field is its help; each can be set as ``section.field=value``.
 
 A new field is declared with ``added``: every other one changes the ids of all runs.
 """
@@ -13,35 +13,31 @@ from urllib.parse import urlsplit
 from petlbench.config.augment import Interpolation, canonical, parse
 from petlbench.config.identity import added
 
-_SCHEDULE_STEPS = {
-    "timm_cosine": "epoch",
-    "dassl_cosine": "epoch",
-    "vp_cosine": "step",
-    "pgn_cosine": "epoch",
-}  # of the schedules that leave no choice
+# of the schedules that leave no choice
+_SCHEDULE_STEPS = {"timm_cosine": "epoch", "dassl_cosine": "epoch", "vp_cosine": "step", "pgn_cosine": "epoch"}
 
 
 @dataclass
 class Protocol:
-    """How images reach a method and how its result is read. Two runs may share a table column only when their protocols are equal."""
+    """How images are prepared and how a result is chosen. Two runs may share a table column only when their protocols are equal."""
 
-    name: str = "native"  # part of the protocol's id
-    resize: int | None = None  # side in pixels; null: the backbone's input size
-    resize_mode: Literal["squash", "short"] = "squash"  # to a square, or the shorter side with a centre crop of the input size
-    interpolation: Interpolation = "bicubic"  # bilinear_aliased: not antialiased, as TensorFlow resizes
-    normalise: Literal["backbone", "imagenet", "half", "none"] = "backbone"  # the backbone card's own constants unless a paper differs
-    augment: str = "none"  # of training images: operations such as crop + flip or random_resized_crop(0.5) + flip, see docs/protocols.md
+    name: str = "native"  # name of the protocol, part of its id
+    resize: int | None = None  # side in pixels that images are resized to; null: the backbone's input size
+    resize_mode: Literal["squash", "short"] = "squash"  # squash: to a square; short: the shorter side, then a centre crop of the input size
+    interpolation: Interpolation = "bicubic"  # filter of the resizing; bilinear_aliased is not antialiased, as in TensorFlow
+    normalise: Literal["backbone", "imagenet", "half", "none"] = (
+        "backbone"  # mean and standard deviation that pixels are normalised with; backbone: those of its card
+    )
+    augment: str = "none"  # operations on training images, such as random_resized_crop(0.5) + flip; see docs/protocols.md
     shots: int | None = None  # training images per class, drawn as CoOp draws them; null: all
-    split_seed: int | None = 1  # of the few-shot draw; null: the run's seed, so that every seed sees other images
-    train_on: Literal["train", "trainval"] = "train"
-    selection: Literal["last", "best_val", "oracle_test"] = (
-        "last"  # which epoch is reported; oracle_test only to compare with papers that did
-    )
-    select_every: int = 1  # best_val and oracle_test look at every so many epochs, the first included, …
-    select_tail: int = 1  # … and at the last so many
-    shortage: Literal["refuse", "keep", "repeat"] = added(
-        "refuse"  # a class with fewer images than shots: an error, all of them, draws with replacement
-    )
+    split_seed: int | None = 1  # seed that draws the few-shot images; null: the run's seed, so that every seed sees other images
+    train_on: Literal["train", "trainval"] = "train"  # training images: the train split, or train and val together
+    # epoch whose result is reported: the last, the best on val, or the best on test, which is only for comparison with papers that did so
+    selection: Literal["last", "best_val", "oracle_test"] = "last"
+    select_every: int = 1  # best_val and oracle_test evaluate one epoch in this many, starting with the first
+    select_tail: int = 1  # best_val and oracle_test evaluate each of this many last epochs, too
+    # class with fewer images than shots: refuse the run, keep all its images, or repeat images (draw with replacement)
+    shortage: Literal["refuse", "keep", "repeat"] = added("refuse")
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "resize", "shots", "select_every", "select_tail")
@@ -54,27 +50,26 @@ class Protocol:
 class Train:
     """The recipe of the gradient loop."""
 
-    epochs: int = 100
-    batch_size: int = 64
-    drop_last: bool = False  # leave out a last batch that is smaller, unless there is no other
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1e-3
-    scale_learning_rate: bool = False  # learning_rate is meant per 256 images: multiply it by batch_size / 256 (VPT)
-    weight_decay: float = 1e-4  # not applied to vectors and scalars
-    momentum: float = 0.9  # of sgd
-    schedule: Literal["cosine", "constant", "timm_cosine", "dassl_cosine", "vp_cosine", "pgn_cosine"] = (
-        "cosine"  # the last four as NOAH and SPT, BlackVIP, VP and PGN step it
-    )
-    schedule_step: Literal["epoch", "step"] = "epoch"
-    warmup_epochs: float = 10.0  # linear; the first epoch of an epoch-wise schedule runs at warmup_learning_rate, …
-    warmup_learning_rate: float = 0.0  # … an absolute rate; 0 in VPT
-    min_learning_rate: float = 0.0  # absolute; where a cosine ends, pgn_cosine not below a hundredth of the highest rate
-    label_smoothing: float = 0.0
-    accumulate: int = 1  # batches per optimiser step
-    clip_norm: float | None = None  # gradient norm limit
-    drop_path: float = 0.0  # stochastic depth of the backbone's blocks while training: from 0 in the first to this rate in the last
-    checkpoint_activations: bool = False  # recompute a block's activations in the backward pass instead of keeping them
-    compile: bool = False  # torch.compile every block
+    epochs: int = 100  # passes over the training images
+    batch_size: int = 64  # training images per batch
+    drop_last: bool = False  # leave out the last batch of an epoch when it is smaller than batch_size, unless it is the only one
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd adds weight decay to the gradient, adamw decouples it
+    learning_rate: float = 1e-3  # highest rate of the schedule
+    scale_learning_rate: bool = False  # multiply learning_rate by batch_size / 256, as VPT does
+    weight_decay: float = 1e-4  # weight decay of matrices; vectors and scalars are not decayed unless the method says so
+    momentum: float = 0.9  # momentum of optimizer=sgd
+    # shape of the learning rate after the warm-up; timm_cosine is that of NOAH and SPT, the others with a prefix of BlackVIP, VP and PGN
+    schedule: Literal["cosine", "constant", "timm_cosine", "dassl_cosine", "vp_cosine", "pgn_cosine"] = "cosine"
+    schedule_step: Literal["epoch", "step"] = "epoch"  # change the learning rate once per epoch or before every step
+    warmup_epochs: float = 10.0  # length of the linear warm-up, which starts at warmup_learning_rate
+    warmup_learning_rate: float = 0.0  # rate at the start of the warm-up, absolute; 0 in VPT
+    min_learning_rate: float = 0.0  # rate at the end of a cosine, absolute; pgn_cosine ends at 1 % of the highest rate or above
+    label_smoothing: float = 0.0  # share of the target probability that is spread over all classes
+    accumulate: int = 1  # batches whose gradients are added up for one optimiser step
+    clip_norm: float | None = None  # largest norm of the gradient, which is scaled down to it; null: no limit
+    drop_path: float = 0.0  # stochastic depth while training: rises from 0 in the first block to this rate in the last
+    checkpoint_activations: bool = False  # recompute a block's activations in the backward pass instead of storing them
+    compile: bool = False  # compile every block with torch.compile
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "epochs", "batch_size", "accumulate")
@@ -106,10 +101,12 @@ class Train:
 
 @dataclass
 class Numerics:
-    """What random numbers and products start from. Set at the top level: ``seed=1 precision=bf16``."""
+    """Random numbers and number format. Set at the top level: ``seed=1 precision=bf16``."""
 
-    seed: int = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware multiplies it and the model is large enough to gain
+    seed: int = 0  # seed of all random numbers of the run
+    precision: Literal["auto", "fp32", "bf16"] = (
+        "auto"  # number format; auto: bf16 where the hardware multiplies it and the model is large enough to gain
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -118,10 +115,10 @@ class Numerics:
 
 @dataclass
 class BackboneChoice:
-    """Which frozen model a run stands on."""
+    """The frozen model of a run."""
 
-    name: str = "mini_clip"  # petlbench backbones lists all
-    checkpoint: str | None = None  # a local weight file to use instead of the card's
+    name: str = "mini_clip"  # name of a backbone; petlbench backbones lists all
+    checkpoint: str | None = None  # local weight file to use instead of the backbone's own
 
     @property
     def is_remote(self) -> bool:
@@ -130,11 +127,11 @@ class BackboneChoice:
 
 @dataclass
 class QueryConfig:
-    """What a model that is asked gives away, and how it is asked."""
+    """How much a queried model reveals, and how it is queried."""
 
-    output: Literal["logits", "probabilities", "top_k", "label"] = "logits"  # at most; a backbone's card or a server may give less
-    top_k: int = 5  # classes named under top_k
-    batch: int = 256  # images per call at most; a server may take fewer
+    output: Literal["logits", "probabilities", "top_k", "label"] = "logits"  # most that a query returns; a server may return less
+    top_k: int = 5  # classes that a query returns under output=top_k
+    batch: int = 256  # most images per call; a server may take fewer
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "top_k", "batch")
@@ -144,15 +141,15 @@ class QueryConfig:
 class Budget:
     """Limits on what a method may send to a black box while it trains; the query that would exceed one is not sent. null: no limit.
 
-    The looks of its curve are made with what training leaves. What protocol.selection looks at while a method trains, and the final test, is counted
-    by phase and not limited: how much that is follows from the protocol.
+    The evaluations of its curve use what training leaves. Those of protocol.selection, and the final test, are counted by phase and not limited: how
+    many there are follows from the protocol.
     """
 
-    calls: int | None = None
-    images: int | None = None
-    contexts: int | None = None
-    texts: int | None = None
-    bytes: int | None = None  # of images and contexts in float32 and of texts
+    calls: int | None = None  # most calls of the model while training; null: no limit
+    images: int | None = None  # most images that are sent while training; null: no limit
+    contexts: int | None = None  # most prompt contexts that are sent while training; null: no limit
+    texts: int | None = None  # most texts that are sent while training; null: no limit
+    bytes: int | None = None  # most bytes that are sent while training: images and contexts in float32, and texts; null: no limit
 
     def __post_init__(self) -> None:
         _check_at_least(0, self, "calls", "images", "contexts", "texts", "bytes")
@@ -162,21 +159,21 @@ class Budget:
 class Execution:
     """Where and how a run is carried out. Not part of its identity."""
 
-    out: str = "results"  # folder for records, tables, plots
-    device: str = "auto"  # auto: the first GPU, else the CPU
-    threads: int | None = None  # of torch on a CPU; null: all cores
-    save: bool = False  # keep what was learned, as safetensors
-    cache_mb: int = 4096  # memory for activations that are computed once and reused; more go to a memory-mapped temporary file
-    store_mb: int = (
-        2048  # splits that would take more disk space are decoded anew in every pass, of few-shot ones the chosen images are stored
-    )
-    data_root: str | None = None  # where datasets lie; null: the environment variable PETLBENCH_DATA
-    url: str | None = None  # of the server that backbone=remote asks
-    curve: bool | None = (
-        None  # of methods that ask, to be drawn only: accuracy as what is sent doubles; a point sends all test images, null: not to a remote model
-    )
+    out: str = "results"  # folder for records, tables and plots
+    device: str = "auto"  # cpu, cuda or cuda:N; auto: the first GPU, else the CPU
+    threads: int | None = None  # CPU threads of torch; null: all cores
+    save: bool = False  # save what was learned, as safetensors
+    cache_mb: int = 4096  # memory in MB for activations that are computed once and reused; more go to a memory-mapped temporary file
+    # disk space in MB for a split of decoded images; larger splits are decoded in every pass, of few-shot ones the chosen images are stored
+    store_mb: int = 2048
+    data_root: str | None = None  # folder of the datasets; null: the environment variable PETLBENCH_DATA
+    url: str | None = None  # address of the server that backbone=remote queries
+    # plot only, of methods that query: test accuracy each time the number of queries has doubled, all test images per point; null: not for a remote model
+    curve: bool | None = None
 
     def __post_init__(self) -> None:
+        if not self.out:
+            raise ValueError("out must name a folder, got ''")
         _check_at_least(1, self, "threads")
         _check_at_least(0, self, "cache_mb", "store_mb")
         if self.url is not None:

@@ -1,4 +1,4 @@
-"""Strict typed sections out of layers of plain values: later layers win, and an error names the key, the value and the layer it stands in."""
+"""Build strictly typed sections from layers of plain values: later layers win, and an error names the key, the value and its layer."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Text(str):
 
 @dataclass(frozen=True)
 class Layer:
-    """Values and where they stand, such as configs/methods/lora.yaml."""
+    """Values and the file that they come from, such as configs/methods/lora.yaml."""
 
     origin: str
     values: Mapping[str, Any]
 
 
 def build(kind: type[S], layers: Sequence[Layer], prefix: str = "") -> S:
-    """The dataclass of one section. ``prefix`` ("train.") is what its keys begin with where a user types them.
+    """Build the dataclass of one section. ``prefix`` ("train.") is what its keys begin with where a user types them.
 
     ConfigError for a key that the dataclass does not have, a value of another type and a value that its own checks refuse.
     """
@@ -46,10 +46,12 @@ def build(kind: type[S], layers: Sequence[Layer], prefix: str = "") -> S:
         return cast(S, _adapter(cast(Any, kind)).validate_json(json.dumps(values), strict=True))
     except ValidationError as error:
         raise ConfigError(_message(kind, values, error, prefix, origins)) from None
+    except RecursionError:
+        raise ConfigError(f"{prefix.rstrip('.') or 'a setting'} is nested too deeply ({layers[-1].origin})") from None
 
 
 def check_keys(values: Mapping[str, Any], known: Sequence[str], origin: str, prefix: str = "", is_listed: bool = False) -> None:
-    """ConfigError, with the nearest name, for a key that is not known. Those that are known are listed in a section, and where ``is_listed``."""
+    """Raise ConfigError, with the nearest name, for a key that is not known. In a section, and where ``is_listed``, it lists those that are."""
     for key in values:
         if key not in known:
             listed = f" Known: {', '.join(known)}" if prefix or is_listed else ""
@@ -65,24 +67,35 @@ def _merge(kind: type, target: dict[str, Any], values: Any, origin: str, prefix:
     for key, value in values.items():
         name, hint = f"{prefix}{key}", hints[key]
         if dataclasses.is_dataclass(hint):
-            _merge(cast(type, hint), target.setdefault(key, _default_of(kind, key)), value, origin, f"{name}.", origins)
+            if key not in target:
+                target[key] = _default(kind, key)
+            _merge(cast(type, hint), target[key], value, origin, f"{name}.", origins)
             continue
         read = read_text(value, hint) if isinstance(value, Text) else value
         if isinstance(read, float) and not math.isfinite(read):
             raise ConfigError(f"{name} must be a finite number, got {str(read)!r} ({origin})")
+        if isinstance(read, str) and not _is_unicode(read):
+            raise ConfigError(f"{name} must be text in UTF-8, got {str(read)!a} ({origin})")
         target[key], origins[name] = read, origin
 
 
-def _default_of(kind: Any, key: str) -> dict[str, Any]:
-    """What a nested section holds before anything is set: the defaults that the outer dataclass gives it, which may be other than its own."""
+def _default(kind: Any, key: str) -> dict[str, Any]:
+    """The values of a nested section that a field of ``kind`` starts from: its own default, which need not be that of the nested class."""
     (field,) = (field for field in dataclasses.fields(kind) if field.name == key)
-    if field.default_factory is not dataclasses.MISSING:
-        return dataclasses.asdict(field.default_factory())
-    return {} if field.default is dataclasses.MISSING else dataclasses.asdict(field.default)
+    return {} if field.default_factory is dataclasses.MISSING else dataclasses.asdict(cast(Any, field.default_factory()))
+
+
+def _is_unicode(text: str) -> bool:
+    """False for the lone surrogates that Python makes of bytes on the command line that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_text(text: str, hint: Any) -> Any:
-    """What a typed text is as a value of a field's type. A text that is no such value is returned as YAML would read it, to be refused and shown."""
+    """Read a typed text as a value of a field's type. A text that is no such value is returned as an error message shows it."""
     options, origin = get_args(hint), get_origin(hint)
     if origin in (Union, types.UnionType):
         inner = next(option for option in options if option is not type(None))
@@ -94,7 +107,10 @@ def read_text(text: str, hint: Any) -> Any:
         read = [read_text(item, options[0]) for item in items]
     elif hint in _READERS:
         read = _READERS[hint](text)
-    return _shown(text) if read is None else read
+    if read is not None:
+        return read
+    shown = _shown(Text(text))
+    return str(text) if type(shown) is hint else shown  # YAML reads 0x10 and 1:30 as ints
 
 
 def _as_float(text: str) -> float | None:
@@ -113,7 +129,7 @@ _READERS: dict[type, Callable[[str], Any]] = {  # None: the text is no such valu
 
 
 def _as_list(text: str) -> list[str] | None:
-    """The items of ``[a,b]`` as they were typed, quotes taken off; None for any other text."""
+    """Split ``[a,b]`` into its items as they were typed, without quotes; None for any other text."""
     try:
         items = yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError):
@@ -122,12 +138,13 @@ def _as_list(text: str) -> list[str] | None:
 
 
 def _shown(value: Any) -> Any:
-    """A refused value as an error shows it: ``4.7`` and ``{'a': 1}`` without quotes, ``'eight'`` with them."""
+    """Convert a refused value for an error message: ``4.7`` and ``{'a': 1}`` get no quotes, ``'eight'`` does."""
     if not isinstance(value, Text):
         return value
     try:
         read = yaml.safe_load(value)
-    except (yaml.YAMLError, RecursionError, ValueError):
+        json.dumps(read)  # a list may hold itself, or a date
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError):
         return str(value)
     return read if isinstance(read, (bool, int, float, list, dict)) or read is None else str(value)
 
@@ -145,9 +162,9 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _message(kind: type, values: dict[str, Any], error: ValidationError, prefix: str, origins: Mapping[str, str]) -> str:
-    """The first problem, in the words that the rest of the configuration uses."""
+    """Describe the first problem."""
     first = error.errors(include_url=False)[0]
-    fields = [part for part in first["loc"] if isinstance(part, str)]
+    fields = [step for step in first["loc"] if isinstance(step, str)]
     if first["type"] == "value_error":  # of a dataclass's own checks
         reason = str(first["ctx"]["error"]).splitlines()[0]
         section = prefix + "".join(f"{field}." for field in fields)
@@ -166,12 +183,12 @@ def _message(kind: type, values: dict[str, Any], error: ValidationError, prefix:
 
 
 def describe(hint: Any) -> str:
-    """A field's type as an error message names it."""
-    parts, origin = get_args(hint), get_origin(hint)
-    if type(None) in parts:
-        return " or ".join([*(describe(part) for part in parts if part is not type(None)), "null"])
+    """Name a field's type as error messages do."""
+    options, origin = get_args(hint), get_origin(hint)
+    if type(None) in options:
+        return " or ".join([*(describe(option) for option in options if option is not type(None)), "null"])
     if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
+        return f"one of {', '.join(map(str, options))}"
     if origin in (tuple, list):
         return "a list such as [a,b]"
     return {int: "an int", float: "a number", bool: "true or false", str: "text"}.get(hint, getattr(hint, "__name__", str(hint)))

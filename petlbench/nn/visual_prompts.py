@@ -26,9 +26,9 @@ def scaled(pixels: int, size: int) -> int:
 
 @dataclass
 class PromptConfig:
-    """What all prompts of pixels share."""
+    """Settings that all pixel prompts share."""
 
-    width: int | None = None  # p, pixels of the border or side of the patch; null: 30 at an input of 224, scaled with the input
+    width: int | None = None  # p, width of the border or side of the patch in pixels; null: 30 at an input of 224, scaled with the input
     spread: float = 1.0  # standard deviation of the prompt at the start; 0 starts from the unchanged image
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class PromptConfig:
             raise ValueError(f"spread must be >= 0, got {self.spread}")
 
     def pixels(self, size: int) -> int:
-        """p at an input of a size."""
+        """Return p for an input of side ``size``."""
         return self.width or scaled(30, size)
 
 

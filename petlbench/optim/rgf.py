@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from petlbench.optim.seeds import derived_seed
+from petlbench.optim import derived_seed
 
 
 @dataclass
 class RGFConfig:
-    """What a step asks for."""
+    """Settings of the gradient estimate."""
 
-    directions: int = 5  # q
-    smoothing: float = 0.01  # b, how far along a direction of length 1 the second point of a difference lies
+    directions: int = 5  # q, random directions of a step
+    smoothing: float = 0.01  # b, distance along a unit direction at which the second loss of a difference is taken
 
     def __post_init__(self) -> None:
         if self.directions < 1:
@@ -31,7 +31,7 @@ class RGFConfig:
 
     @property
     def queries(self) -> int:
-        """Q, the losses that a step asks for."""
+        """Q, the number of losses that a step evaluates."""
         return self.directions + 1
 
 
@@ -55,7 +55,7 @@ class RGF:
 
     @torch.no_grad()
     def step(self, losses: Callable[[Tensor], Tensor], rate: float) -> Tensor:
-        """One step of a length.
+        """Take one step of size ``rate``.
 
         ``losses``: candidates (Q, D) to losses (Q,). Row 0 is the solution itself, then one row per direction.
 

@@ -14,21 +14,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from petlbench.optim.seeds import derived_seed
+from petlbench.optim import derived_seed
 
 
 @dataclass
 class SPSAConfig:
     """The gains of step i = 1, 2, … are a_i = step / (i + step_offset)^step_decay and c_i = perturbation / i^perturbation_decay."""
 
-    step: float = 0.01  # a
-    step_offset: float = 1.0  # o
-    step_decay: float = 0.4  # alpha
-    perturbation: float = 0.01  # c
-    perturbation_decay: float = 0.1  # gamma
-    momentum: float = 0.9  # beta of the gradient correction; 0: plain SPSA
-    repeats: int = 5  # K estimates that are averaged in a step
-    one_sided: bool = False  # differences to one shared unperturbed query: K + 1 queries a step instead of 2K
+    step: float = 0.01  # a, scale of the step gain a_i
+    step_offset: float = 1.0  # o, added to i in the step gain
+    step_decay: float = 0.4  # alpha, exponent of the step gain
+    perturbation: float = 0.01  # c, scale of the perturbation gain c_i
+    perturbation_decay: float = 0.1  # gamma, exponent of the perturbation gain
+    momentum: float = 0.9  # beta, momentum of the gradient correction; 0: plain SPSA
+    repeats: int = 5  # K, gradient estimates that are averaged in a step
+    one_sided: bool = False  # take differences to one shared unperturbed query: K + 1 queries a step instead of 2K
     sequential_exact: bool = False  # ask for one loss at a time, as the released code does, instead of all of a step together
 
     def __post_init__(self) -> None:
@@ -45,15 +45,15 @@ class SPSAConfig:
 
     @property
     def queries(self) -> int:
-        """Q, the losses that a step asks for."""
+        """Q, the number of losses that a step evaluates."""
         return self.repeats + 1 if self.one_sided else 2 * self.repeats
 
     def step_gain(self, step: int) -> float:
-        """a_i of step i, which is 1 in the first."""
+        """Return a_i; i is 1 in the first step."""
         return self.step / (step + self.step_offset) ** self.step_decay
 
     def perturbation_gain(self, step: int) -> float:
-        """c_i of step i, which is 1 in the first."""
+        """Return c_i; i is 1 in the first step."""
         return float(self.perturbation / step**self.perturbation_decay)
 
 

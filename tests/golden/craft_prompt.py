@@ -6,7 +6,7 @@ import torch
 
 from petlbench.access.handle import QueryModel
 from petlbench.methods.craft import Contexts
-from petlbench.methods.craft.losses import fitness
+from petlbench.methods.craft.refinement import fitness
 from tests.golden.case import Case
 from tests.golden.craft_model import KINDS, backbone, compare, granted, network
 

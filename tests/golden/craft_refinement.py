@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from petlbench.methods.craft.losses import divergence, fitness, refinement_loss
-from petlbench.methods.craft.refinement import train_epoch
+from petlbench.methods.craft.refinement import divergence, fitness, refinement_loss, train_epoch
 from tests.golden.case import Case
 from tests.golden.craft_model import compare, network
 

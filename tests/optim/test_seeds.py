@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.optim.seeds import derived_seed
+from petlbench.optim import derived_seed
 
 seeds = st.integers(0, 2**32 - 1)
 

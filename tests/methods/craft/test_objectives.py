@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.methods.craft.losses import divergence, fitness, refinement_loss
+from petlbench.methods.craft.refinement import divergence, fitness, refinement_loss
 
 LABELS = torch.tensor([0, 2, 1, 2, 0])
 
