@@ -13,7 +13,8 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 
 from petlbench.access.endpoint import Output
-from petlbench.access.handle import Access, QueryModel
+from petlbench.access.handle import QueryModel
+from petlbench.access.rungs import Access
 from petlbench.data.batches import TrainingData
 from petlbench.registry import METHODS
 

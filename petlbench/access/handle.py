@@ -9,69 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from petlbench.access.boxes import BOXES
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, paired, restrict, tensor_bytes
 from petlbench.access.gradients import Graphs, differentiable
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.access.tickets import Tickets
-from petlbench.config.settings import Budget, QueryConfig
-from petlbench.errors import AccessError, BudgetExceeded
+from petlbench.config.settings import QueryConfig
+from petlbench.errors import AccessError
 
-PHASES = ("train", "val", "test", "curve")
-LIMITED = ("train", "curve")  # phases that the budget is for, taken together
-COUNTED = ("calls", "images", "contexts", "texts", "cached", "bytes")
 MAX_SCORES = 2**24  # scores (P, B, C) in one answer about contexts: 64 MB
-
-
-class Access(IntEnum):
-    """The rungs, lowest first. A method declares the lowest that suffices and is handed that and nothing more."""
-
-    SCORES = 1  # images in, class scores out
-    CONTEXT = 2  # images and continuous prompt contexts in, class scores out
-    FEATURES = 3  # images in, embeddings out
-    GRADIENTS = 4  # pixels and tokens in, outputs that can be differentiated with respect to them
-    WEIGHTS = 5  # everything
-
-    @property
-    def colour(self) -> str:
-        """``black``, ``grey`` or ``white`` box, as tables call it."""
-        return BOXES[self.name].removesuffix(" box")
-
-
-@dataclass
-class Meter:
-    """Counts what was sent to a model, by phase. The harness sets the phase; a method never holds a meter."""
-
-    budget: Budget = field(default_factory=Budget)
-    phase: str = "train"
-    counts: dict[str, dict[str, int]] = field(default_factory=lambda: {phase: dict.fromkeys(COUNTED, 0) for phase in PHASES})
-    seen: Access | None = None  # the highest rung that was made use of
-
-    def charge(self, rung: Access | None = None, **amounts: int) -> None:
-        """Count a query that is about to be sent. BudgetExceeded, with nothing counted, when it would pass a limit."""
-        self.require(**amounts)
-        for name, amount in amounts.items():
-            self.counts[self.phase][name] += amount
-        if rung is not None:
-            self.note(rung)
-
-    def require(self, **amounts: int) -> None:
-        """BudgetExceeded when so much more would pass a limit of the budget, in a phase that it is for."""
-        if self.phase not in LIMITED:
-            return
-        for name, amount in amounts.items():
-            limit, spent = getattr(self.budget, name, None), sum(self.counts[phase][name] for phase in LIMITED)
-            if limit is not None and spent + amount > limit:
-                raise BudgetExceeded(f"budget reached after {spent:,} of {limit:,} {name}")
-
-    def note(self, rung: Access) -> None:
-        """Take down that a rung was made use of."""
-        self.seen = rung if self.seen is None else max(self.seen, rung)
 
 
 @dataclass(frozen=True)

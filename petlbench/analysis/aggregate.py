@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from petlbench.access.boxes import BOXES
+from petlbench.access.rungs import BOXES
 from petlbench.config.files import load_suite, names
 from petlbench.errors import RecordError
 from petlbench.published.averages import Average, averages_of

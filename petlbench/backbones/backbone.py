@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petlbench.access.endpoint import Endpoint, Output
-from petlbench.access.handle import Access
+from petlbench.access.rungs import Access
 from petlbench.backbones.local import LocalEndpoint
 from petlbench.backbones.traits import Traits
 from petlbench.backbones.vit import appended, embed_patches, end_with_the_class_token, patch_size, takes_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from petlbench.access.endpoint import Output
-from petlbench.access.handle import Access
+from petlbench.access.rungs import Access
 from petlbench.config.settings import QueryConfig
 from petlbench.method import Method, QueryMethod
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.config.resolve import RunConfig, load_method, restore

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from petlbench.access.handle import Access, Meter
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.traits import reason_against
 from petlbench.config.settings import QueryConfig

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.config.settings import Protocol
 from petlbench.data.batches import Batches
 from petlbench.learners.base import Learner

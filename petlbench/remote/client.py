@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, paired, tensor_bytes
-from petlbench.access.handle import Access
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Card
 from petlbench.backbones.traits import Traits
 from petlbench.errors import AccessError, ConfigError, EndpointError

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from petlbench.access.boxes import BOXES
+from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import (
     average_columns,
     comparable_parts,

@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
-from petlbench.access.boxes import BOXES, STYLES
+from petlbench.access.rungs import BOXES, STYLES
 from petlbench.analysis.aggregate import ranked_columns, runs_behind, task_columns
 from petlbench.records.store import write_atomically
 from petlbench.report.label_placement import place_labels

@@ -15,7 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.access.tickets import lent
 from petlbench.backbones.backbone import Backbone, load_backbone_cached
 from petlbench.checkpoints.file import packed_checkpoint, packed_predictions

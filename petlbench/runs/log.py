@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.config.files import suite_of
 from petlbench.config.identity import described
 from petlbench.config.resolve import RunConfig

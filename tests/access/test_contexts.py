@@ -8,7 +8,9 @@ from torch import Tensor
 
 from petlbench.access import handle as access
 from petlbench.access.endpoint import ClassTexts, Output, as_scores, restrict
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.config.settings import QueryConfig
 from petlbench.data.batches import TrainingData
 from petlbench.errors import ConfigError

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from petlbench.access.endpoint import ClassTexts, Output, as_scores, restrict
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.config.resolve import load_method
 from petlbench.config.settings import QueryConfig
 from petlbench.data.batches import TrainingData

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from petlbench.access import handle as access
 from petlbench.access.endpoint import Output
-from petlbench.access.handle import Access, Meter
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError

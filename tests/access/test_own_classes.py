@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.resolve import load_method
 from petlbench.data.batches import Batches, TrainingData

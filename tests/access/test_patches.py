@@ -11,7 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from petlbench.access.endpoint import Endpoint, Output, as_scores, restrict
-from petlbench.access.handle import Access, Meter
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError

@@ -14,7 +14,9 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from petlbench.access.handle import Access, Meter, QueryModel
+from petlbench.access.handle import QueryModel
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone, Card
 from petlbench.backbones.families.open_clip import convert_tower
 from petlbench.config.settings import Budget, QueryConfig

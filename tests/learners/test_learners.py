@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.config.settings import Train
 from petlbench.data.batches import Batches
 from petlbench.errors import AccessError, CheckpointError

@@ -13,7 +13,8 @@ import httpx
 import pytest
 from torch import Tensor
 
-from petlbench.access.handle import Access, QueryModel
+from petlbench.access.handle import QueryModel
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import load_backbone_cached
 from petlbench.checkpoints.pixels import export_artifact
 from petlbench.data.batches import TrainingData

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench.access.handle import Access, Meter, grant
+from petlbench.access.handle import grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError, EndpointError

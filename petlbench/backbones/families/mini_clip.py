@@ -19,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
-from petlbench.access.handle import Access
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone, Card, register_backbone
 from petlbench.backbones.text import ClipText, LateText, encode, trim
 from petlbench.backbones.traits import Traits

@@ -14,7 +14,7 @@ import open_clip
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
-from petlbench.access.handle import Access
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone, Card, register_backbone
 from petlbench.backbones.text import ClipText
 from petlbench.backbones.traits import Traits
