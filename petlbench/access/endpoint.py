@@ -10,8 +10,8 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from functools import cached_property
+from enum import Enum
+from functools import cached_property, total_ordering
 from typing import Protocol
 
 import torch
@@ -20,39 +20,54 @@ from torch import Tensor
 _SMALLEST = torch.finfo(torch.float32).tiny  # what a probability of 0 is read as: its logarithm is finite
 
 
-class Output(IntEnum):
+@total_ordering
+class Output(Enum):
     """How much of the class scores an API gives away, least first."""
 
-    LABEL = 1  # the best class
-    TOP_K = 2  # the k best classes with their probabilities
-    PROBABILITIES = 3
-    LOGITS = 4
+    LABEL = "label"  # the best class
+    TOP_K = "top_k"  # the k best classes with their probabilities
+    PROBABILITIES = "probabilities"
+    LOGITS = "logits"
 
-    @property
-    def label(self) -> str:
-        return self.name.lower()
+    def __lt__(self, other: Output) -> bool:
+        order = list(Output)
+        return order.index(self) < order.index(other)
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What may be known of a model that can only be asked."""
+class Card:
+    """What the loader of a backbone knows of it."""
 
     name: str
-    input_size: int  # S
-    mean: tuple[float, ...]  # of the normalisation that images must have
-    std: tuple[float, ...]
+    input_size: int  # S, in pixels
+    mean: tuple[float, float, float]  # of the normalisation that images must have
+    std: tuple[float, float, float]
+    source: str  # where the weights come from
+    output: Output = Output.LOGITS  # the most that a method can query
+    top_k: int | None = None  # classes named under TOP_K at most; None: as many as the query asks for
+
+
+@dataclass(frozen=True)
+class CallLimits:
+    """How much a model accepts per call; None: any amount."""
+
+    max_images: int | None = None
+    max_patches: int | None = None  # per image
+    max_contexts: int | None = None
+    max_prompts: int | None = None  # contexts times classes
+    max_bytes: int | None = None  # of images and their patches
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts(Card):
+    """All that is known of a model that can be queried: its card, and what its towers show. Plain data, so that it leads nobody to the model."""
+
     feature_width: int  # D
-    output: Output  # what it answers at most
-    has_text: bool  # whether it can score classes that texts describe
-    own_classes: int | None = None  # outputs of a classifier that the weights came with; None: there is none
-    top_k: int | None = None  # classes named under TOP_K at most; None: as many as are asked for
-    max_images: int | None = None  # per call; None: as many as fit
-    max_contexts: int | None = None  # per call
-    max_prompts: int | None = None  # contexts times classes per call
-    token_width: int | None = None  # V of tokens that can stand behind those of an image; None: the model takes none
-    patch_size: int | None = None  # P of patches that can be sent beside an image; None: the model takes none
-    max_patches: int | None = None  # per image; None: any number
-    max_bytes: int | None = None  # of images and their patches per call
+    token_width: int | None = None  # V of extra tokens; None: the model takes none
+    patch_size: int | None = None  # Q of extra patches; None: the model takes none
+    has_text: bool = False  # whether it can score classes described by texts
+    own_classes: int | None = None  # outputs of the classifier among its weights; None: there is no classifier
+    limits: CallLimits = CallLimits()
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ class Endpoint(Protocol):
     Texts and stored images are addressed by digests of their content, so that a server that has forgotten them can be told again.
     """
 
-    facts: Facts
+    facts: ModelFacts
     images_forwarded: int  # in this process
 
     def describe(self, texts: ClassTexts) -> Tensor | None:

@@ -56,16 +56,17 @@ class _Grant:
         return min(self.answers.top_k, self.endpoint.facts.top_k or self.answers.top_k)
 
     def call_size(self, image_bytes: int = 0) -> int:
-        """Images per call at most, when each weighs so much with its patches."""
-        facts = self.endpoint.facts
-        fitting = facts.max_bytes // image_bytes if facts.max_bytes and image_bytes else self.answers.batch
-        return max(1, min(self.answers.batch, facts.max_images or self.answers.batch, fitting))
+        """Images per call at most, each of so many bytes with its patches."""
+        limits, batch = self.endpoint.facts.limits, self.answers.batch
+        fitting = limits.max_bytes // image_bytes if limits.max_bytes and image_bytes else batch
+        return max(1, min(batch, limits.max_images or batch, fitting))
 
     def contexts_per_call(self, images: int, classes: int) -> int:
-        """At most, about so many images."""
-        facts = self.endpoint.facts
-        limits = [MAX_SCORES // (images * classes), facts.max_contexts or MAX_SCORES, (facts.max_prompts or MAX_SCORES) // classes]
-        return max(1, min(limits))
+        """Contexts per call at most, for so many images."""
+        limits = self.endpoint.facts.limits
+        return max(
+            1, min(MAX_SCORES // (images * classes), limits.max_contexts or MAX_SCORES, (limits.max_prompts or MAX_SCORES) // classes)
+        )
 
 
 _grants: Tickets[_Grant] = Tickets()
@@ -218,8 +219,8 @@ def _check_patches(grant: _Grant, patches: Tensor, images: Tensor) -> None:
     if facts.patch_size is None:
         raise AccessError(f"{facts.name} takes no patches beside an image; a ViT that is read at its class token does")
     _check_beside("patches", patches, images, (3, facts.patch_size, facts.patch_size))
-    if facts.max_patches is not None and patches.shape[1] > facts.max_patches:
-        raise AccessError(f"{facts.name} takes at most {facts.max_patches} patches per image, got {patches.shape[1]}")
+    if (limit := facts.limits.max_patches) is not None and patches.shape[1] > limit:
+        raise AccessError(f"{facts.name} takes at most {limit} patches per image, got {patches.shape[1]}")
 
 
 def _check_beside(name: str, given: Tensor, images: Tensor, shape: tuple[int, ...]) -> None:
@@ -245,6 +246,6 @@ def grant(
     if access is not Access.FEATURES and (endpoint.facts.has_text or endpoint.facts.own_classes):
         meter.charge(texts=texts.count, bytes=texts.bytes)
         described, context = texts, endpoint.describe(texts)
-    output = min(endpoint.facts.output, Output[answers.output.upper()])
+    output = min(endpoint.facts.output, Output(answers.output))
     with _grants.issued(_Grant(endpoint, access, meter, described, context, output, answers)) as ticket:
         yield QueryModel(ticket, endpoint, class_names)

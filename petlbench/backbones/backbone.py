@@ -14,25 +14,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench.access.endpoint import Endpoint, Output
+from petlbench.access.endpoint import Card, Endpoint, ModelFacts
 from petlbench.access.rungs import Access
 from petlbench.backbones.local import LocalEndpoint
 from petlbench.backbones.traits import Traits
 from petlbench.backbones.vit import appended, embed_patches, end_with_the_class_token, patch_size, takes_tokens
 from petlbench.registry import BACKBONES
-
-
-@dataclass(frozen=True)
-class Card:
-    """What has to be known of a backbone to feed it and to name it in a record."""
-
-    name: str
-    input_size: int  # side in pixels
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    source: str  # where the weights come from
-    output: Output = Output.LOGITS  # what a method that asks may get of it at most
-    top_k: int | None = None  # classes named under TOP_K at most; None: as many as ``access.top_k`` says
 
 
 class Contexts(Protocol):
@@ -97,25 +84,20 @@ class Backbone:
         return isinstance(self.vit, VisionTransformer)
 
     @property
-    def token_width(self) -> int | None:
-        """W of the tokens that can be appended to those of the image; None where the vision tower has no place for them."""
-        return int(self.vit.embed_dim) if takes_tokens(self.vit) else None  # type: ignore[arg-type]
-
-    @property
-    def patch_size(self) -> int | None:
-        """P of the patches that can be appended to those of the image; None where the vision tower takes none."""
-        return patch_size(self.vit)
+    def facts(self) -> ModelFacts:
+        """Plain data about the model, for those who may query it only."""
+        return ModelFacts(
+            **vars(self.card),
+            feature_width=self.feature_width,
+            token_width=int(self.vit.embed_dim) if takes_tokens(self.vit) else None,  # type: ignore[arg-type]
+            patch_size=patch_size(self.vit),
+            has_text=self.text is not None,
+            own_classes=None if self.classifier is None else self.classifier.out_features,
+        )
 
     @property
     def traits(self) -> Traits:
-        return Traits(
-            name=self.name,
-            access=Access.WEIGHTS if self.is_vit else Access.GRADIENTS,
-            has_text=self.text is not None,
-            takes_tokens=self.token_width is not None,
-            own_classes=None if self.classifier is None else self.classifier.out_features,
-            output=self.card.output,
-        )
+        return Traits.of(self.facts, Access.WEIGHTS if self.is_vit else Access.GRADIENTS)
 
     @cached_property
     def parameter_count(self) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.access.endpoint import ClassTexts, Facts, Output, as_scores, paired, restrict
+from petlbench.access.endpoint import ClassTexts, Output, as_scores, paired, restrict
 from petlbench.optim.precision import autocast
 
 if TYPE_CHECKING:
@@ -39,20 +39,7 @@ class LocalEndpoint:
     """
 
     def __init__(self, backbone: Backbone, device: torch.device, number_format: str = "fp32") -> None:
-        card = backbone.card
-        self.facts = Facts(
-            name=card.name,
-            input_size=card.input_size,
-            mean=tuple(card.mean),
-            std=tuple(card.std),
-            feature_width=backbone.feature_width,
-            output=card.output,
-            has_text=backbone.text is not None,
-            own_classes=None if backbone.classifier is None else backbone.classifier.out_features,
-            top_k=card.top_k,
-            token_width=backbone.token_width,
-            patch_size=backbone.patch_size,
-        )
+        self.facts = backbone.facts
         self.images_forwarded = 0
         self._backbone = backbone
         self._device = device

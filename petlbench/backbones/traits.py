@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from petlbench.access.endpoint import Output
+from petlbench.access.endpoint import ModelFacts, Output
 from petlbench.access.rungs import Access
 from petlbench.config.settings import QueryConfig
 from petlbench.method import Method, QueryMethod
@@ -20,6 +20,11 @@ class Traits:
     takes_tokens: bool  # whether tokens can stand behind those of an image
     own_classes: int | None = None  # outputs of a classifier that the weights come with; None: there is none
     output: Output = Output.LOGITS  # what it answers at most
+
+    @classmethod
+    def of(cls, facts: ModelFacts, access: Access) -> Traits:
+        """The traits of a loaded or served model."""
+        return cls(facts.name, access, facts.has_text, facts.token_width is not None, facts.own_classes, facts.output)
 
 
 def reason_against(method: Method, traits: Traits, answers: QueryConfig, class_count: int | None = None) -> str | None:
@@ -50,7 +55,7 @@ def _reason_against_scoring(method: QueryMethod, traits: Traits, answers: QueryC
         if class_count is not None and class_count > traits.own_classes:
             return f"needs outputs of the model's own for {class_count} classes; {traits.name} has {traits.own_classes}, choose another backbone"
     needed = method.required_output()
-    for given, where in ((Output[answers.output.upper()], "access.output"), (traits.output, traits.name)):
+    for given, where in ((Output(answers.output), "access.output"), (traits.output, traits.name)):
         if needed > given:
-            return f"needs {needed.label} of the model, {where} gives {given.label} only"
+            return f"needs {needed.value} of the model, {where} gives {given.value} only"
     return None

@@ -57,19 +57,20 @@ def export_artifact(saved: Checkpoint, folder: Path) -> Description:
         deployed = method.deployable()
         if deployed is None:
             raise CheckpointError(f"method {config.method} asks a model and has no weights of it to export")
-        if backbone.patch_size is None:
-            raise CheckpointError(f"{backbone.name} takes no patches beside an image; a ViT that is read at its class token does")
-        prompts = _checked_mixture(deployed, backbone.card.input_size, config.method)
+        facts = backbone.facts
+        if facts.patch_size is None:
+            raise CheckpointError(f"{facts.name} takes no patches beside an image; a ViT that is read at its class token does")
+        prompts = _checked_mixture(deployed, facts.input_size, config.method)
         embedding = backbone.vit.patch_embed.proj  # type: ignore[union-attr]
         inversion = invert(embedding.weight, embedding.bias, deployed.library)  # type: ignore[union-attr, arg-type]
-        mean, std = normalisation(config.protocol, backbone.card.mean, backbone.card.std)
+        mean, std = normalisation(config.protocol, facts.mean, facts.std)
         document, checksum = tensors_document(learner.state(), inversion.patches)
         about = Description(
             config=saved.config,
-            backbone=backbone.name,
+            backbone=facts.name,
             backbone_sha256=saved.backbone_sha256,
-            input_size=backbone.card.input_size,
-            patch_size=backbone.patch_size,
+            input_size=facts.input_size,
+            patch_size=facts.patch_size,
             mean=mean,  # type: ignore[arg-type]
             std=std,  # type: ignore[arg-type]
             prompts=prompts,

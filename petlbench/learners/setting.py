@@ -50,6 +50,6 @@ def open_backbone(
 
 def open_task(config: RunConfig, backbone: Backbone | RemoteBackbone) -> Task:
     """A run's task under its protocol."""
-    card, execution = backbone.card, config.execution
+    facts, execution = backbone.facts, config.execution
     spec = find_task(config.task, data_folder(execution.data_root))
-    return load_task(spec, config.protocol, card.input_size, card.mean, card.std, execution.store_mb, config.seed)
+    return load_task(spec, config.protocol, facts.input_size, facts.mean, facts.std, execution.store_mb, config.seed)

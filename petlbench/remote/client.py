@@ -19,7 +19,6 @@ from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, paired, tensor_bytes
 from petlbench.access.rungs import Access
-from petlbench.backbones.backbone import Card
 from petlbench.backbones.traits import Traits
 from petlbench.errors import AccessError, ConfigError, EndpointError
 from petlbench.remote.wire import (
@@ -64,13 +63,9 @@ class RemoteBackbone:
             self._connection.close()
             raise
         self._connection.etag = self._served.etag
-        served = self._served
-        source = f"{served.name} at {url}"
-        self.card = Card(
-            f"remote:{served.name}@{served.sha256[:8]}", served.input_size, served.mean, served.std, source, Output[served.output.upper()]
-        )
-        self.parameter_count = served.parameters
-        self.feature_width = served.feature_width
+        facts, sha256 = self._served.facts, self._served.sha256
+        self.facts = replace(facts, name=f"remote:{facts.name}@{sha256[:8]}", source=f"{facts.name} at {url}")
+        self.parameter_count = self._served.parameters
 
     def __enter__(self) -> Self:
         return self
@@ -80,11 +75,11 @@ class RemoteBackbone:
 
     @property
     def name(self) -> str:
-        return self.card.name
+        return self.facts.name
 
     @property
     def traits(self) -> Traits:
-        return Traits(self.name, Access.FEATURES, self._served.has_text, takes_tokens=False, output=self.card.output)
+        return Traits.of(self.facts, Access.FEATURES)
 
     def checksum(self) -> str:
         """Of the served weights, as the server states it. A query to a server that has others by then is refused."""
@@ -104,7 +99,7 @@ class RemoteEndpoint:
     images_forwarded = 0  # in this process
 
     def __init__(self, connection: Connection, served: ServedModel, device: torch.device) -> None:
-        self.facts = served.facts(f"{served.name} at {connection.url}")
+        self.facts = replace(served.facts, name=f"{served.facts.name} at {connection.url}")
         self._connection = connection
         self._served = served
         self._device = device
@@ -117,14 +112,15 @@ class RemoteEndpoint:
             return None
         room = self._served.max_body // 4 - LONGEST_HEADER // 8  # a quarter of a body is the contexts'
         fitting = max(1, room // tensor_bytes(context))
-        self.facts = replace(self.facts, max_contexts=min(self._served.max_contexts, fitting))
+        limits = self._served.facts.limits
+        self.facts = replace(self.facts, limits=replace(limits, max_contexts=min(limits.max_contexts or fitting, fitting)))
         return context.to(self._device)
 
     def scores(
         self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, patches: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
         def ask(pair: tuple[Tensor, Tensor | None]) -> Tensor:
-            body = pack(_named(*pair), texts=texts.digest, output=output.label, k=k)
+            body = pack(_named(*pair), texts=texts.digest, output=output.value, k=k)
             return as_scores(self._query("/v1/scores", body, texts), len(texts.captions))
 
         return self._all(ask, paired(parts, patches))
@@ -139,7 +135,7 @@ class RemoteEndpoint:
         sent, stored = ({"images": images.float()}, ()) if isinstance(images, Tensor) else ({}, tuple(images))
 
         def ask(part: Tensor) -> Tensor:
-            words = {"texts": texts.digest, "output": output.label, "k": k, "stored": " ".join(stored)}
+            words = {"texts": texts.digest, "output": output.value, "k": k, "stored": " ".join(stored)}
             answer = self._query("/v1/contexts", pack({"contexts": part.float(), **sent}, **words), texts, stored)
             return as_scores(answer, len(texts.captions))
 
@@ -232,7 +228,7 @@ def _served_by(connection: Connection) -> ServedModel:
     spoken = told.get("protocol") if isinstance(told, dict) else None
     if spoken not in (None, PROTOCOL):
         raise EndpointError(
-            f"{connection.url} speaks version {spoken} of the protocol, this petlbench {PROTOCOL}; install the same version on both"
+            f"{connection.url} speaks protocol version {spoken}, this petlbench speaks version {PROTOCOL}; install the same petlbench version on both ends"
         )
     try:
         return ServedModel.model_validate(told)

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from petlbench.access.endpoint import ClassTexts, Facts, Output
+from petlbench.access.endpoint import ClassTexts, ModelFacts, Output
 from petlbench.errors import ConfigError
 
-PROTOCOL = 2
+PROTOCOL = 3
 TOKEN_VARIABLE = "PETLBENCH_TOKEN"
 UNKNOWN_TEXTS, UNKNOWN_IMAGES = "unknown_texts", "unknown_images"  # codes upon which a client sends again what was forgotten
 
@@ -34,50 +34,17 @@ class ServedModel(_Message):
     """``GET /v1/model``: what a client has to know of the model, and what the server takes at a time."""
 
     protocol: int = PROTOCOL
-    name: str
+    facts: ModelFacts
     sha256: Digest  # of the weights, as records hold it
-    source: str
     parameters: int
-    input_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    feature_width: int
-    token_width: int | None
-    patch_size: int | None  # of patches that are taken beside an image; None: it takes none
-    output: Literal["logits", "probabilities", "top_k", "label"]
-    has_text: bool
     precision: Literal["fp32", "bf16"]
-    max_images: int
-    max_patches: int  # per image
-    max_contexts: int
-    max_prompts: int  # contexts times classes
     max_body: int  # bytes
-    top_k: int  # classes named under output=top_k
     text_sha256: Digest | None  # of an answer of the text tower
 
     @property
     def etag(self) -> str:
         """Stands for all of it: a server that has come back with anything else has another one."""
         return f'"{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]}"'
-
-    def facts(self, name: str) -> Facts:
-        return Facts(
-            name=name,
-            input_size=self.input_size,
-            mean=self.mean,
-            std=self.std,
-            feature_width=self.feature_width,
-            output=Output[self.output.upper()],
-            has_text=self.has_text,
-            top_k=self.top_k if self.output == "top_k" else None,
-            max_images=self.max_images,
-            max_contexts=self.max_contexts,
-            max_prompts=self.max_prompts,
-            token_width=self.token_width,
-            patch_size=self.patch_size,
-            max_patches=self.max_patches,
-            max_bytes=self.max_body * 3 // 4,
-        )
 
 
 class TextsMessage(_Message):
@@ -112,7 +79,7 @@ class ScoresWords(_Message):
     """What stands beside the arrays of ``POST /v1/scores``."""
 
     texts: Digest
-    output: Literal["logits", "probabilities", "top_k", "label"]
+    output: Output
     k: Annotated[int, Field(ge=1)]
 
 

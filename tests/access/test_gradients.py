@@ -37,7 +37,7 @@ def test_gradients_with_respect_to_images_are_those_of_the_plain_model() -> None
 
 @pytest.mark.parametrize("output", [Output.PROBABILITIES, Output.LABEL])
 def test_scores_that_can_be_differentiated_say_no_more_than_others(output: Output) -> None:
-    answers = QueryConfig(output=output.label)  # type: ignore[arg-type]
+    answers = QueryConfig(output=output.value)  # type: ignore[arg-type]
     with granted(Access.GRADIENTS, answers=answers) as model:
         found, expected = model.scores(images().requires_grad_(True)), model.scores(images())
     torch.testing.assert_close(found, expected)

@@ -14,10 +14,11 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from petlbench.access.endpoint import Card
 from petlbench.access.handle import QueryModel
 from petlbench.access.meter import Meter
 from petlbench.access.rungs import Access
-from petlbench.backbones.backbone import Backbone, Card
+from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.families.open_clip import convert_tower
 from petlbench.config.settings import Budget, QueryConfig
 from petlbench.data.batches import TrainingData

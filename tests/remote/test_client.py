@@ -54,13 +54,13 @@ def test_a_remote_backbone_is_known_by_what_the_server_says(local: Backbone, rem
         local.parameter_count,
         local.feature_width,
     )
-    assert (remote.card.input_size, remote.card.mean, remote.card.std) == (local.card.input_size, local.card.mean, local.card.std)
-    assert remote.card.source.startswith("tiny at http://127.0.0.1:")
+    assert (remote.facts.input_size, remote.facts.mean, remote.facts.std) == (local.facts.input_size, local.facts.mean, local.facts.std)
+    assert remote.facts.source.startswith("tiny at http://127.0.0.1:")
 
 
 @pytest.mark.parametrize("output", Output)
 def test_scores_are_those_in_process_in_the_order_asked(output: Output, local: Backbone, remote: RemoteBackbone) -> None:
-    answers = QueryConfig(output=output.label, top_k=2, batch=16)  # type: ignore[arg-type]
+    answers = QueryConfig(output=output.value, top_k=2, batch=16)  # type: ignore[arg-type]
     found = []
     for backbone in (local, remote):
         with granted(backbone.endpoint(CPU), Access.SCORES, answers) as (model, meter):
@@ -108,9 +108,9 @@ def test_contexts_are_as_many_as_a_body_holds() -> None:
         return httpx.Response(200, content=pack({"context": wide}))
 
     endpoint = scripted(answer).endpoint(CPU)
-    assert endpoint.facts.max_contexts == 4
+    assert endpoint.facts.limits.max_contexts == 4
     endpoint.describe(TEXTS)
-    assert endpoint.facts.max_contexts == 3
+    assert endpoint.facts.limits.max_contexts == 3
 
 
 def test_images_that_look_alike_are_asked_about_as_often_as_they_come(local: Backbone, remote: RemoteBackbone) -> None:

@@ -60,7 +60,7 @@ def test_an_answer_about_too_many_contexts_is_refused(opened: Open, monkeypatch:
 
 
 def test_body_size_bounds_the_images_that_are_offered(opened: Open) -> None:
-    assert opened(max_body_mb=1).get("/v1/model").json()["max_images"] == 2**20 * 3 // 4 // (4 * 3 * 16 * 16)
+    assert opened(max_body_mb=1).get("/v1/model").json()["facts"]["limits"]["max_images"] == 2**20 * 3 // 4 // (4 * 3 * 16 * 16)
 
 
 def test_no_more_requests_than_allowed_are_let_in() -> None:

@@ -14,8 +14,9 @@ import open_clip
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
+from petlbench.access.endpoint import Card
 from petlbench.access.rungs import Access
-from petlbench.backbones.backbone import Backbone, Card, register_backbone
+from petlbench.backbones.backbone import Backbone, register_backbone
 from petlbench.backbones.text import ClipText
 from petlbench.backbones.traits import Traits
 from petlbench.backbones.weights_file import load_state, read_state

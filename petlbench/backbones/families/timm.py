@@ -10,7 +10,8 @@ from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from petlbench.backbones.backbone import Backbone, Card, register_backbone
+from petlbench.access.endpoint import Card
+from petlbench.backbones.backbone import Backbone, register_backbone
 from petlbench.backbones.traits import Traits
 from petlbench.backbones.weights_file import classifier_in, load_vit
 from petlbench.errors import CheckpointError, ConfigError, did_you_mean

@@ -91,12 +91,12 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
 
     @app.get("/v1/model", dependencies=[Depends(allowed)])
     async def model() -> Response:
-        return JSONResponse(service.model.model_dump(), headers={"ETag": service.model.etag})
+        return JSONResponse(service.model.model_dump(mode="json"), headers={"ETag": service.model.etag})
 
     def add_query(path: str, handle: Handle) -> None:
         async def query(request: Request) -> Response:
             if request.headers.get("if-match", service.model.etag) != service.model.etag:
-                raise Refusal(412, "other_model", f"this server has another model now, or has it otherwise: {service.model.name}")
+                raise Refusal(412, "other_model", f"this server has another model now, or has it otherwise: {service.model.facts.name}")
             with limiter.slot() as slot:
                 body = await _body(request, config.body_bytes, slot)
                 reply, is_replay = await replies.once(request.headers.get("idempotency-key"), path, body, lambda: handle(body))

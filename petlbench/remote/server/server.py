@@ -32,10 +32,10 @@ def serve(config: ServeConfig, device: torch.device, ready: Callable[[str], None
         app = create_app(service, config, token)
         if token is None and not config.host.startswith(_LOOPBACK):
             warn(f"warning: anyone who reaches {config.host} can ask this model; set PETLBENCH_TOKEN or token_file=")
-        model, port = service.model, listener.getsockname()[1]
+        model, facts, port = service.model, service.model.facts, listener.getsockname()[1]
         host = f"[{config.host}]" if ":" in config.host else config.host
-        answers = f"answers {model.output}" if model.has_text else "features only"
-        ready(f"serving {model.name} (sha256 {model.sha256[:12]}…, {model.precision}, {answers}) at http://{host}:{port}")
+        answers = f"answers {facts.output.value}" if facts.has_text else "features only"
+        ready(f"serving {facts.name} (sha256 {model.sha256[:12]}…, {model.precision}, {answers}) at http://{host}:{port}")
         settings = uvicorn.Config(
             app, log_level="critical", access_log=False, server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=2
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from cachetools import LRUCache
 from pydantic import ValidationError
 from torch import Tensor
 
-from petlbench.access.endpoint import Output, digest_of, restrict
+from petlbench.access.endpoint import CallLimits, Output, digest_of, restrict
 from petlbench.access.handle import MAX_SCORES
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.local import ClassHead, LocalEndpoint
@@ -48,18 +49,19 @@ class Service:
         number_format = choose(config.precision, device, backbone.parameter_count)
         self._endpoint = LocalEndpoint(backbone, device, number_format)
         self.model = _described_model(backbone, config, number_format)
+        self._facts = self.model.facts
+        self._max_images = config.images_per_request(self._facts.input_size)
         self.metrics = Metrics()
         towers = {JOINT: self._endpoint.embed, FEATURES: self._features}
         self.worker = Worker(towers, config.batch_images, config.batch_delay_ms / 1000, self.metrics)
         self._config = config
-        self._output = Output[self.model.output.upper()]
         self._texts: LRUCache[str, ClassHead] = LRUCache(config.keep_texts)
         self._images: LRUCache[str, Tensor] = weighted_cache(config.keep_images, len)  # (B, E)
 
     async def describe(self, body: bytes) -> bytes:
         """Class texts in JSON to the word embeddings (n, W) of their context, if they have one."""
-        if not self.model.has_text:
-            raise Refusal(400, "no_text_tower", f"{self.model.name} has no text tower, so it cannot score classes")
+        if not self._facts.has_text:
+            raise Refusal(400, "no_text_tower", f"{self._facts.name} has no text tower, so it cannot score classes")
         self._check_length(body)
         texts = (await asyncio.to_thread(_validated, TextsMessage, body)).texts()
         if texts.count > self._config.max_texts:
@@ -143,8 +145,8 @@ class Service:
             )
 
     def _known(self, question: ScoresWords) -> ClassHead:
-        if Output[question.output.upper()] > self._output:
-            raise Refusal(403, "output_not_offered", f"{question.output} is more than this server gives, {self._output.label}")
+        if question.output > self._facts.output:
+            raise Refusal(403, "output_not_offered", f"{question.output.value} is more than this server gives, {self._facts.output.value}")
         known = self._texts.get(question.texts)
         if known is None:
             raise Refusal(404, UNKNOWN_TEXTS, f"no texts {question.texts[:12]}… here; send them to /v1/texts")
@@ -162,27 +164,27 @@ class Service:
         return found
 
     def _checked_images(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        images, size = tensors.get("images"), self.model.input_size
+        images, size = tensors.get("images"), self._facts.input_size
         wanted = f"'images', float32 of shape (B, 3, {size}, {size})"
         if images is None:
             raise Refusal(400, "bad_images", f"expected {wanted}, got {_names(tensors)}")
         if images.dtype is not torch.float32 or images.ndim != 4 or images.shape[1:] != (3, size, size) or not len(images):
             raise Refusal(400, "bad_images", f"expected {wanted}, got {_kind(images)}")
-        if len(images) > self.model.max_images:
-            raise Refusal(413, "too_many_images", f"at most {self.model.max_images:,} images per request, got {len(images):,} (max_images)")
+        if len(images) > self._max_images:
+            raise Refusal(413, "too_many_images", f"at most {self._max_images:,} images per request, got {len(images):,} (max_images)")
         return images
 
     def _checked_patches(self, tensors: Mapping[str, Tensor], images: int) -> Tensor | None:
-        patches, side = tensors.get("patches"), self.model.patch_size
+        patches, side = tensors.get("patches"), self._facts.patch_size
         if patches is None:
             return None
         if side is None:
-            raise Refusal(400, "no_patches", f"{self.model.name} takes no patches beside an image")
+            raise Refusal(400, "no_patches", f"{self._facts.name} takes no patches beside an image")
         if patches.dtype is not torch.float32 or patches.ndim != 5 or len(patches) != images or patches.shape[2:] != (3, side, side):
             wanted = f"'patches', float32 of shape ({images}, K, 3, {side}, {side})"
             raise Refusal(400, "bad_patches", f"expected {wanted}, got {_kind(patches)}")
-        if patches.shape[1] > self.model.max_patches:
-            limit = f"at most {self.model.max_patches:,} patches per image"
+        if patches.shape[1] > self._config.max_patches:
+            limit = f"at most {self._config.max_patches:,} patches per image"
             raise Refusal(413, "too_many_patches", f"{limit}, got {patches.shape[1]:,} (max_patches)")
         return patches
 
@@ -195,42 +197,42 @@ class Service:
             raise Refusal(400, "bad_contexts", f"expected {wanted}, got {_names(tensors)}")
         if contexts.dtype is not torch.float32 or tuple(contexts.shape[1:]) != shape or not len(contexts):
             raise Refusal(400, "bad_contexts", f"expected {wanted}, got {_kind(contexts)}")
-        if len(contexts) > self.model.max_contexts:
-            limit = f"at most {self.model.max_contexts:,} contexts per request"
+        if len(contexts) > self._config.max_contexts:
+            limit = f"at most {self._config.max_contexts:,} contexts per request"
             raise Refusal(413, "too_many_contexts", f"{limit}, got {len(contexts):,} (max_contexts)")
         prompts = len(contexts) * len(known.classes)
-        if len(contexts) > 1 and prompts > self.model.max_prompts:  # one context is answered with any number of classes
-            limit = f"at most {self.model.max_prompts:,} contexts times classes per request"
+        if len(contexts) > 1 and prompts > self._config.max_prompts:  # one context is answered with any number of classes
+            limit = f"at most {self._config.max_prompts:,} contexts times classes per request"
             raise Refusal(413, "too_many_prompts", f"{limit}, got {prompts:,} (max_prompts)")
         return contexts
 
     def _answer(self, logits: Tensor, question: ScoresWords) -> bytes:
-        k = min(question.k, self.model.top_k) if self._output is Output.TOP_K else question.k
-        return pack(restrict(logits, Output[question.output.upper()], k))
+        k = min(question.k, self._facts.top_k or question.k)
+        return pack(restrict(logits, question.output, k))
 
 
 def _described_model(backbone: Backbone, config: ServeConfig, number_format: str) -> ServedModel:
-    card = backbone.card
+    facts = backbone.facts
+    output = min(facts.output, Output(config.output))
+    served = replace(
+        facts,
+        output=output,
+        top_k=min(config.top_k, facts.top_k or config.top_k) if output is Output.TOP_K else None,
+        own_classes=None,  # a server scores classes described by texts only
+        limits=CallLimits(
+            max_images=config.images_per_request(facts.input_size),
+            max_patches=config.max_patches,
+            max_contexts=config.max_contexts,
+            max_prompts=config.max_prompts,
+            max_bytes=config.image_bytes,
+        ),
+    )
     return ServedModel(
-        name=card.name,
+        facts=served,
         sha256=backbone.checksum(),
-        source=card.source,
         parameters=backbone.parameter_count,
-        input_size=card.input_size,
-        mean=card.mean,
-        std=card.std,
-        feature_width=backbone.feature_width,
-        token_width=backbone.token_width,
-        patch_size=backbone.patch_size,
-        output=min(card.output, Output[config.output.upper()]).label,  # type: ignore[arg-type]
-        has_text=backbone.text is not None,
         precision=number_format,  # type: ignore[arg-type]
-        max_images=config.images_per_request(card.input_size),
-        max_patches=config.max_patches,
-        max_contexts=config.max_contexts,
-        max_prompts=config.max_prompts,
         max_body=config.body_bytes,
-        top_k=min(config.top_k, card.top_k or config.top_k),
         text_sha256=None if backbone.text is None else _text_checksum(backbone),
     )
 
