@@ -26,6 +26,16 @@ LONGEST_CAPTION = 1000  # characters
 Caption = Annotated[str, StringConstraints(max_length=LONGEST_CAPTION)]
 
 
+class Refusal(Exception):
+    """A query that the server does not answer: an HTTP status, a code for programs and a sentence for people."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = dict(headers or {})
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True)
 

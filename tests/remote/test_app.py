@@ -81,7 +81,7 @@ def test_what_cannot_be_answered_is_refused_in_json(path: str, body: bytes, code
 @pytest.mark.parametrize("change", ["text", "scale", "top_k"])
 def test_another_text_tower_scale_or_number_of_classes_is_another_model(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def etag(k: int = 5) -> str:
-        service = Service(backbone, ServeConfig(top_k=k), CPU)
+        service = Service(backbone, ServeConfig(output="top_k", top_k=k), CPU)
         service.worker.close()
         return service.model.etag
 

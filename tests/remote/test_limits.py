@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from petlbench.remote.server.app import RequestLimiter
-from petlbench.remote.server.refusal import Refusal
 from petlbench.remote.server.settings import ServeConfig
-from petlbench.remote.wire import TextsMessage, pack, unpack
+from petlbench.remote.wire import Refusal, TextsMessage, pack, unpack
 from petlbench.testing.mocks import tiny_backbone
 from tests.remote.bodies import Open, assert_refused, contexts_body, images, scores_body
 from tests.remote.processes import serving

@@ -19,10 +19,9 @@ from starlette.requests import ClientDisconnect
 
 from petlbench.errors import PetlbenchError
 from petlbench.remote.server.memory import Replies
-from petlbench.remote.server.refusal import Refusal
 from petlbench.remote.server.service import Service
 from petlbench.remote.server.settings import ServeConfig
-from petlbench.remote.wire import TOKEN_VARIABLE
+from petlbench.remote.wire import TOKEN_VARIABLE, Refusal
 
 REPLIES_BYTES = 2**28  # of replies that are kept for queries that are sent again
 BODIES = 4  # of the largest size that there is room for at a time; smaller ones may be more

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from cachetools import LRUCache
 
-from petlbench.remote.server.refusal import Refusal
+from petlbench.remote.wire import Refusal
 
 T = TypeVar("T")
 LONGEST_KEY = 255

@@ -23,7 +23,6 @@ from petlbench.backbones.local import ClassHead, LocalEndpoint
 from petlbench.optim.precision import choose
 from petlbench.remote.server.memory import weighted_cache
 from petlbench.remote.server.metrics import Metrics
-from petlbench.remote.server.refusal import Refusal
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.remote.server.worker import Worker
 from petlbench.remote.wire import (
@@ -31,6 +30,7 @@ from petlbench.remote.wire import (
     UNKNOWN_IMAGES,
     UNKNOWN_TEXTS,
     ContextsWords,
+    Refusal,
     ScoresWords,
     ServedModel,
     TextsMessage,

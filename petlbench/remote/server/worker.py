@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from petlbench.remote.server.metrics import Metrics
-from petlbench.remote.server.refusal import Refusal
+from petlbench.remote.wire import Refusal
 
 T = TypeVar("T")
 CLOSING_SECONDS = 2.0  # a forward pass that is under way when the server ends may take so long; then it is left
