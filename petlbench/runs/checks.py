@@ -1,4 +1,4 @@
-"""What a run is refused for before anything is computed or recorded."""
+"""Check a run before anything is computed or recorded."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from petlbench.remote.client import ANY_REMOTE, RemoteBackbone
 
 
 def check(config: RunConfig) -> None:
-    """A PetlbenchError for an unknown task or one whose images are not there, for an unknown backbone, for a method that this backbone or its answers
-    are not enough for, for a folder that could not be written to."""
+    """Raise a PetlbenchError for an unknown task or missing images, an unknown backbone, a backbone that lacks what the method needs, or a results folder
+    that cannot be written."""
     require(config.task, data_folder(config.execution.data_root))
     check_setting(config)
     if config.backbone.is_remote:
         check_method(config, ANY_REMOTE)  # which needs no server
-    if not config.backbone.name.startswith("remote:"):  # which a plan has asked: if it is gone or another by now, a record is to say so
+    if not config.backbone.name.startswith("remote:"):  # else a plan has checked it; if it is gone or changed by now, the record says so
         check_method(config, traits_of(*backbone_of(config)))
 
 
 def check_setting(config: RunConfig) -> None:
-    """The same, but for the task and the method."""
+    """Check the backbone's name, ``url`` and the results folder, but neither task nor method."""
     if config.backbone.is_remote != (config.execution.url is not None):
         raise ConfigError("backbone=remote and url belong together, as in: backbone=remote url=http://127.0.0.1:8000")
     if not config.backbone.is_remote:
@@ -39,14 +39,14 @@ def check_setting(config: RunConfig) -> None:
 
 
 def backbone_of(config: RunConfig) -> tuple[str, str | None, str | None]:
-    """What ``traits_of`` has to know of a run: a server is asked what it serves, whatever the run calls it."""
+    """Return the arguments of ``traits_of`` for a run: a server is asked what it serves, whatever name the run has for it."""
     if config.backbone.is_remote:
         return "remote", None, config.execution.url
     return config.backbone.name, config.backbone.checkpoint, None
 
 
 def traits_of(name: str, checkpoint: str | None, url: str | None) -> Traits | None:
-    """What a backbone has, as far as that can be told without loading weights; a server is asked."""
+    """Return the traits of a backbone without loading weights, or None if unknown; a server is asked for them."""
     if url is None:
         return foretold_traits(name, checkpoint)
     with RemoteBackbone(url) as remote:
@@ -60,7 +60,7 @@ def check_method(config: RunConfig, traits: Traits | None) -> None:
 
 
 def reason_to_skip(config: RunConfig, traits: Traits | None) -> str | None:
-    """What a run's method needs and its backbone does not give, to be read behind the method's name. Nothing where nobody knows the backbone yet."""
+    """Return why a run's method cannot run on its backbone, as a phrase that follows the method's name; None if it can, or if the traits are unknown."""
     if traits is None:
         return None
     method = load_method(config.method)[0](config.method_config, config.seed)

@@ -70,7 +70,7 @@ def test_an_answer_is_differentiated_once_and_never_twice_over() -> None:
         (gradient,) = torch.autograd.grad((scores**2).sum(), asked, create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
             gradient.sum().backward()
-        with pytest.raises(AccessError, match="ask the model again"):
+        with pytest.raises(AccessError, match="query the model again"):
             scores.sum().backward()
 
 
@@ -97,7 +97,7 @@ def test_a_graph_that_is_not_used_is_dropped_with_the_answer() -> None:
     with granted(Access.GRADIENTS) as model:
         grant = access._grants.redeem(model.ticket)
         assert grant is not None
-        held = grant.graphs.pulls
+        held = grant.graphs.vjps
         before = len(held)
         answer = model.scores(images().requires_grad_(True))
         assert len(held) == before + 1

@@ -152,5 +152,5 @@ def test_a_tower_that_makes_no_single_tokens_of_square_patches_takes_none(kind: 
     half = (0.5, 0.5, 0.5)
     backbone = Backbone(Card("tower", 16, half, half, source="random"), TOWERS[kind], feature_width=32)
     assert backbone.endpoint(CPU).facts.patch_size is None
-    with granted(Access.FEATURES, backbone) as model, pytest.raises(AccessError, match="tower takes no patches beside an image"):
+    with granted(Access.FEATURES, backbone) as model, pytest.raises(AccessError, match="tower takes no extra patches"):
         model.features(images(), patches=patches())

@@ -188,13 +188,13 @@ def test_a_server_that_remembers_nothing_is_not_told_for_ever(monkeypatch: pytes
         return httpx.Response(404, json={"error": {"code": "unknown_texts", "message": "what?"}})
 
     endpoint = scripted(forgetful).endpoint(CPU)
-    with pytest.raises(EndpointError, match="tiny at http://server forgets at once what it is told"):
+    with pytest.raises(EndpointError, match="tiny at http://server keeps forgetting texts or images"):
         endpoint.scores([images(1)], TEXTS, Output.LOGITS, 1)
 
 
 def test_the_token_is_sent(local: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(local, token="secret") as (url, _):
-        with pytest.raises(EndpointError, match=r"does not let this client in .* put its token into PETLBENCH_TOKEN"):
+        with pytest.raises(EndpointError, match=r"refuses this client .* put the token into PETLBENCH_TOKEN"):
             RemoteBackbone(url, QUICK)
         monkeypatch.setenv("PETLBENCH_TOKEN", "secret")
         assert RemoteBackbone(url, QUICK).endpoint(CPU).features([images(1)])[0].shape == (1, 32)

@@ -217,7 +217,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(text: str | None, seconds: 
             httpx.Response(200, json={"protocol": PROTOCOL + 1}),
             f"speaks protocol version {PROTOCOL + 1}, this petlbench speaks version {PROTOCOL};",
         ),
-        (httpx.Response(403, json={"error": {"code": "x", "message": "no"}}), "does not let this client in"),
+        (httpx.Response(403, json={"error": {"code": "x", "message": "no"}}), "refuses this client"),
     ],
 )
 def test_an_address_where_no_model_is_served_is_one_sentence(reply: Any, expected: str) -> None:

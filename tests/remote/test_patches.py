@@ -102,7 +102,7 @@ def test_a_model_that_takes_no_patches_says_so(opened: Open, monkeypatch: pytest
     monkeypatch.setattr("petlbench.backbones.backbone.patch_size", lambda vit: None)
     client = opened()
     assert client.get("/v1/model").json()["facts"]["patch_size"] is None
-    assert_refused(client.post("/v1/scores", content=body(patches())), 400, "no_patches", "tiny takes no patches beside an image")
+    assert_refused(client.post("/v1/scores", content=body(patches())), 400, "no_patches", "tiny takes no extra patches")
 
 
 def test_a_server_from_before_there_were_patches_is_told_by_its_protocol() -> None:

@@ -18,7 +18,7 @@ from petlbench.errors import CheckpointError, ConfigError, did_you_mean
 
 
 def foretell(name: str, checkpoint: str | None) -> Traits:
-    """Of a model without weights, which takes no memory; of a local file only the classifier is looked at."""
+    """Build the model without weights, which takes no memory; of a local file only the classifier is read."""
     with torch.device("meta"):
         vit = _created(name, pretrained=False)
     classifier = vit.get_classifier()

@@ -1,4 +1,4 @@
-"""What the routes do: checked questions to documents of answers. Nothing here knows of HTTP but the refusals.
+"""The queries of the routes: check a query, compute its answer, pack it. Independent of HTTP except for refusals.
 
 Letters in shapes: B images, C classes, E joint width, P contexts, n context words, W width of the word embeddings, S input size.
 """
@@ -43,7 +43,7 @@ JOINT, FEATURES = "joint", "features"  # towers: into the space of the texts, an
 
 
 class Service:
-    """A backbone that answers documents with documents."""
+    """Answers the queries of one backbone; queries and answers are documents (``petlbench.remote.wire``)."""
 
     def __init__(self, backbone: Backbone, config: ServeConfig, device: torch.device) -> None:
         number_format = choose(config.precision, device, backbone.parameter_count)
@@ -59,7 +59,7 @@ class Service:
         self._images: LRUCache[str, Tensor] = weighted_cache(config.keep_images, len)  # (B, E)
 
     async def describe(self, body: bytes) -> bytes:
-        """Class texts in JSON to the word embeddings (n, W) of their context, if they have one."""
+        """Store class texts (JSON) and return the word embeddings (n, W) of their context, if they have one."""
         if not self._facts.has_text:
             raise Refusal(400, "no_text_tower", f"{self._facts.name} has no text tower, so it cannot score classes")
         self._check_length(body)
@@ -76,7 +76,7 @@ class Service:
         return pack({} if known.contexts is None else {"context": known.contexts.initial}, digest=texts.digest)
 
     async def scores(self, body: bytes) -> bytes:
-        """Images (B, 3, S, S), and patches (B, K, 3, P, P) beside them, to what may be known of their class scores (B, C)."""
+        """Answer class scores (B, C), within the output, for images (B, 3, S, S) with optional patches (B, K, 3, P, P)."""
         tensors, words = await _unpacked(body)
         question = _validated(ScoresWords, words)
         known, images = self._known(question), self._checked_images(tensors)
@@ -90,13 +90,11 @@ class Service:
         return reply
 
     async def contexts(self, body: bytes) -> bytes:
-        """Contexts (P, n, W) and images (B, 3, S, S), or digests of uploaded ones, to what may be known of the class scores (P, B, C)."""
+        """Answer class scores (P, B, C), within the output, for contexts (P, n, W) and images (B, 3, S, S) or digests of uploaded ones."""
         tensors, words = await _unpacked(body)
         question = _validated(ContextsWords, words)
         if words.get("normalised", "True") != "True":
-            raise Refusal(
-                400, "not_offered", "scores of image embeddings that are not normalised are not offered, only a model in process has them"
-            )
+            raise Refusal(400, "not_offered", "scores of unnormalised image embeddings are not offered; use a model in this process")
         known = self._known(question)
         contexts = self._checked_contexts(tensors, known)
         stored = self._uploaded(question.stored.split())
@@ -115,7 +113,7 @@ class Service:
         return reply
 
     async def features(self, body: bytes) -> bytes:
-        """Images (B, 3, S, S), and patches (B, K, 3, P, P) beside them, to embeddings (B, D)."""
+        """Answer embeddings (B, D) for images (B, 3, S, S) with optional patches (B, K, 3, P, P)."""
         tensors, _ = await _unpacked(body)
         images = self._checked_images(tensors)
         patches = self._checked_patches(tensors, len(images))
@@ -124,7 +122,7 @@ class Service:
         return reply
 
     async def upload(self, body: bytes) -> bytes:
-        """Images (B, 3, S, S) to the digest under which their embeddings are remembered."""
+        """Store the embeddings of images (B, 3, S, S) and answer their digest."""
         images = self._checked_images((await _unpacked(body))[0])
         digest = await asyncio.to_thread(digest_of, images)
         if self._images.get(digest) is None:
@@ -137,7 +135,7 @@ class Service:
         return self._endpoint.features([images], None if patches is None else [patches])[0]
 
     def _check_length(self, body: bytes) -> None:
-        """Refuse captions that are too many by far before they are read, which takes long and holds up all other requests."""
+        """Refuse far too many captions before they are parsed, which would delay all other requests."""
         most, marks = self._config.max_texts, body.count(b'"') + body.count(b"[") + body.count(b",")
         if len(body) > 2**16 + 1100 * most or marks > 1000 + 16 * most:
             raise Refusal(
@@ -153,7 +151,7 @@ class Service:
         return known
 
     def _uploaded(self, digests: list[str]) -> list[Tensor]:
-        """The embeddings (B, E) of uploaded images, part after part. A part may be named more than once."""
+        """Return the embeddings (B, E) of uploads. An upload may be named more than once."""
         parts = [self._images.get(digest) for digest in digests]
         found = [part for part in parts if part is not None]
         if len(found) < len(parts):
@@ -179,7 +177,7 @@ class Service:
         if patches is None:
             return None
         if side is None:
-            raise Refusal(400, "no_patches", f"{self._facts.name} takes no patches beside an image")
+            raise Refusal(400, "no_patches", f"{self._facts.name} takes no extra patches")
         if patches.dtype is not torch.float32 or patches.ndim != 5 or len(patches) != images or patches.shape[2:] != (3, side, side):
             wanted = f"'patches', float32 of shape ({images}, K, 3, {side}, {side})"
             raise Refusal(400, "bad_patches", f"expected {wanted}, got {_kind(patches)}")
@@ -238,7 +236,7 @@ def _described_model(backbone: Backbone, config: ServeConfig, number_format: str
 
 
 def _text_checksum(backbone: Backbone) -> str:
-    """Of what the text tower and the scale of the logits make of a caption. Rounded, because a number of threads may change last bits."""
+    """Return the SHA-256 of a caption's scaled embedding. It is rounded, because the number of threads may change last bits."""
     answer = (backbone.logit_scale * backbone.embed_classes([["a photo of a newt."]])).float().cpu().round(decimals=2) + 0.0
     return hashlib.sha256(answer.contiguous().numpy().tobytes()).hexdigest()
 
