@@ -33,7 +33,9 @@ from torch.nn import functional as F
 
 from benchmarks.options import JSON, place_of, write_results
 from petlbench.access.endpoint import ClassTexts
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones import text
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.families.open_clip import convert

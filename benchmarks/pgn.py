@@ -31,7 +31,9 @@ from benchmarks.blackbox import Way, build_backbone, timed
 from benchmarks.options import JSON, place_of, write_results
 from petlbench import QueryMethod, QueryModel
 from petlbench.access.endpoint import ClassTexts
-from petlbench.access.handle import Access, Meter, grant
+from petlbench.access.handle import grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone, load_backbone
 from petlbench.cli.printing import table_console
 from petlbench.config.settings import QueryConfig

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.floor import GradientWatch, forward_products, training_flops
-from petlbench.backbones.backbone import Backbone, Card, load_backbone
+from petlbench.access.endpoint import Card
+from petlbench.backbones.backbone import Backbone, load_backbone
 from petlbench.config.resolve import RunConfig, load_method, resolve
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.split import Split

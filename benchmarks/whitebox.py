@@ -29,7 +29,7 @@ import click
 from benchmarks.subjects import BACKBONES, REFERENCES, Settings
 from benchmarks.summary import summarise, table
 from benchmarks.workers import measure
-from petlbench.access.handle import Access
+from petlbench.access.rungs import Access
 from petlbench.cli.printing import table_console
 from petlbench.config.resolve import load_method
 from petlbench.errors import ConfigError, PetlbenchError

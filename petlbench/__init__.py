@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from petlbench.access.endpoint import Output
-    from petlbench.access.handle import Access, QueryModel
+    from petlbench.access.handle import QueryModel
+    from petlbench.access.rungs import Access
     from petlbench.api import Result, Results, bench, evaluate, plan, results, run
     from petlbench.config.identity import added
     from petlbench.data.batches import TrainingData
     from petlbench.method import GradientMethod, QueryMethod, register_method
 
 _EXPORTS = {
-    **dict.fromkeys(("Access", "QueryModel"), "petlbench.access.handle"),
+    "Access": "petlbench.access.rungs",
+    "QueryModel": "petlbench.access.handle",
     "Output": "petlbench.access.endpoint",
     "TrainingData": "petlbench.data.batches",
     "added": "petlbench.config.identity",

@@ -1,4 +1,4 @@
-"""What a method is. The whole API: one class, one configuration dataclass, one decorator.
+"""The API of a method: one class, one configuration dataclass, one decorator.
 
 Letters in shapes: B images, C classes, D feature width, S input size.
 """
@@ -13,14 +13,15 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 
 from petlbench.access.endpoint import Output
-from petlbench.access.handle import Access, QueryModel
+from petlbench.access.handle import QueryModel
+from petlbench.access.rungs import Access
 from petlbench.data.batches import TrainingData
 from petlbench.registry import METHODS
 
 
 @dataclass
 class NoConfig:
-    """For methods that have nothing to choose."""
+    """The configuration of methods without settings."""
 
 
 class Method(ABC):
@@ -45,8 +46,8 @@ class GradientMethod(Method):
     plan: dict[str, Tensor]  # what ``prepare`` returned, now or when the checkpoint was written
 
     def prepare(self, vit: Any, head: nn.Module, data: TrainingData) -> dict[str, Tensor]:
-        """Look at the task before the network is changed. ``vit`` and ``head`` are frozen copies for looking only; the result is ``self.plan`` in
-        ``adapt`` and is stored with what is learned. Most methods have nothing to find out."""
+        """Inspect the task before the network is changed. ``vit`` and ``head`` are frozen copies to read only; the result is ``self.plan`` in
+        ``adapt`` and is stored with what is learned. Most methods need no preparation."""
         return {}
 
     @abstractmethod
@@ -62,14 +63,14 @@ class GradientMethod(Method):
         return head
 
     def decays(self, name: str, parameter: nn.Parameter) -> bool:
-        """Whether weight decay applies to a trainable parameter: to matrices, not to vectors, nor to tokens and positions (timm's convention)."""
+        """Return True if weight decay applies to a trainable parameter: to matrices, not to vectors, nor to tokens and positions (timm's convention)."""
         return parameter.ndim > 1 and name.rpartition(".")[2] not in ("cls_token", "reg_token", "pos_embed")
 
 
 @dataclass(frozen=True)
 class Deployable:
-    """Tokens that a method puts behind those of every image (B, 3, S, S), K mixtures of a library of N tokens of width V. Mixed from patches that the
-    model's patch embedding turns into the library's tokens, they can be sent to a model that takes nothing but pixels."""
+    """The tokens that a method appends to those of every image (B, 3, S, S): K mixtures of a library of N tokens of width V. The same mixtures of patches
+    that the patch embedding turns into the library's tokens can be sent to a model that takes pixels only."""
 
     library: Tensor  # (N, V)
     coefficients: Callable[[Tensor], Tensor]  # normalised images to (B, K, N), which sum to one over the library
@@ -77,14 +78,13 @@ class Deployable:
 
 
 class QueryMethod(Method, nn.Module):
-    """A method that asks a model and never sees inside. What it learns are its own parameters and buffers, as of any ``nn.Module``."""
+    """A method that queries a model and never sees inside. It learns its own parameters and buffers, as any ``nn.Module``."""
 
-    output: ClassVar[Output] = Output.PROBABILITIES  # that it needs of the model's answers, at least
-    requires_class_scores: bool = True  # at GRADIENTS; False: where a model cannot (``model.has_text``) its features suffice
-    needs_tokens: ClassVar[bool] = False  # at GRADIENTS: whether a model that takes no tokens beside an image is of no use
-    uses_classifier_outputs: ClassVar[bool] = (
-        False  # whether the first outputs of a model's own classifier can stand for the classes of a task
-    )
+    output: ClassVar[Output] = Output.PROBABILITIES  # the least that the model's answers must give
+    requires_class_scores: bool = True  # at GRADIENTS; False: features suffice where a model has no class scores (``model.has_text``)
+    needs_tokens: ClassVar[bool] = False  # at GRADIENTS: whether the model must take extra tokens
+    # Whether the first outputs of a model's own classifier can be mapped to the classes of a task
+    uses_classifier_outputs: ClassVar[bool] = False
     number_format: str = "fp32"  # of forward passes; the run sets it
     images_encoded: int = 0  # by models of its own, such as the frozen encoder of BlackVIP's coordinator
 
@@ -94,26 +94,26 @@ class QueryMethod(Method, nn.Module):
 
     @classmethod
     def required_output(cls) -> Output:
-        """What the model's answers must give: a label has no gradient, and that of a few classes would be wrong."""
+        """Return the least output that the method can use. At GRADIENTS that is probabilities: labels have none, and that of a few classes is wrong."""
         return max(cls.output, Output.PROBABILITIES) if cls.access is Access.GRADIENTS else cls.output
 
     @property
     def local_only_reason(self) -> str | None:
-        """What its configuration asks of the model that no API gives, if anything."""
+        """The reason why this configuration needs a model in this process; None: any model will do."""
         return None
 
     def templates(self, of_task: tuple[str, ...]) -> tuple[str, ...]:
-        """What class texts are made of, each with one {}. At CONTEXT exactly one, which starts with the words of the context."""
+        """Return the templates of class texts, each with one {}. At CONTEXT exactly one, which starts with the words of the context."""
         return of_task
 
     def build(self, model: QueryModel) -> None:
         """Create the parameters and buffers that are learned; called before ``fit`` and before a checkpoint is loaded."""
 
     def check_state(self, state: dict[str, Tensor]) -> None:
-        """CheckpointError when a saved state, about to be loaded, was learned beside another model of the method's own than it has now."""
+        """CheckpointError when a saved state was learned with another auxiliary model than the method has now; called before the state is loaded."""
 
     def deployable(self) -> Deployable | None:
-        """What it has learned, in a form that needs pixels only; None: there is no such form."""
+        """Return what was learned in a form that needs pixels only; None: there is no such form."""
         return None
 
     @abstractmethod
@@ -129,7 +129,7 @@ M = TypeVar("M", bound=type[Method])
 
 
 def register_method(name: str, config: type = NoConfig, *, cite: str = "") -> Callable[[M], M]:
-    """Make a method known. ``config``: its dataclass; ``cite``: where it is published."""
+    """Register a method. ``config``: its dataclass; ``cite``: where it is published."""
 
     def decorate(method: M) -> M:
         method.name, method.Config, method.cite = name, config, cite

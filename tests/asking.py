@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import QueryConfig
 from petlbench.testing.mocks import tiny_backbone

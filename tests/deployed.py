@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.config.resolve import load_method

@@ -1,1 +1,1 @@
-"""The access ladder: what a method may touch of a model, enforced and counted. Stands on config."""
+"""The access ladder: what a method may use of a model, enforced and counted."""

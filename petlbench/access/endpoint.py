@@ -1,4 +1,4 @@
-"""What answers the queries of a run, in this process or over HTTP, and what an answer holds.
+"""The interface of a model that can be queried, in this process or over HTTP: its facts, its queries, and what an answer holds.
 
 Letters in shapes: B images, C classes, P contexts, n context words, W width of the word embeddings, D feature width, S input size,
 K extra tokens of width V, P patch side.
@@ -10,57 +10,72 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from functools import cached_property
+from enum import Enum
+from functools import cached_property, total_ordering
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-_SMALLEST = torch.finfo(torch.float32).tiny  # what a probability of 0 is read as: its logarithm is finite
+_SMALLEST = torch.finfo(torch.float32).tiny  # replaces a probability of 0, so that its logarithm is finite
 
 
-class Output(IntEnum):
+@total_ordering
+class Output(Enum):
     """How much of the class scores an API gives away, least first."""
 
-    LABEL = 1  # the best class
-    TOP_K = 2  # the k best classes with their probabilities
-    PROBABILITIES = 3
-    LOGITS = 4
+    LABEL = "label"  # the best class
+    TOP_K = "top_k"  # the k best classes with their probabilities
+    PROBABILITIES = "probabilities"
+    LOGITS = "logits"
 
-    @property
-    def label(self) -> str:
-        return self.name.lower()
+    def __lt__(self, other: Output) -> bool:
+        order = list(Output)
+        return order.index(self) < order.index(other)
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What may be known of a model that can only be asked."""
+class Card:
+    """What the loader of a backbone knows of it."""
 
     name: str
-    input_size: int  # S
-    mean: tuple[float, ...]  # of the normalisation that images must have
-    std: tuple[float, ...]
+    input_size: int  # S, in pixels
+    mean: tuple[float, float, float]  # of the normalisation that images must have
+    std: tuple[float, float, float]
+    source: str  # where the weights come from
+    output: Output = Output.LOGITS  # the most that a method can query
+    top_k: int | None = None  # classes named under TOP_K at most; None: as many as the query asks for
+
+
+@dataclass(frozen=True)
+class CallLimits:
+    """How much a model accepts per call; None: any amount."""
+
+    max_images: int | None = None
+    max_patches: int | None = None  # per image
+    max_contexts: int | None = None
+    max_prompts: int | None = None  # contexts times classes
+    max_bytes: int | None = None  # of images and their patches
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts(Card):
+    """All that is known of a model that can be queried: its card, and what its towers show. Plain data, so that it leads nobody to the model."""
+
     feature_width: int  # D
-    output: Output  # what it answers at most
-    has_text: bool  # whether it can score classes that texts describe
-    own_classes: int | None = None  # outputs of a classifier that the weights came with; None: there is none
-    top_k: int | None = None  # classes named under TOP_K at most; None: as many as are asked for
-    max_images: int | None = None  # per call; None: as many as fit
-    max_contexts: int | None = None  # per call
-    max_prompts: int | None = None  # contexts times classes per call
-    token_width: int | None = None  # V of tokens that can stand behind those of an image; None: the model takes none
-    patch_size: int | None = None  # P of patches that can be sent beside an image; None: the model takes none
-    max_patches: int | None = None  # per image; None: any number
-    max_bytes: int | None = None  # of images and their patches per call
+    token_width: int | None = None  # V of extra tokens; None: the model takes none
+    patch_size: int | None = None  # Q of extra patches; None: the model takes none
+    has_text: bool = False  # whether it can score classes described by texts
+    own_classes: int | None = None  # outputs of the classifier among its weights; None: there is no classifier
+    limits: CallLimits = CallLimits()
 
 
 @dataclass(frozen=True)
 class ClassTexts:
-    """The texts that stand for the classes of a task, sent once."""
+    """The texts that describe the classes of a task, sent once."""
 
     captions: tuple[tuple[str, ...], ...]  # per class
-    context: str | None = None  # the words that every caption starts with, when their embeddings are to be replaced
+    context: str | None = None  # the words that every caption starts with, where a method replaces their embeddings
 
     @cached_property
     def digest(self) -> str:
@@ -76,54 +91,54 @@ class ClassTexts:
 
 
 class Endpoint(Protocol):
-    """A model that can be asked. Answers are detached, float32 and on the device of the run.
+    """A model that can be queried. Answers are detached, float32 and on the device of the run.
 
-    Texts and stored images are addressed by digests of their content, so that a server that has forgotten them can be told again.
+    Texts and stored images are addressed by digests of their content, so that they can be sent again to a server that has forgotten them.
     """
 
-    facts: Facts
+    facts: ModelFacts
     images_forwarded: int  # in this process
 
     def describe(self, texts: ClassTexts) -> Tensor | None:
-        """Make the classes of a task known. With ``texts.context`` the word embeddings of the context (n, W)."""
+        """Send the class texts of a task. Returns the word embeddings (n, W) of ``texts.context``, or None without a context."""
         ...
 
     def scores(
-        self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, patches: Sequence[Tensor] | None = None
+        self, chunks: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, patches: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
-        """Class scores (B, C) of each part (B, 3, S, S), with its patches (B, K, 3, P, P) as further tokens, one call per part; see :func:`as_scores`."""
+        """Return class scores (B, C) of each chunk (B, 3, S, S), with its patches (B, K, 3, P, P) as extra tokens, one call each (:func:`as_scores`)."""
         ...
 
     def context_scores(
         self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
     ) -> list[Tensor]:
-        """Class scores (P, B, C) of images (B, 3, S, S), or of uploaded ones by digest, in each part (P, n, W) of the contexts; one call per part."""
+        """Return class scores (P, B, C) of images (B, 3, S, S), or of uploaded ones by digest, for each chunk (P, n, W) of contexts, one call each."""
         ...
 
-    def features(self, parts: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Embeddings (B, D) of each part, with its patches as further tokens, one call per part."""
+    def features(self, chunks: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Return embeddings (B, D) of each chunk, with its patches as extra tokens, one call per chunk."""
         ...
 
-    def upload(self, parts: Mapping[str, Tensor]) -> None:
-        """Send images to be asked about again and again, one call per part; each part under its digest (:func:`digest_of`)."""
+    def upload(self, chunks: Mapping[str, Tensor]) -> None:
+        """Store images for repeated queries, one call per chunk; each chunk under its digest (:func:`digest_of`)."""
         ...
 
     def forward_with_vjp(
         self, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None
     ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
-        """Logits (B, C) of described classes, or without texts embeddings (B, D), of images with extra tokens (B, K, V) behind theirs; and a function
-        from a gradient with respect to them to those with respect to what of images and tokens requires one."""
+        """Return logits (B, C), or without texts embeddings (B, D), of images with extra tokens (B, K, V); and the vector-Jacobian product,
+        from a gradient of the answer to the gradients of those of images and tokens that require one."""
         ...
 
 
-def paired(parts: Sequence[Tensor], beside: Sequence[Tensor] | None) -> list[tuple[Tensor, Tensor | None]]:
-    """Every part of some images with the patches or tokens that belong to it, if there are any."""
-    others: Sequence[Tensor | None] = [None] * len(parts) if beside is None else beside
-    return list(zip(parts, others, strict=True))
+def paired(chunks: Sequence[Tensor], beside: Sequence[Tensor] | None) -> list[tuple[Tensor, Tensor | None]]:
+    """Pair each chunk of images with its patches or tokens, or with None."""
+    others: Sequence[Tensor | None] = [None] * len(chunks) if beside is None else beside
+    return list(zip(chunks, others, strict=True))
 
 
 def restrict(logits: Tensor, output: Output, k: int) -> dict[str, Tensor]:
-    """What leaves the model's side of an API, of logits (..., C)."""
+    """Reduce logits (..., C) to what an API with this output sends."""
     if output is Output.LOGITS:
         return {"logits": logits}
     if output is Output.LABEL:
@@ -136,7 +151,7 @@ def restrict(logits: Tensor, output: Output, k: int) -> dict[str, Tensor]:
 
 
 def as_scores(answer: Mapping[str, Tensor], class_count: int) -> Tensor:
-    """An answer as scores (..., C) whose softmax is what is known: logits, or log-probabilities that are -inf for what was not said."""
+    """Turn an answer into scores (..., C): logits, or log-probabilities, which are -inf for classes that the answer does not name."""
     if "logits" in answer:
         return answer["logits"]
     if "label" in answer:
@@ -151,12 +166,12 @@ def as_scores(answer: Mapping[str, Tensor], class_count: int) -> Tensor:
 
 
 def digest_of(images: Tensor) -> str:
-    """SHA-256 of images' shape and content."""
+    """Return the SHA-256 of images' shape and content."""
     digest = hashlib.sha256(str(tuple(images.shape)).encode())
     digest.update(images.detach().float().cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 
 def tensor_bytes(*tensors: Tensor | None) -> int:
-    """What tensors weigh when they are sent in float32."""
+    """Return the size of tensors sent in float32, in bytes."""
     return sum(4 * tensor.numel() for tensor in tensors if tensor is not None)

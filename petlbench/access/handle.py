@@ -1,7 +1,7 @@
-"""The access ladder: what a method may touch of a backbone, enforced and counted by the harness.
+"""The handle through which a method queries a model: every query is checked against the granted rung, counted and charged.
 
 In one process the boundary is a discipline: a handle holds a number, the model is held by the block that grants it, and the table between them holds
-it weakly (``petlbench.access.tickets``). ``petlbench serve`` is the wall.
+it weakly (``petlbench.access.tickets``). ``petlbench serve`` enforces it between processes.
 """
 
 from __future__ import annotations
@@ -9,76 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from petlbench.access.boxes import BOXES
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, paired, restrict, tensor_bytes
 from petlbench.access.gradients import Graphs, differentiable
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.access.tickets import Tickets
-from petlbench.config.settings import Budget, QueryConfig
-from petlbench.errors import AccessError, BudgetExceeded
+from petlbench.config.settings import QueryConfig
+from petlbench.errors import AccessError
 
-PHASES = ("train", "val", "test", "curve")
-LIMITED = ("train", "curve")  # phases that the budget is for, taken together
-COUNTED = ("calls", "images", "contexts", "texts", "cached", "bytes")
 MAX_SCORES = 2**24  # scores (P, B, C) in one answer about contexts: 64 MB
-
-
-class Access(IntEnum):
-    """The rungs, lowest first. A method declares the lowest that suffices and is handed that and nothing more."""
-
-    SCORES = 1  # images in, class scores out
-    CONTEXT = 2  # images and continuous prompt contexts in, class scores out
-    FEATURES = 3  # images in, embeddings out
-    GRADIENTS = 4  # pixels and tokens in, outputs that can be differentiated with respect to them
-    WEIGHTS = 5  # everything
-
-    @property
-    def colour(self) -> str:
-        """``black``, ``grey`` or ``white`` box, as tables call it."""
-        return BOXES[self.name].removesuffix(" box")
-
-
-@dataclass
-class Meter:
-    """Counts what was sent to a model, by phase. The harness sets the phase; a method never holds a meter."""
-
-    budget: Budget = field(default_factory=Budget)
-    phase: str = "train"
-    counts: dict[str, dict[str, int]] = field(default_factory=lambda: {phase: dict.fromkeys(COUNTED, 0) for phase in PHASES})
-    seen: Access | None = None  # the highest rung that was made use of
-
-    def charge(self, rung: Access | None = None, **amounts: int) -> None:
-        """Count a query that is about to be sent. BudgetExceeded, with nothing counted, when it would pass a limit."""
-        self.require(**amounts)
-        for name, amount in amounts.items():
-            self.counts[self.phase][name] += amount
-        if rung is not None:
-            self.note(rung)
-
-    def require(self, **amounts: int) -> None:
-        """BudgetExceeded when so much more would pass a limit of the budget, in a phase that it is for."""
-        if self.phase not in LIMITED:
-            return
-        for name, amount in amounts.items():
-            limit, spent = getattr(self.budget, name, None), sum(self.counts[phase][name] for phase in LIMITED)
-            if limit is not None and spent + amount > limit:
-                raise BudgetExceeded(f"budget reached after {spent:,} of {limit:,} {name}")
-
-    def note(self, rung: Access) -> None:
-        """Take down that a rung was made use of."""
-        self.seen = rung if self.seen is None else max(self.seen, rung)
 
 
 @dataclass(frozen=True)
 class StoredImages:
-    """Images that the model has been sent and keeps for further questions. A sum asks about both, in this order, as one."""
+    """Images that the model keeps for further queries. A sum of two queries both, in this order, as one."""
 
-    digests: tuple[str, ...]  # of the parts that they were sent in
+    digests: tuple[str, ...]  # of the chunks that they were sent in
     count: int
 
     def __add__(self, other: StoredImages) -> StoredImages:
@@ -87,7 +38,7 @@ class StoredImages:
 
 @dataclass
 class _Grant:
-    """What stands behind a ticket. Never reachable from a handle."""
+    """The model and the terms behind a ticket. Never reachable from a handle."""
 
     endpoint: Endpoint
     access: Access
@@ -105,23 +56,24 @@ class _Grant:
         return min(self.answers.top_k, self.endpoint.facts.top_k or self.answers.top_k)
 
     def call_size(self, image_bytes: int = 0) -> int:
-        """Images per call at most, when each weighs so much with its patches."""
-        facts = self.endpoint.facts
-        fitting = facts.max_bytes // image_bytes if facts.max_bytes and image_bytes else self.answers.batch
-        return max(1, min(self.answers.batch, facts.max_images or self.answers.batch, fitting))
+        """Images per call at most, each of so many bytes with its patches."""
+        limits, batch = self.endpoint.facts.limits, self.answers.batch
+        fitting = limits.max_bytes // image_bytes if limits.max_bytes and image_bytes else batch
+        return max(1, min(batch, limits.max_images or batch, fitting))
 
     def contexts_per_call(self, images: int, classes: int) -> int:
-        """At most, about so many images."""
-        facts = self.endpoint.facts
-        limits = [MAX_SCORES // (images * classes), facts.max_contexts or MAX_SCORES, (facts.max_prompts or MAX_SCORES) // classes]
-        return max(1, min(limits))
+        """Contexts per call at most, for so many images."""
+        limits = self.endpoint.facts.limits
+        return max(
+            1, min(MAX_SCORES // (images * classes), limits.max_contexts or MAX_SCORES, (limits.max_prompts or MAX_SCORES) // classes)
+        )
 
 
 _grants: Tickets[_Grant] = Tickets()
 
 
 class QueryModel:
-    """A model that can only be asked. Everything it returns is detached (but for GRADIENTS); nothing it holds leads to a parameter.
+    """A model that can be queried only. Everything it returns is detached (but for GRADIENTS); nothing it holds leads to a parameter.
 
     Letters in shapes: B images, C classes, D feature width, S input size, P contexts of n words of width W, K tokens of width V or patches of side Q
     beside an image.
@@ -136,7 +88,7 @@ class QueryModel:
         self.input_size = facts.input_size  # S
         self.feature_width = facts.feature_width  # D
         self.mean, self.std = facts.mean, facts.std  # of the normalisation that inputs must have
-        self.has_text = facts.has_text  # whether it can score classes
+        self.has_text = facts.has_text  # True: it can score classes described by texts
         self.token_width = facts.token_width  # V; None: it takes no tokens
         self.patch_size = facts.patch_size  # Q; None: it takes no patches
 
@@ -144,7 +96,7 @@ class QueryModel:
         """Class scores (B, C) of normalised images (B, 3, S, S), in as many calls as they need.
 
         Logits, which are cosine similarities with the class texts times the model's scale; under a restricted output log-probabilities,
-        -inf for classes that the answer does not name.
+        which are -inf for classes that the answer does not name.
 
         At GRADIENTS they can be differentiated, once, with respect to the images and to tokens (B, K, V), which the vision tower reads behind those
         of the image: without a position, before a CLIP tower's ln_pre. Below that rung patches (B, K, 3, Q, Q) of normalised pixels can be sent
@@ -154,8 +106,8 @@ class QueryModel:
         texts = _texts_of(grant)
         if needs_gradients(grant, images, tokens, patches):
             return as_scores(restrict(_with_gradients(grant, images, tokens, texts), grant.output, grant.k), len(self.class_names))
-        parts, beside = _pixels(grant, Access.SCORES, images, patches)
-        return torch.cat(grant.endpoint.scores(parts, texts, grant.output, grant.k, beside))
+        chunks, beside = _pixels(grant, Access.SCORES, images, patches)
+        return torch.cat(grant.endpoint.scores(chunks, texts, grant.output, grant.k, beside))
 
     @property
     def context(self) -> Tensor:
@@ -165,12 +117,12 @@ class QueryModel:
         return grant.context.clone()
 
     def upload(self, images: Tensor) -> StoredImages:
-        """Send normalised images (B, 3, S, S) once, to be asked about in many contexts. What was uploaded before is not sent: it counts as cached."""
+        """Send normalised images (B, 3, S, S) once, for queries with many contexts. What was uploaded before is not sent again: it counts as cached."""
         grant = _grant_of(self.ticket, "upload", Access.CONTEXT)
-        parts = images.detach().split(grant.call_size())
-        digests = tuple(digest_of(part) for part in parts)
-        new = {digest: part for digest, part in zip(digests, parts, strict=True) if digest not in grant.uploaded}
-        count = sum(len(part) for part in new.values())
+        chunks = images.detach().split(grant.call_size())
+        digests = tuple(digest_of(chunk) for chunk in chunks)
+        new = {digest: chunk for digest, chunk in zip(digests, chunks, strict=True) if digest not in grant.uploaded}
+        count = sum(len(chunk) for chunk in new.values())
         sent = {"calls": len(new), "images": count, "bytes": tensor_bytes(*new.values())}
         grant.meter.charge(Access.CONTEXT, cached=len(images) - count, **sent)
         grant.endpoint.upload(new)
@@ -180,24 +132,24 @@ class QueryModel:
     def context_scores(self, images: Tensor | StoredImages, contexts: Tensor, normalised: bool = True) -> Tensor:
         """Class scores (P, B, C) of images with each of the contexts (P, n, W) in place of the words that all class texts start with.
 
-        Stored images count as cached, once per context. Others are sent with the contexts, in as many calls as they need: those to be asked about
-        in many contexts are better uploaded. ``normalised=False``: of image embeddings as they leave the tower, which no API gives and released
+        Stored images count as cached, once per context. Others are sent with the contexts, in as many calls as they need; upload those that are
+        queried with many contexts. ``normalised=False``: of image embeddings as they leave the tower, which no API gives and released
         code uses (CraFT); only a model in this process can.
         """
         grant = _grant_of(self.ticket, "context_scores", Access.CONTEXT)
         texts = _texts_of(grant)
         if isinstance(images, StoredImages):
-            questions: list[Tensor | tuple[str, ...]] = [images.digests]
+            queries: list[Tensor | tuple[str, ...]] = [images.digests]
             count, weight, largest = images.count, 0, images.count
         else:
-            questions = [*images.detach().split(grant.call_size())]
+            queries = [*images.detach().split(grant.call_size())]
             count, weight, largest = len(images), tensor_bytes(images), min(len(images), grant.call_size())
-        parts = contexts.detach().split(grant.contexts_per_call(largest, len(self.class_names)))
-        sent = {"cached": count * len(contexts)} if isinstance(images, StoredImages) else {"images": count * len(parts)}
-        sent |= {"calls": len(questions) * len(parts), "contexts": len(questions) * len(contexts)}
-        grant.meter.charge(Access.CONTEXT, bytes=len(questions) * tensor_bytes(contexts) + len(parts) * weight, **sent)
-        told = (texts, grant.output, grant.k, normalised)
-        return torch.cat([torch.cat(grant.endpoint.context_scores(asked, parts, *told)) for asked in questions], dim=1)
+        chunks = contexts.detach().split(grant.contexts_per_call(largest, len(self.class_names)))
+        sent = {"cached": count * len(contexts)} if isinstance(images, StoredImages) else {"images": count * len(chunks)}
+        sent |= {"calls": len(queries) * len(chunks), "contexts": len(queries) * len(contexts)}
+        grant.meter.charge(Access.CONTEXT, bytes=len(queries) * tensor_bytes(contexts) + len(chunks) * weight, **sent)
+        settings = (texts, grant.output, grant.k, normalised)
+        return torch.cat([torch.cat(grant.endpoint.context_scores(asked, chunks, *settings)) for asked in queries], dim=1)
 
     def features(self, images: Tensor, tokens: Tensor | None = None, patches: Tensor | None = None) -> Tensor:
         """Embeddings (B, D) of normalised images (B, 3, S, S): the pooled output of the vision tower, before any joint-space projection.
@@ -207,12 +159,12 @@ class QueryModel:
         grant = _grant_of(self.ticket, "features", Access.FEATURES, Access.GRADIENTS)
         if needs_gradients(grant, images, tokens, patches):
             return _with_gradients(grant, images, tokens, None)
-        parts, beside = _pixels(grant, Access.FEATURES, images, patches)
-        return torch.cat(grant.endpoint.features(parts, beside))
+        chunks, beside = _pixels(grant, Access.FEATURES, images, patches)
+        return torch.cat(grant.endpoint.features(chunks, beside))
 
 
 def _grant_of(ticket: int, verb: str, *rungs: Access) -> _Grant:
-    """What a ticket stands for. AccessError when it does not allow the verb."""
+    """Return the grant of a ticket. AccessError when it does not allow the verb."""
     grant = _grants.redeem(ticket)
     if grant is None:
         raise AccessError(f"model.{verb} was called after the run that granted the model had ended")
@@ -229,7 +181,7 @@ def _texts_of(grant: _Grant) -> ClassTexts:
 
 
 def needs_gradients(grant: _Grant, images: Tensor, tokens: Tensor | None, patches: Tensor | None) -> bool:
-    """Whether a question makes use of GRADIENTS. AccessError for tokens at another rung, and for patches at this one."""
+    """Return True if a query uses GRADIENTS. AccessError for tokens at another rung, and for patches at this one."""
     if grant.access is Access.GRADIENTS:
         if patches is not None:
             raise AccessError("patches are for the rungs below GRADIENTS, which takes tokens: no gradient leads to patches")
@@ -244,7 +196,7 @@ def _with_gradients(grant: _Grant, images: Tensor, tokens: Tensor | None, texts:
     facts, size = grant.endpoint.facts, grant.call_size()
     if tokens is not None:
         if facts.token_width is None:
-            raise AccessError(f"{facts.name} takes no tokens beside an image; a ViT that is read at its class token does")
+            raise AccessError(f"{facts.name} takes no extra tokens; choose a ViT that is read at its class token")
         _check_beside("tokens", tokens, images, (facts.token_width,))
     pairs = paired(images.split(size), None if tokens is None else tokens.split(size))
     grant.meter.charge(Access.GRADIENTS, calls=len(pairs), images=len(images), bytes=tensor_bytes(images, tokens))
@@ -252,27 +204,27 @@ def _with_gradients(grant: _Grant, images: Tensor, tokens: Tensor | None, texts:
 
 
 def _pixels(grant: _Grant, rung: Access, images: Tensor, patches: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor] | None]:
-    """Images and patches in parts of one call each, paid for."""
+    """Charge images and patches, and return them in chunks of one call each."""
     if patches is not None:
         _check_patches(grant, patches, images)
     sent = tensor_bytes(images, patches)
     size = grant.call_size(sent // max(1, len(images)))
-    parts = images.detach().split(size)
-    grant.meter.charge(rung, calls=len(parts), images=len(images), bytes=sent)
-    return parts, None if patches is None else patches.detach().split(size)
+    chunks = images.detach().split(size)
+    grant.meter.charge(rung, calls=len(chunks), images=len(images), bytes=sent)
+    return chunks, None if patches is None else patches.detach().split(size)
 
 
 def _check_patches(grant: _Grant, patches: Tensor, images: Tensor) -> None:
     facts = grant.endpoint.facts
     if facts.patch_size is None:
-        raise AccessError(f"{facts.name} takes no patches beside an image; a ViT that is read at its class token does")
+        raise AccessError(f"{facts.name} takes no extra patches; choose a ViT that is read at its class token")
     _check_beside("patches", patches, images, (3, facts.patch_size, facts.patch_size))
-    if facts.max_patches is not None and patches.shape[1] > facts.max_patches:
-        raise AccessError(f"{facts.name} takes at most {facts.max_patches} patches per image, got {patches.shape[1]}")
+    if (limit := facts.limits.max_patches) is not None and patches.shape[1] > limit:
+        raise AccessError(f"{facts.name} takes at most {limit} patches per image, got {patches.shape[1]}")
 
 
 def _check_beside(name: str, given: Tensor, images: Tensor, shape: tuple[int, ...]) -> None:
-    """ValueError unless every image has as many of its own."""
+    """ValueError unless ``given`` has shape (B, K, *shape) for B images."""
     if given.ndim != 2 + len(shape) or tuple(given.shape[2:]) != shape or len(given) != len(images):
         wanted = ", ".join(map(str, (len(images), "K", *shape)))
         raise ValueError(f"{name} must have shape ({wanted}), got {tuple(given.shape)}")
@@ -287,13 +239,13 @@ def grant(
     meter: Meter,
     answers: QueryConfig,
 ) -> Iterator[QueryModel]:
-    """Hand out a model for one run. Class texts are sent once, here; the handle is dead after the block."""
+    """Yield a model for one run. Class texts are sent once, here; the handle is invalid after the block."""
     if access > Access.GRADIENTS:
-        raise AccessError(f"{access.name} is not a rung of queries")
+        raise AccessError(f"{access.name} cannot be granted for queries")
     described, context = None, None
     if access is not Access.FEATURES and (endpoint.facts.has_text or endpoint.facts.own_classes):
         meter.charge(texts=texts.count, bytes=texts.bytes)
         described, context = texts, endpoint.describe(texts)
-    output = min(endpoint.facts.output, Output[answers.output.upper()])
+    output = min(endpoint.facts.output, Output(answers.output))
     with _grants.issued(_Grant(endpoint, access, meter, described, context, output, answers)) as ticket:
         yield QueryModel(ticket, endpoint, class_names)

@@ -1,7 +1,7 @@
-"""Numbers that stand for what the harness does not hand out: the code of a method holds the number, a running block of the harness the thing.
+"""Numbers that refer to objects which the harness does not hand out: a method holds the number, a running block of the harness holds the object.
 
-Tables hold things weakly, so neither a number nor a table leads to them by attributes, containers, closures or module globals, and nothing outlives
-its block. This module imports little of the package, since its globals lie on the way of whoever holds a number.
+Tables hold objects weakly, so neither a number nor a table leads to them by attributes, containers, closures or module globals, and nothing outlives
+its block. This module imports little of the package, since its globals can be reached by whoever holds a number.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ P = ParamSpec("P")
 
 
 class Tickets(Generic[T]):
-    """A table of things that are lent by number, which holds none of them."""
+    """A table of objects that are lent by number; it holds weak references only."""
 
     def __init__(self) -> None:
         self._lent: dict[int, weakref.ref[T]] = {}
         self._numbers = itertools.count(1)
 
     @contextmanager
-    def issued(self, thing: T) -> Iterator[int]:
-        """A number for a thing, which is worth nothing after the block."""
+    def issued(self, lent: T) -> Iterator[int]:
+        """Yield a number for an object. The number is invalid after the block."""
         number = next(self._numbers)
-        self._lent[number] = weakref.ref(thing)
+        self._lent[number] = weakref.ref(lent)
         try:
             yield number
         finally:
             del self._lent[number]
 
     def redeem(self, number: int) -> T | None:
-        """The thing; None after its block."""
+        """Return the object; None after its block."""
         lent = self._lent.get(number)
         return None if lent is None else lent()
 
@@ -47,7 +47,7 @@ _functions: Tickets[Callable[..., Any]] = Tickets()
 
 @contextmanager
 def lent(function: Callable[P, None]) -> Iterator[Callable[P, None]]:
-    """A function that calls another and leads to nothing of it. AccessError when it is called after the block."""
+    """Yield a function that calls ``function`` without holding it. The call raises AccessError after the block."""
     with _functions.issued(function) as number:
         yield partial(_call, number)
 
@@ -55,5 +55,5 @@ def lent(function: Callable[P, None]) -> Iterator[Callable[P, None]]:
 def _call(number: int, *arguments: Any) -> None:
     function = _functions.redeem(number)
     if function is None:
-        raise AccessError("data.report and data.look can be called while the method trains, not after")
+        raise AccessError("data.log_epoch and data.evaluate_curve can be called only while the method trains")
     function(*arguments)

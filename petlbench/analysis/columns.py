@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from petlbench.access.boxes import BOXES
+from petlbench.access.rungs import BOXES
 from petlbench.analysis import formats
 from petlbench.records.schema import Record
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from petlbench.access.handle import COUNTED, PHASES
+from petlbench.access.meter import COUNTED, PHASES
 from petlbench.errors import RecordError
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from petlbench.access.boxes import BOXES
+from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import runs_frame
 from petlbench.config.identity import protocol_id, run_id
 from petlbench.errors import RecordError

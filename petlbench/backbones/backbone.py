@@ -14,46 +14,34 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench.access.endpoint import Endpoint, Output
-from petlbench.access.handle import Access
+from petlbench.access.endpoint import Card, Endpoint, ModelFacts
+from petlbench.access.rungs import Access
 from petlbench.backbones.local import LocalEndpoint
 from petlbench.backbones.traits import Traits
 from petlbench.backbones.vit import appended, embed_patches, end_with_the_class_token, patch_size, takes_tokens
 from petlbench.registry import BACKBONES
 
 
-@dataclass(frozen=True)
-class Card:
-    """What has to be known of a backbone to feed it and to name it in a record."""
-
-    name: str
-    input_size: int  # side in pixels
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    source: str  # where the weights come from
-    output: Output = Output.LOGITS  # what a method that asks may get of it at most
-    top_k: int | None = None  # classes named under TOP_K at most; None: as many as ``access.top_k`` says
-
-
 class Contexts(Protocol):
-    """The prompts of C classes, for whose n leading words vectors of width W can be given."""
+    """The prompts of C classes, whose n leading words can be replaced by vectors of width W."""
 
     initial: Tensor  # (n, W): the embeddings of the words themselves
 
     def embed(self, contexts: Tensor) -> Tensor:
-        """Class embeddings (P, C, E), L2-normalised and without a graph, of contexts (P, n, W)."""
+        """Return class embeddings (P, C, E), L2-normalised and without a graph, of contexts (P, n, W)."""
         ...
 
 
 class TextTower(Protocol):
-    """Captions to embeddings."""
+    """Embeds captions."""
 
     def embed(self, captions: list[str]) -> Tensor:
-        """(T, E), not normalised, without a graph."""
+        """Return embeddings (T, E), not normalised, without a graph."""
         ...
 
     def in_context(self, captions: list[str], words: str) -> Contexts:
-        """Prompts, one per class, that all begin with these words. ConfigError when they do not, or when the tower's words cannot be replaced."""
+        """Return prompts, one per class, whose leading ``words`` can be replaced. ConfigError when a caption does not begin with them, or when the tower
+        cannot replace them."""
         ...
 
     def to(self, device: torch.device) -> object: ...
@@ -80,9 +68,8 @@ class Backbone:
         self.vit = vit.eval().requires_grad_(False)  # a timm VisionTransformer without a head, or another tower: (B, 3, S, S) -> (B, D)
         self.feature_width = feature_width or int(vit.num_features)  # type: ignore[arg-type]  # D
         self.projection = None if projection is None else projection.eval().requires_grad_(False)  # (B, D) -> (B, E)
-        self.classifier = (
-            None if classifier is None else classifier.eval().requires_grad_(False)
-        )  # that the weights came with: (B, D) -> own classes
+        # The classifier among the weights: (B, D) -> own classes
+        self.classifier = None if classifier is None else classifier.eval().requires_grad_(False)
         self.text = text
         self.logit_scale = logit_scale
         self._rounded: dict[int, Tensor] = {}
@@ -93,47 +80,42 @@ class Backbone:
 
     @property
     def is_vit(self) -> bool:
-        """Whether methods can change its vision tower."""
+        """True if methods can change its vision tower."""
         return isinstance(self.vit, VisionTransformer)
 
     @property
-    def token_width(self) -> int | None:
-        """W of the tokens that can be appended to those of the image; None where the vision tower has no place for them."""
-        return int(self.vit.embed_dim) if takes_tokens(self.vit) else None  # type: ignore[arg-type]
-
-    @property
-    def patch_size(self) -> int | None:
-        """P of the patches that can be appended to those of the image; None where the vision tower takes none."""
-        return patch_size(self.vit)
+    def facts(self) -> ModelFacts:
+        """Plain data about the model, for those who may query it only."""
+        return ModelFacts(
+            **vars(self.card),
+            feature_width=self.feature_width,
+            token_width=int(self.vit.embed_dim) if takes_tokens(self.vit) else None,  # type: ignore[arg-type]
+            patch_size=patch_size(self.vit),
+            has_text=self.text is not None,
+            own_classes=None if self.classifier is None else self.classifier.out_features,
+        )
 
     @property
     def traits(self) -> Traits:
-        return Traits(
-            name=self.name,
-            access=Access.WEIGHTS if self.is_vit else Access.GRADIENTS,
-            has_text=self.text is not None,
-            takes_tokens=self.token_width is not None,
-            own_classes=None if self.classifier is None else self.classifier.out_features,
-            output=self.card.output,
-        )
+        return Traits.of(self.facts, Access.WEIGHTS if self.is_vit else Access.GRADIENTS)
 
     @cached_property
     def parameter_count(self) -> int:
-        """Of the vision tower without a head."""
+        """Parameters of the vision tower without a head."""
         return sum(parameter.numel() for parameter in self.vit.parameters())
 
     def to(self, device: torch.device) -> Backbone:
         self.vit.to(device)
         self.forget_rounded()
-        for part in (self.projection, self.classifier):
-            if part is not None:
-                part.to(device)
+        for module in (self.projection, self.classifier):
+            if module is not None:
+                module.to(device)
         if self.text is not None:
             self.text.to(device)
         return self
 
     def embed_patches(self, patches: Tensor) -> Tensor:
-        """Tokens (B, K, W) of normalised patches (B, K, 3, P, P), as the vision tower makes them of an image, without their positions."""
+        """Embed normalised patches (B, K, 3, P, P) as the vision tower embeds those of an image, without positions: tokens (B, K, W)."""
         assert isinstance(self.vit, VisionTransformer)
         return embed_patches(self.vit, patches)
 
@@ -155,7 +137,7 @@ class Backbone:
         return F.normalize(self.project_images(images), dim=-1)
 
     def endpoint(self, device: torch.device, number_format: str = "fp32") -> Endpoint:
-        """This model as something that can only be asked."""
+        """Return the model as an endpoint of queries."""
         return LocalEndpoint(self, device, number_format)
 
     def embed_classes(self, prompts: list[list[str]]) -> Tensor:
@@ -167,11 +149,11 @@ class Backbone:
         return F.normalize(torch.stack(means), dim=-1)
 
     def shared_copy(self) -> nn.Module:
-        """A new module tree over the same frozen tensors. A method may add modules and hooks to it or ask for gradients; this backbone does not notice."""
+        """Return a new module tree over the same frozen tensors. Modules, hooks and gradients that a method adds to it do not reach this backbone."""
         return share(self.vit)
 
     def rounded(self, frozen: Tensor) -> Tensor:
-        """A tensor of the vision tower in bf16; made once, until :meth:`forget_rounded`."""
+        """Return a tensor of the vision tower in bf16; cached until :meth:`forget_rounded`."""
         key = frozen.data_ptr()
         if key not in self._rounded:
             self._rounded[key] = frozen.detach().to(torch.bfloat16)
@@ -182,15 +164,15 @@ class Backbone:
         self._rounded.clear()
 
     def checksum(self) -> str:
-        """SHA-256 over names, shapes and bytes of all tensors of the vision tower and the projection."""
+        """Return the SHA-256 over names, shapes and bytes of all tensors of the vision tower and the projection."""
         return sha256_of(self.vit, self.projection).hex()
 
 
-def sha256_of(*parts: nn.Module | None) -> bytes:
-    """SHA-256 over names, shapes and bytes of all tensors of some modules, equal on every device."""
+def sha256_of(*modules: nn.Module | None) -> bytes:
+    """Return the SHA-256 over names, shapes and bytes of all tensors of some modules, equal on every device."""
     digest = hashlib.sha256()
-    for part in parts:
-        for name, tensor in part.state_dict().items() if part is not None else ():
+    for module in modules:
+        for name, tensor in module.state_dict().items() if module is not None else ():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(
                 tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode()
@@ -199,26 +181,26 @@ def sha256_of(*parts: nn.Module | None) -> bytes:
 
 
 def share(module: nn.Module) -> nn.Module:
-    """A copy of a module tree whose parameters are new ``nn.Parameter`` objects over the same storage, all frozen."""
+    """Copy a module tree; the parameters of the copy are new ``nn.Parameter`` objects over the same storage, all frozen."""
     memo: dict[int, object] = {id(p): nn.Parameter(p.data, requires_grad=False) for p in module.parameters()}
     memo.update({id(buffer): buffer for buffer in module.buffers()})
     return copy.deepcopy(module, memo)
 
 
 Loader = Callable[[str, str | None], Backbone]  # (name after the scheme's colon, local checkpoint or None) -> backbone
-Foretell = Callable[[str, str | None], Traits]  # the same, without weights
+Foretell = Callable[[str, str | None], Traits]  # the same arguments -> traits, without loading weights
 
 
 @dataclass(frozen=True)
 class Family:
-    """A backbone, or several that are addressed as ``name:rest``."""
+    """The functions of one backbone, or of several that are addressed as ``name:rest``."""
 
     load: Loader
-    foretell: Foretell | None  # None: what a backbone has shows when it is loaded
+    foretell: Foretell | None  # None: traits are known after loading only
 
 
 def register_backbone(name: str, foretell: Foretell | None = None) -> Callable[[Loader], Loader]:
-    """Make a backbone, or a family of them addressed as ``name:rest``, known under its name. With ``foretell`` methods that it cannot serve are
+    """Register a loader of a backbone, or of a family of them addressed as ``name:rest``. With ``foretell`` methods that the backbone cannot serve are
     refused before its weights are loaded."""
 
     def decorate(load: Loader) -> Loader:
@@ -236,7 +218,7 @@ def load_backbone(name: str, checkpoint: str | None = None) -> Backbone:
 
 @lru_cache(maxsize=8)
 def foretold_traits(name: str, checkpoint: str | None = None) -> Traits | None:
-    """What a backbone has, without loading it; None where its family cannot tell. The errors are those of ``load_backbone``."""
+    """Return the traits of a backbone without loading it; None where its family cannot tell. Errors as of ``load_backbone``."""
     scheme, _, rest = name.partition(":")
     foretell = BACKBONES.get(scheme).foretell
     return None if foretell is None else foretell(rest, checkpoint)

@@ -1,4 +1,4 @@
-"""A backbone in this process as an endpoint of queries."""
+"""Query a backbone in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.access.endpoint import ClassTexts, Facts, Output, as_scores, paired, restrict
+from petlbench.access.endpoint import ClassTexts, Output, as_scores, paired, restrict
 from petlbench.optim.precision import autocast
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ Tower = Callable[[Tensor, Tensor | None], Tensor]  # images (B, 3, S, S) and ext
 
 @dataclass(frozen=True)
 class ClassHead:
-    """Classes as their texts describe them, or the first C of the model's own classifier, which is all that a model without texts has."""
+    """Class embeddings from texts; for a model without a text tower the first C rows of its own classifier."""
 
     classes: Tensor  # (C, E): L2-normalised embeddings; or rows of the classifier
-    contexts: Contexts | None = None  # where the words that the captions start with can be replaced
+    contexts: Contexts | None = None  # set when the leading words of the captions can be replaced
     bias: Tensor | None = None  # (C,) of the classifier
 
 
@@ -39,20 +39,7 @@ class LocalEndpoint:
     """
 
     def __init__(self, backbone: Backbone, device: torch.device, number_format: str = "fp32") -> None:
-        card = backbone.card
-        self.facts = Facts(
-            name=card.name,
-            input_size=card.input_size,
-            mean=tuple(card.mean),
-            std=tuple(card.std),
-            feature_width=backbone.feature_width,
-            output=card.output,
-            has_text=backbone.text is not None,
-            own_classes=None if backbone.classifier is None else backbone.classifier.out_features,
-            top_k=card.top_k,
-            token_width=backbone.token_width,
-            patch_size=backbone.patch_size,
-        )
+        self.facts = backbone.facts
         self.images_forwarded = 0
         self._backbone = backbone
         self._device = device
@@ -68,25 +55,25 @@ class LocalEndpoint:
         return None if contexts is None else contexts.initial.to(self._device).clone()
 
     def scores(
-        self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, patches: Sequence[Tensor] | None = None
+        self, chunks: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, patches: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
         known = self._known[texts.digest]
-        return [self._answer(self.logits(self.embed(*pair), known), texts, output, k) for pair in paired(parts, patches)]
+        return [self._answer(self.logits(self.embed(*pair), known), texts, output, k) for pair in paired(chunks, patches)]
 
     def context_scores(
         self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
     ) -> list[Tensor]:
         embeddings = self.embed(images) if isinstance(images, Tensor) else torch.cat([self._stored[digest] for digest in images])  # (B, E)
         known = self._known[texts.digest]
-        return [self._answer(self.context_logits(embeddings, part, known, normalised), texts, output, k) for part in contexts]
+        return [self._answer(self.context_logits(embeddings, chunk, known, normalised), texts, output, k) for chunk in contexts]
 
-    def features(self, parts: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
+    def features(self, chunks: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
         with torch.inference_mode():
-            answers = [self._in_passes(self._backbone.features, part, self._tokens(beside)) for part, beside in paired(parts, patches)]
+            answers = [self._in_passes(self._backbone.features, chunk, self._tokens(beside)) for chunk, beside in paired(chunks, patches)]
         return [answer.clone() for answer in answers]
 
-    def upload(self, parts: Mapping[str, Tensor]) -> None:
-        self._stored |= {digest: self.embed(part) for digest, part in parts.items()}
+    def upload(self, chunks: Mapping[str, Tensor]) -> None:
+        self._stored |= {digest: self.embed(chunk) for digest, chunk in chunks.items()}
 
     def forward_with_vjp(
         self, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None
@@ -99,14 +86,14 @@ class LocalEndpoint:
             else:
                 answer = self.logits(forward(self._backbone.project_images, images, tokens), self._known[texts.digest])
 
-        def pull(gradient: Tensor) -> tuple[Tensor, ...]:
+        def vjp(gradient: Tensor) -> tuple[Tensor, ...]:
             return torch.autograd.grad(answer, inputs, gradient)
 
-        return answer.detach().clone(), pull
+        return answer.detach().clone(), vjp
 
     @torch.no_grad()
     def described(self, texts: ClassTexts) -> ClassHead:
-        """The embeddings of class texts. ConfigError when the context cannot be replaced."""
+        """Embed class texts. ConfigError when the context cannot be replaced."""
         if (own := self._backbone.classifier) is not None and self._backbone.text is None:
             count = len(texts.captions)
             return ClassHead(own.weight[:count], bias=own.bias[:count])
@@ -120,7 +107,7 @@ class LocalEndpoint:
 
     @torch.inference_mode()
     def embed(self, images: Tensor, patches: Tensor | None = None) -> Tensor:
-        """Joint-space embeddings (B, E), not normalised, of images with patches (B, K, 3, P, P) beside them."""
+        """Joint-space embeddings (B, E), not normalised, of images with extra patches (B, K, 3, P, P)."""
         return self._in_passes(self._backbone.project_images, images, self._tokens(patches))
 
     def logits(self, embeddings: Tensor, known: ClassHead) -> Tensor:
@@ -139,7 +126,7 @@ class LocalEndpoint:
             return self._backbone.logit_scale * embeddings @ self._classes_in(contexts.to(self._device), known).transpose(1, 2)
 
     def _classes_in(self, contexts: Tensor, known: ClassHead) -> Tensor:
-        """(P, C, E) of contexts (P, n, W). One alone is kept: batch after batch is asked about in the same one."""
+        """Class embeddings (P, C, E) of contexts (P, n, W). A single context is cached, since many batches are queried with the same one."""
         assert known.contexts is not None
         if len(contexts) > 1:
             return known.contexts.embed(contexts)
@@ -162,16 +149,15 @@ class LocalEndpoint:
         self.images_forwarded += len(images)
         beside = None if tokens is None else tokens.to(self._device)
         with autocast(self._number_format, self._device):
-            return tower(
-                images.to(self._device).contiguous(), beside
-            ).float()  # bits depend on how images lie in memory, and a server gets them so
+            # Last bits depend on the memory layout of the images; a server gets them contiguous.
+            return tower(images.to(self._device).contiguous(), beside).float()
 
     def fp32_context(self) -> AbstractContextManager[object]:
-        """Class texts and scores are computed in fp32, whatever context the caller is in."""
+        """Compute class texts and scores in fp32, whatever autocast the caller has set."""
         return autocast("fp32", self._device)
 
     @staticmethod
     def _answer(logits: Tensor, texts: ClassTexts, output: Output, k: int) -> Tensor:
-        """What a server would send, as a client reads it: a plain tensor of its own."""
+        """Reduce logits to what a server would send and return them as a client reads them."""
         with torch.inference_mode(False):  # an inference tensor could not be an input of training
             return as_scores(restrict(logits.clone(), output, k), len(texts.captions))

@@ -22,19 +22,19 @@ ROWS_ON_CPU, ROWS_ON_ACCELERATOR = 128, 2048  # prompts per forward pass: on a C
 
 
 def can_trim(tower: Any) -> bool:
-    """Whether what follows the end token never reaches the embedding: causal attention, read at the end token."""
+    """Return True if positions behind the end token never reach the embedding: causal attention, read at the end token."""
     return tower.attn_mask is not None and _pooling(tower)[0] in ("argmax", "eos") and getattr(tower, "cls_emb", None) is None
 
 
 def can_share(tower: Any) -> bool:
-    """Whether what contexts have in common can be computed once: a tower that can be trimmed, of open_clip's default blocks."""
+    """Return True if the positions before the class names can be computed once per context: a tower that can be trimmed, of open_clip's default blocks."""
     from open_clip.transformer import ResidualAttentionBlock
 
     return can_trim(tower) and all(type(block) is ResidualAttentionBlock for block in tower.transformer.resblocks)
 
 
 def trim(tower: Any, tokens: Tensor) -> Tensor:
-    """(T, L) ids cut behind the longest caption's end token."""
+    """Cut ids (T, L) behind the end token of the longest caption."""
     pool, end_id = _pooling(tower)
     ends = tokens if pool == "argmax" else tokens.eq(end_id).int()
     return tokens[:, : int(ends.argmax(dim=-1).max()) + 1]
@@ -83,14 +83,15 @@ class ClipText:
 
     @torch.no_grad()
     def embed(self, captions: list[str]) -> Tensor:
-        """(T, E), not normalised, without a graph."""
+        """Return embeddings (T, E), not normalised, without a graph."""
         tokens = self._tokenize(captions)
         if self._tower is None or not can_trim(self._tower):
             return torch.cat([self._encode_whole(part.to(self._device)) for part in tokens.split(self.rows)])
         return torch.cat([encode(self._tower, part.to(self._device)) for part in trim(self._tower, tokens).split(self.rows)])
 
     def in_context(self, captions: list[str], words: str) -> CaptionContexts:
-        """Prompts, one per class, that all begin with these words. ConfigError when they do not, or when the tower's words cannot be replaced."""
+        """Return prompts, one per class, whose leading ``words`` can be replaced. ConfigError when a caption does not begin with them, or when the tower
+        cannot replace them."""
         if self._tower is None:
             kind = type(getattr(self._model, "text", self._model)).__name__
             raise ConfigError(f"the text tower ({kind}) takes no word embeddings; choose a backbone with open_clip's own text transformer")
@@ -150,7 +151,7 @@ class ClipText:
 
 
 class LateText:
-    """A text tower that is built when it is first asked, so that who looks at images only does not wait for open_clip.
+    """A text tower that is built on first use, so that runs on images only do not wait for open_clip.
 
     Importing open_clip imports transformers wherever that is installed, as it is beside peft: together a second of processor time.
     """
@@ -160,11 +161,12 @@ class LateText:
         self._device: torch.device | None = None
 
     def embed(self, captions: list[str]) -> Tensor:
-        """(T, E), not normalised, without a graph."""
+        """Return embeddings (T, E), not normalised, without a graph."""
         return self._tower.embed(captions)
 
     def in_context(self, captions: list[str], words: str) -> Contexts:
-        """Prompts, one per class, that all begin with these words. ConfigError when they do not, or when the tower's words cannot be replaced."""
+        """Return prompts, one per class, whose leading ``words`` can be replaced. ConfigError when a caption does not begin with them, or when the tower
+        cannot replace them."""
         return self._tower.in_context(captions, words)
 
     def to(self, device: torch.device) -> None:
@@ -182,7 +184,7 @@ class LateText:
 
 
 class CaptionContexts:
-    """The prompts of C classes with n leading words, for which vectors can be given. ``initial`` (n, W): the embeddings of the words themselves."""
+    """The prompts of C classes, whose n leading words can be replaced by vectors. ``initial`` (n, W): the embeddings of the words themselves."""
 
     def __init__(self, text: ClipText, tokens: Tensor, initial: Tensor) -> None:
         self._text = text
@@ -190,7 +192,7 @@ class CaptionContexts:
         self.initial = initial
 
     def embed(self, contexts: Tensor) -> Tensor:
-        """Class embeddings (P, C, E), L2-normalised and without a graph, of contexts (P, n, W)."""
+        """Return class embeddings (P, C, E), L2-normalised and without a graph, of contexts (P, n, W)."""
         rows = self._text.rows
         parts = []
         for some in contexts.detach().split(max(1, rows // len(self._tokens))):
@@ -199,7 +201,7 @@ class CaptionContexts:
 
 
 def _read(tower: Any, x: Tensor, tokens: Tensor) -> Tensor:
-    """The embeddings (T, E) of what leaves the blocks (T, L, W), read at the end of the ids (T, L)."""
+    """Pool the output (T, L, W) of the blocks at the end of the ids (T, L): embeddings (T, E)."""
     from open_clip.transformer import text_global_pool
 
     pool, end_id = _pooling(tower)
@@ -211,7 +213,7 @@ def _read(tower: Any, x: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _pooling(tower: Any) -> tuple[str, int]:
-    """How the embedding is read, and the id of the end token; `CLIP` calls them otherwise than its text transformer does."""
+    """Return the pooling and the id of the end token; `CLIP` names them differently from its text transformer."""
     if hasattr(tower, "text_pool_type"):
         return tower.text_pool_type, tower.text_eos_id
     return tower.pool_type, tower.eos_id

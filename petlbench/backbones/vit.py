@@ -1,4 +1,4 @@
-"""What is done to timm's vision transformer: work that nobody reads is left out, and tokens beside those of the image are let in.
+"""Changes to timm's vision transformer: skip work whose result is not read, and take extra tokens.
 
 Letters in shapes: B images, K extra tokens, N tokens of the image, D width, P patch side.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 def end_with_the_class_token(vit: Any) -> None:
     """Let the last block of a timm ViT that is read at its class token compute the MLP for that token alone: the same scores and gradients,
-    and about 1 / (1.5 L) of the work of all L blocks saved. Other poolings and kinds of blocks are left as they are."""
+    and about 1 / (1.5 L) of the work of all L blocks saved. Other poolings and block types are left unchanged."""
     if isinstance(vit, VisionTransformer) and vit.global_pool == "token" and type(last := vit.blocks[-1]) is Block:
         last.forward = partial(_class_token_only, last)
 
@@ -30,13 +30,13 @@ def _class_token_only(block: Block, x: Tensor, attn_mask: Tensor | None = None, 
 
 
 def takes_tokens(vit: nn.Module) -> bool:
-    """Whether a tower has a place for extra tokens: a ViT that is read at its class token, since a mean over tokens would take them in."""
+    """Return True if a tower takes extra tokens: a ViT that is read at its class token, since a mean over tokens would include them."""
     return isinstance(vit, VisionTransformer) and vit.global_pool == "token"
 
 
 @contextmanager
 def appended(vit: VisionTransformer, tokens: Tensor) -> Iterator[None]:
-    """While this lasts, forward passes carry extra tokens (B, K, D) behind [CLS, patches], without a position, as the released code of PGN
+    """Append extra tokens (B, K, D) behind [CLS, patches] in forward passes within the block, without a position, as the released code of PGN
     (arXiv 2210.06466) inserts prompts: after the position embedding, before ``norm_pre``, which is a CLIP tower's ln_pre and normalises them as well.
     timm calls it in every ViT, if only as an Identity."""
 
@@ -51,7 +51,7 @@ def appended(vit: VisionTransformer, tokens: Tensor) -> Iterator[None]:
 
 
 def patch_size(vit: nn.Module) -> int | None:
-    """Side P of the patches that become tokens one by one; None when the tower takes none, or embeds them by more than one affine map."""
+    """Return the side P of the patches that become one token each; None when the tower takes none, or embeds patches by more than one affine map."""
     if not isinstance(vit, VisionTransformer) or not takes_tokens(vit):
         return None
     embedding = vit.patch_embed
@@ -62,5 +62,5 @@ def patch_size(vit: nn.Module) -> int | None:
 
 
 def embed_patches(vit: VisionTransformer, patches: Tensor) -> Tensor:
-    """Tokens (B, K, D) of normalised patches (B, K, 3, P, P), without positions."""
+    """Embed normalised patches (B, K, 3, P, P) as tokens (B, K, D), without positions."""
     return vit.patch_embed.proj(patches.flatten(0, 1)).flatten(1).unflatten(0, patches.shape[:2])

@@ -21,7 +21,7 @@ _PREFIXES = ("module.", "backbone.", "base_encoder.")
 
 
 def shipped_weights(backbone: str) -> Path:
-    """The weight file of a backbone that comes with the package. CheckpointError unless it is the one that the card describes, text tower included."""
+    """Return the weight file of a backbone that comes with the package. CheckpointError unless its SHA-256 is that of the backbone's YAML."""
     card = load_yaml("backbones", backbone)
     path = SHIPPED / card["weights"]
     if not path.is_file():
@@ -37,7 +37,7 @@ def shipped_weights(backbone: str) -> Path:
 def read_state(path: Path, is_mapped: bool = False) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` or PyTorch file. CheckpointError when it is missing, broken or holds anything but weights.
 
-    ``is_mapped``: to look at some of them only; those of a PyTorch file then stay on the disk.
+    ``is_mapped``: leave the tensors of a PyTorch file on disk, to read only some of them.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
@@ -49,8 +49,8 @@ def read_state(path: Path, is_mapped: bool = False) -> dict[str, Tensor]:
         )
     except Exception as error:  # foreign bytes make torch's reader raise errors of many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if reason.startswith("Weights only load failed"):  # and advice to load it all the same
-            reason = "it holds other things than tensors, which are not unpickled"
+        if reason.startswith("Weights only load failed"):  # torch adds advice to load it all the same
+            reason = "it holds objects other than tensors, which are not unpickled"
         raise CheckpointError(f"{path}: not a readable weight file ({reason})") from None
     for key in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -64,8 +64,8 @@ def read_state(path: Path, is_mapped: bool = False) -> dict[str, Tensor]:
 
 
 def load_vit(vit: VisionTransformer, path: Path) -> nn.Linear | None:
-    """Fill a timm vision transformer without a head from a file; returns the classifier in the file, of which those in Google's layout are left out.
-    CheckpointError names what does not fit."""
+    """Load a file into a timm vision transformer without a head. Returns the classifier in the file, or None in Google's layout. CheckpointError names
+    what does not fit."""
     if path.suffix == ".npz":
         try:
             vit.load_pretrained(str(path))
@@ -81,7 +81,7 @@ def load_vit(vit: VisionTransformer, path: Path) -> nn.Linear | None:
 
 
 def classifier_in(path: Path, vit: VisionTransformer) -> nn.Linear | None:
-    """The classifier that ``load_vit`` would return; the vision transformer is not filled."""
+    """Return the classifier that ``load_vit`` would return, without loading the vision transformer."""
     if path.suffix == ".npz" and path.is_file():
         return None
     return _classifier(_renamed(path, read_state(path, is_mapped=True), vit), int(vit.num_features))
@@ -104,7 +104,7 @@ def _classifier(state: dict[str, Tensor], width: int) -> nn.Linear | None:
 
 
 def load_state(vit: VisionTransformer, state: dict[str, Tensor], origin: str) -> None:
-    """Strictly load a state dict whose names are timm's, heads left out."""
+    """Strictly load a state dict with timm's names, without heads."""
     state = {name: value for name, value in state.items() if not name.startswith(("head.", "head_dist.", "fc_norm_head.", "pre_logits."))}
     expected = vit.state_dict()
     for label, names in (("lacks", expected.keys() - state.keys()), ("has unexpected", state.keys() - expected.keys())):

@@ -1,1 +1,1 @@
-"""What a run learned: its file, its evaluation on a fresh backbone, its export as weights or as pixels."""
+"""Checkpoints: read and write them, evaluate them on a fresh backbone, export them as weights or as pixels."""

@@ -1,4 +1,4 @@
-"""What a run learned, loaded into a fresh backbone: evaluated, or exported as plain weights."""
+"""Load a checkpoint into a fresh backbone, to evaluate it or to export it as plain weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.config.resolve import RunConfig, load_method, restore
@@ -29,7 +29,7 @@ from petlbench.remote.client import RemoteBackbone
 
 
 def evaluate_checkpoint(saved: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Accuracy (percent) of a checkpoint on the test split of its task, or of ``task`` among the settings."""
+    """Return the accuracy (percent) of a checkpoint on the test split of its task, or of ``task`` among the settings."""
     config = restore(saved.config, settings)
     device = pick_device(config.execution.device)
     if config.execution.threads:
@@ -42,14 +42,14 @@ def evaluate_checkpoint(saved: Checkpoint, settings: Mapping[str, Any]) -> dict[
 
 
 def export_merged(saved: Checkpoint, path: Path) -> None:
-    """Write the adapted tower with its head as the state dict of a plain timm model, updates folded into the weights they stand beside.
+    """Write the adapted tower with its head as the state dict of a plain timm model, updates folded into the weights.
 
     CheckpointError when the method leaves something beside the backbone's own weights, such as an adapter or a prompt.
     """
     config = restore(saved.config, {"precision": "fp32"})
     with reopened(saved, config, torch.device("cpu")) as (learner, backbone):
         if not (isinstance(learner, GradientLearner) and isinstance(backbone, Backbone)):
-            raise CheckpointError(f"method {config.method} asks a model and has no weights of it to export")
+            raise CheckpointError(f"method {config.method} only queries the model, so it has no changed weights to export")
         vit, head = learner.model.vit, learner.model.head
         try:
             merge(vit)
@@ -66,7 +66,7 @@ def export_merged(saved: Checkpoint, path: Path) -> None:
 
 @contextmanager
 def reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iterator[tuple[Learner, Backbone | RemoteBackbone]]:
-    """The learner of a checkpoint with what it had learned, on the backbone that it was learned on."""
+    """Yield the learner of a checkpoint with its state loaded, and the backbone it was trained on."""
     with open_backbone(config, device) as (backbone, checksum):
         check_weights(saved.backbone_sha256, checksum, config.backbone.name)
         method = load_method(config.method)[0](config.method_config, config.seed)
@@ -77,7 +77,7 @@ def reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iter
             yield learner, backbone
 
 
-def check_weights(learned_on: str, found: str, name: str) -> None:
-    """CheckpointError when a model has other weights than something was learned on."""
-    if found != learned_on:
-        raise CheckpointError(f"it was learned on {name} weights {learned_on[:12]}…, these are {found[:12]}…")
+def check_weights(trained_on: str, found: str, name: str) -> None:
+    """CheckpointError when a backbone has other weights than the checkpoint was trained on."""
+    if found != trained_on:
+        raise CheckpointError(f"it was trained on {name} with weights {trained_on[:12]}…, the backbone now has {found[:12]}…")

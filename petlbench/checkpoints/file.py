@@ -1,4 +1,4 @@
-"""What a run learned and predicted, as safetensors: no pickle, and the configuration travels inside the file."""
+"""Checkpoints and predictions as safetensors: no pickle, and the configuration is inside the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from petlbench.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Learned tensors, the resolved configuration of the run that learned them and the checksum of the backbone under them."""
+    """Learned tensors, the resolved configuration of the run that learned them and the checksum of its backbone."""
 
     state: dict[str, Tensor]
     config: dict[str, Any]
@@ -25,7 +25,7 @@ class Checkpoint:
 
 
 def packed_checkpoint(state: dict[str, Tensor], config: dict[str, Any], backbone_sha256: str) -> bytes:
-    """The content of a checkpoint's file."""
+    """Return the content of a checkpoint file."""
     metadata = {"format": "petlbench-1", "config": json.dumps(config), "backbone_sha256": backbone_sha256}
     return save({name: tensor.contiguous() for name, tensor in state.items()}, metadata)
 
@@ -47,5 +47,5 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def packed_predictions(predicted: Tensor, labels: Tensor) -> bytes:
-    """The content of the file with predicted and true classes (N,) of the test split, from which every metric can be computed again."""
+    """Return the content of the file with predicted and true classes (N,) of the test split, from which every metric can be computed again."""
     return save({"predicted": predicted.to(torch.int32), "labels": labels.to(torch.int32)})

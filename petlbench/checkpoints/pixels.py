@@ -1,4 +1,4 @@
-"""From tokens to pixels: what a method has learned is written as patches that a model's patch embedding turns into its tokens, and evaluated both ways.
+"""Export learned tokens as patches that a model's patch embedding turns into these tokens, and evaluate both.
 
 Letters in shapes: B images, K prompts of an image, N tokens of a library, P patch side, S input size.
 """
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.evaluate import check_weights, reopened
 from petlbench.checkpoints.file import Checkpoint
@@ -33,8 +35,8 @@ from petlbench.optim.precision import choose
 from petlbench.remote.client import RemoteBackbone
 
 CPU = torch.device("cpu")
-SUM_TOLERANCE = 1e-4  # of mixture weights that sum to one
-VARIANTS: dict[str, Callable[[Normalisation, Tensor], Tensor]] = {  # in which patches can be given
+SUM_TOLERANCE = 1e-4  # of the sum of mixture weights from one
+VARIANTS: dict[str, Callable[[Normalisation, Tensor], Tensor]] = {  # of the patches that are sent
     "pixels": lambda _, patches: patches,
     "clipped": Normalisation.clipped,
     "rounded": Normalisation.rounded,
@@ -42,32 +44,33 @@ VARIANTS: dict[str, Callable[[Normalisation, Tensor], Tensor]] = {  # in which p
 
 
 def export_artifact(saved: Checkpoint, folder: Path) -> Description:
-    """Write what a checkpoint holds in a form that needs nothing but pixels of the model; the inversion needs its patch embedding, here.
+    """Write a checkpoint in a form that needs pixels only. The inversion needs the model's patch embedding, so the model must be in this process.
 
     CheckpointError when there is no such form.
     """
     if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"a folder is to be written, and {folder} is a file; name another")
+        raise CheckpointError(f"{folder} is a file; expected a directory")
     config = restore(saved.config, {"precision": "fp32"})
     with reopened(saved, config, CPU) as (learner, backbone):
         assert isinstance(learner, QueryLearner) and isinstance(backbone, Backbone), "models behind HTTP give no gradients"
         method, spec = learner.method, learner.spec
         deployed = method.deployable()
         if deployed is None:
-            raise CheckpointError(f"method {config.method} asks a model and has no weights of it to export")
-        if backbone.patch_size is None:
-            raise CheckpointError(f"{backbone.name} takes no patches beside an image; a ViT that is read at its class token does")
-        prompts = _checked_mixture(deployed, backbone.card.input_size, config.method)
+            raise CheckpointError(f"method {config.method} has no learned tokens to export as pixels")
+        facts = backbone.facts
+        if facts.patch_size is None:
+            raise CheckpointError(f"{facts.name} takes no extra patches; choose a ViT that is read at its class token")
+        prompts = _checked_mixture(deployed, facts.input_size, config.method)
         embedding = backbone.vit.patch_embed.proj  # type: ignore[union-attr]
         inversion = invert(embedding.weight, embedding.bias, deployed.library)  # type: ignore[union-attr, arg-type]
-        mean, std = normalisation(config.protocol, backbone.card.mean, backbone.card.std)
+        mean, std = normalisation(config.protocol, facts.mean, facts.std)
         document, checksum = tensors_document(learner.state(), inversion.patches)
         about = Description(
             config=saved.config,
-            backbone=backbone.name,
+            backbone=facts.name,
             backbone_sha256=saved.backbone_sha256,
-            input_size=backbone.card.input_size,
-            patch_size=backbone.patch_size,
+            input_size=facts.input_size,
+            patch_size=facts.patch_size,
             mean=mean,  # type: ignore[arg-type]
             std=std,  # type: ignore[arg-type]
             prompts=prompts,
@@ -87,7 +90,7 @@ def export_artifact(saved: Checkpoint, folder: Path) -> Description:
 
 @torch.no_grad()
 def _checked_mixture(deployed: Deployable, size: int, name: str) -> int:
-    """K. CheckpointError when mixing patches would not be mixing tokens."""
+    """Return K. CheckpointError when a mixture of patches is not the same mixture of tokens."""
     weights = deployed.coefficients(torch.zeros(1, 3, size, size))
     total = weights.sum(dim=-1)
     if float((total - 1).abs().max()) > SUM_TOLERANCE:
@@ -99,8 +102,8 @@ def _checked_mixture(deployed: Deployable, size: int, name: str) -> int:
 
 
 def evaluate_artifact(artifact: Artifact, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Accuracy (percent) on the test split of what an artifact makes of images, by the way in which its patches are given; with a model in this
-    process also with tokens in their place, and how far the tokens of the patches are from these."""
+    """Return the accuracy (percent) of an artifact on the test split for each variant of its patches; with a model in this process also the accuracy
+    with the learned tokens, and the distance of the patches' tokens from these."""
     about = artifact.about
     config = restore(about.config, settings)
     device = pick_device(config.execution.device)
@@ -115,33 +118,33 @@ def _evaluated(artifact: Artifact, config: RunConfig, backbone: Backbone | Remot
     about = artifact.about
     task = open_task(config, backbone)
     if task.spec.class_names != about.class_names:
-        raise CheckpointError(f"it is for the classes {', '.join(about.class_names)[:60]}…, {config.task} has others")
+        raise CheckpointError(f"the artifact is for the classes {', '.join(about.class_names)[:60]}…, {config.task} has others")
     test = Batches(task.test, task.transform, EVAL_BATCH, device)
 
     def percent(scores: Tensor) -> float:
         return accuracy(mask_classes(scores.cpu(), task.spec.scored), test.labels)
 
     found: dict[str, Any] = {"task": config.task, "method": config.method, "backbone": backbone.name, "samples": test.image_count}
-    with _asked(artifact, config, backbone, device) as (model, deployed):
-        ways = PixelVariants(artifact, model, deployed, backbone if isinstance(backbone, Backbone) else None, device)
+    with _query_model(artifact, config, backbone, device) as (model, deployed):
+        variants = PixelVariants(artifact, model, deployed, backbone if isinstance(backbone, Backbone) else None, device)
         for images, _ in test.in_order():
-            ways.update(images)
-    found["accuracy"] = {way: percent(torch.cat(scores)) for way, scores in ways.scores.items()}
-    found |= {"raw_values_outside": ways.raw_values_outside, "is_exact": about.is_exact, "largest_residual": about.largest_residual}
+            variants.update(images)
+    found["accuracy"] = {variant: percent(torch.cat(scores)) for variant, scores in variants.scores.items()}
+    found |= {"raw_values_outside": variants.raw_values_outside, "is_exact": about.is_exact, "largest_residual": about.largest_residual}
     if isinstance(backbone, Backbone):
         saved = Checkpoint(artifact.learned, about.config, about.backbone_sha256)
         with reopened(saved, config, device) as (learner, _):
             found["accuracy"]["latent"] = percent(learner.predict(test))
         found["difference"] = found["accuracy"]["pixels"] - found["accuracy"]["latent"]
-        found |= {"largest_token_error": ways.largest_error, "relative_token_error": ways.relative_errors}
+        found |= {"largest_token_error": variants.largest_error, "relative_token_error": variants.relative_errors}
     return found
 
 
 @contextmanager
-def _asked(
+def _query_model(
     artifact: Artifact, config: RunConfig, backbone: Backbone | RemoteBackbone, device: torch.device
 ) -> Iterator[tuple[QueryModel, Deployable]]:
-    """A model that is asked about pixels only, and what is to be put beside them."""
+    """Yield a model that is queried with pixels only, and the tokens to append."""
     kind, about = load_method(config.method)[0], artifact.about
     assert issubclass(kind, QueryMethod), "as when it was exported"
     method = kind(config.method_config, config.seed)
@@ -157,7 +160,7 @@ def _asked(
 
 
 class PixelVariants:
-    """Asks a model about images with patches beside them, in every way, and takes down what becomes of their tokens."""
+    """Queries a model with every variant of the patches, and measures the errors of their tokens."""
 
     def __init__(
         self, artifact: Artifact, model: QueryModel, deployed: Deployable, backbone: Backbone | None, device: torch.device
@@ -165,38 +168,38 @@ class PixelVariants:
         self._normalisation = Normalisation(artifact.about.mean, artifact.about.std)
         self._patches = artifact.patches.to(device)
         self._model, self._deployed, self._backbone = model, deployed, backbone
-        self.scores: dict[str, list[Tensor]] = {way: [] for way in VARIANTS}  # (B, C)
+        self.scores: dict[str, list[Tensor]] = {variant: [] for variant in VARIANTS}  # (B, C)
         self.largest_error = 0.0  # of an entry of a token, patches as they are
-        self._errors: dict[str, list[Tensor]] = {way: [] for way in VARIANTS}  # (B, K): |token of the patch - token| / |token|
+        self._errors: dict[str, list[Tensor]] = {variant: [] for variant in VARIANTS}  # (B, K): |token of the patch - token| / |token|
         self._outside: list[Tensor] = []
 
     @torch.no_grad()
     def update(self, images: Tensor) -> None:
-        """Images (B, 3, S, S)."""
+        """Query images (B, 3, S, S)."""
         weights = self._deployed.coefficients(images)
         patches = torch.tensordot(weights, self._patches, dims=1)  # (B, K, 3, P, P)
         self._outside.append(self._normalisation.outside(patches).float().mean(dim=(1, 2, 3, 4)))
-        for way, kept_of in VARIANTS.items():
+        for variant, kept_of in VARIANTS.items():
             kept = kept_of(self._normalisation, patches)
-            self.scores[way].append(self._ask(images, kept))
+            self.scores[variant].append(self._query(images, kept))
             if self._backbone is not None:
                 tokens = torch.tensordot(weights, self._deployed.library, dims=1)
                 error = self._backbone.embed_patches(kept) - tokens
-                self._errors[way].append(torch.linalg.vector_norm(error, dim=-1) / torch.linalg.vector_norm(tokens, dim=-1))
-                if way == "pixels":
+                self._errors[variant].append(torch.linalg.vector_norm(error, dim=-1) / torch.linalg.vector_norm(tokens, dim=-1))
+                if variant == "pixels":
                     self.largest_error = max(self.largest_error, float(error.abs().max()))
 
     @property
     def raw_values_outside(self) -> float:
-        """Share of the patches' raw values that no picture can hold."""
+        """Share of the patches' raw values outside the range of an image file."""
         return float(torch.cat(self._outside).mean())
 
     @property
     def relative_errors(self) -> dict[str, float]:
-        """Mean over images and tokens."""
-        return {way: float(torch.cat(errors).mean()) for way, errors in self._errors.items()}
+        """Relative token error of each variant, mean over images and tokens."""
+        return {variant: float(torch.cat(errors).mean()) for variant, errors in self._errors.items()}
 
-    def _ask(self, images: Tensor, patches: Tensor) -> Tensor:
+    def _query(self, images: Tensor, patches: Tensor) -> Tensor:
         if self._deployed.read is None:
             return self._model.scores(images, patches=patches)
         return self._deployed.read(self._model.features(images, patches=patches))

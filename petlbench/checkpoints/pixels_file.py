@@ -1,4 +1,4 @@
-"""What runs against a model that takes nothing but pixels: a folder with ``tensors.safetensors`` and ``artifact.json``.
+"""The artifact for a model that takes pixels only: a folder with ``tensors.safetensors`` and ``artifact.json``.
 
 The tensors are what the method learned, under ``learned.``, and ``patches`` (N, 3, P, P), the library of its tokens as normalised pixels.
 """
@@ -23,7 +23,7 @@ _LEARNED, _PATCHES = "learned.", "patches"
 
 
 class Description(BaseModel):
-    """``artifact.json``: everything that is needed beside the tensors."""
+    """``artifact.json``: everything except the tensors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,10 +38,10 @@ class Description(BaseModel):
     prompts: int  # K patches beside every image
     library_size: int  # N
     token_width: int
-    reads: Literal["scores", "features"]  # what the model is asked for
+    reads: Literal["scores", "features"]  # the kind of query
     class_names: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]  # per class; none where features are read
-    is_exact: bool  # whether a patch can stand for every token; else for the nearest that there is one for
+    is_exact: bool  # True: a patch exists for every token; False: patches give the nearest possible tokens
     largest_residual: float  # over the library: |token of the patch - token| / |token|
     raw_values_outside: float  # share of the library's raw pixel values outside [0, 1]
     tensors_sha256: str
@@ -61,20 +61,20 @@ class Artifact:
 
 
 def tensors_document(learned: dict[str, Tensor], patches: Tensor) -> tuple[bytes, str]:
-    """The content of ``tensors.safetensors`` and its SHA-256."""
+    """Return the content of ``tensors.safetensors`` and its SHA-256."""
     named = {f"{_LEARNED}{name}": tensor for name, tensor in learned.items()} | {_PATCHES: patches}
     document = save({name: tensor.detach().cpu().contiguous() for name, tensor in named.items()})
     return document, hashlib.sha256(document).hexdigest()
 
 
 def write_artifact(folder: Path, about: Description, document: bytes) -> None:
-    """Write a folder; what describes the tensors comes last."""
+    """Write a folder; the description comes last."""
     write_atomically(folder / TENSORS, document)
     write_atomically(folder / DESCRIPTION, about.model_dump_json(indent=1).encode() + b"\n")
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """Read a folder. CheckpointError when it is none, or not as it was written."""
+    """Read a folder. CheckpointError when it is no artifact, or was changed."""
     try:
         about = Description.model_validate_json((folder / DESCRIPTION).read_bytes())
         document = (folder / TENSORS).read_bytes()

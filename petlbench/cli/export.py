@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from petlbench.access.handle import Access
+from petlbench.access.rungs import Access
 from petlbench.checkpoints.file import read_checkpoint
 from petlbench.cli.leaderboard import ResultsFolder
 from petlbench.cli.words import names_and_words, settings_of

@@ -1,1 +1,1 @@
-"""Where the runs of a bench are carried out, and what is seen of them meanwhile."""
+"""Execute the runs of a bench, in this process or in workers, and show their progress."""

@@ -40,9 +40,9 @@ def default_jobs(config: RunConfig, runs: int) -> int:
 
 
 def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: bool = False) -> Iterator[Outcome]:
-    """Carry runs out one after the other, or ``jobs`` at a time, and yield each with its record as it ends.
+    """Execute runs one after the other, or ``jobs`` at a time, and yield each with its record as it ends.
 
-    With several jobs each process gets an equal share of the cores. A worker takes a run's configuration and gives its record.
+    With several jobs each process gets an equal share of the cores. A worker receives a run's configuration and returns its record.
     """
     if jobs <= 1:
         for run in runs:
@@ -67,7 +67,7 @@ def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: 
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """While workers are started: they need nothing of the script that calls, and would run it again, or look for a file that is none (``python -``)."""
+    """Hide the calling script while workers start: they do not need it, and would run it again, or fail to find it (``python -``)."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:

@@ -1,4 +1,4 @@
-"""What a person sees of runs that are under way: bars on a terminal and in a notebook, a line per finished run everywhere."""
+"""Show the progress of runs: bars on a terminal and in a notebook, one line per finished run everywhere."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from petlbench.records.schema import Record
 
 
 def bars(is_shown: bool = True) -> Progress:
-    """Progress bars on stderr; nothing where nobody would see them."""
+    """Return progress bars on stderr, disabled when it is neither a terminal nor a notebook."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not is_shown or not (console.is_terminal or console.is_jupyter))
 
 
 def bar_of(progress: Progress, description: str) -> Callable[[int, int], None]:
-    """A new bar, moved by how many epochs are done, of how many."""
+    """Add a bar; the returned function sets the epochs done and their total."""
     bar = progress.add_task(description, total=None)
     return lambda done, total: progress.update(bar, completed=done, total=total)
 
 
 def sentence(record: Record) -> str:
-    """A finished run in one line."""
+    """Describe a finished run in one line."""
     name = f"{record.method.name} on {record.task}, seed {record.seed}"
     if record.metrics is None:
         return f"{name}: {record.status}: {(record.error or '').partition(chr(10))[0]}"

@@ -1,4 +1,4 @@
-"""How the harness drives a method: one learner for methods that change the network, one for methods that ask a model."""
+"""Train and evaluate methods: one learner for methods that change the network, one for methods that query a model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from petlbench.access.handle import Access, Meter
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.traits import reason_against
 from petlbench.config.settings import QueryConfig
@@ -32,7 +33,7 @@ def open_learner(
     meter: Meter,
     answers: QueryConfig | None = None,
 ) -> Iterator[GradientLearner | QueryLearner]:
-    """The learner that fits the method's rung, ready to fit or to load what was learned. AccessError when the backbone does not give what it needs."""
+    """Yield the learner for the method's rung, ready to fit or to load a state. AccessError when the backbone lacks what the method needs."""
     rung, answers = method.access, answers or QueryConfig()
     if reason := reason_against(method, backbone.traits, answers, len(spec.class_names)):
         raise AccessError(f"method {method.name} {reason}")
@@ -44,4 +45,4 @@ def open_learner(
         with learner.opened():
             yield learner
     else:
-        raise AccessError(f"{type(method).__name__} declares access {rung.name}, which {type(method).__mro__[1].__name__} does not have")
+        raise AccessError(f"{type(method).__name__} declares access {rung.name}, which a {type(method).__mro__[1].__name__} cannot have")

@@ -1,4 +1,4 @@
-"""What the harness asks of a method on a backbone and a task, and what all answers share."""
+"""The interface of learners, and the functions that they share."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ class Learner(Protocol):
     """A method on a backbone and a task."""
 
     def prepare(self, data: TrainingData) -> None:
-        """What has to happen before the first step of training; ``fit`` does it when it was not asked for before."""
+        """Do what precedes the first training step; ``fit`` calls it if nobody has."""
         ...
 
     def fit(self, data: TrainingData) -> None: ...
 
     def predict(self, batches: Batches) -> Tensor:
-        """Scores (N, C) of all images of a split in their order, on the CPU in float32."""
+        """Return scores (N, C) of all images of a split in their order, on the CPU in float32."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """What was learned."""
+        """Return the learned tensors."""
         ...
 
     def load_state(self, state: dict[str, Tensor]) -> None: ...
 
     def parameter_counts(self) -> tuple[int, int]:
-        """Learned scalars without the head, and of the head."""
+        """Return the number of learned scalars without the head, and of the head."""
         ...
 
     def allocation(self) -> dict[str, int]:
-        """Where the learned scalars without the head are; empty when they are not in the network."""
+        """Return the learned scalars without the head by location; empty when they are not in the network."""
         ...
 
     def images_forwarded(self) -> int:
-        """Through the backbone, in this process."""
+        """Return the images forwarded through the backbone in this process."""
         ...
 
     def images_encoded(self) -> int:
-        """Through models that the method has beside the backbone."""
+        """Return the images forwarded through the method's auxiliary models."""
         ...
 
     def flops_per_image(self) -> float | None: ...
@@ -53,8 +53,8 @@ class Learner(Protocol):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: a method that is asked in the middle of its training goes on training."""
-    was_training = [(part, part.training) for part in module.modules()]  # part by part: a method may have put some to evaluation for good
+    """Set evaluation mode within the block and restore the modes afterwards, so that a method evaluated during training goes on training."""
+    was_training = [(part, part.training) for part in module.modules()]  # module by module: a method may keep some in evaluation mode
     module.eval()
     try:
         yield
@@ -71,5 +71,5 @@ def load_into(target: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in target.items():
             if tensor.shape != state[name].shape:
-                raise CheckpointError(f"{name} has shape {tuple(state[name].shape)} in the checkpoint, {tuple(tensor.shape)} is expected")
+                raise CheckpointError(f"{name} has shape {tuple(state[name].shape)} in the checkpoint, expected {tuple(tensor.shape)}")
             tensor.copy_(state[name])

@@ -1,4 +1,4 @@
-"""What a run costs: seconds, memory, forward passes, floating-point operations."""
+"""Measure the cost of a run: seconds, memory, forward passes, floating-point operations."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _CLEAR_PEAK, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 class Stopwatch:
-    """Seconds per named part of a run, without waiting for the device inside a part."""
+    """Seconds per named stage of a run. The device is synchronised at the end of a stage only."""
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: dict[str, float] = {}
         self._device = device
 
     @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
+    def measure(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 class ImageCounter:
-    """Counts the images that enter vision towers, by watching their patch embeddings."""
+    """Counts the images that enter vision towers, by hooks on their patch embeddings."""
 
     def __init__(self) -> None:
         self.images = 0
@@ -59,8 +59,8 @@ class ImageCounter:
 
 
 class AddedMemory:
-    """How far the memory of this process, or of a GPU, rises above what is held now. What nobody needs any longer is given back first, so that it does
-    not matter what the process did before."""
+    """The rise of the memory of this process, or of a GPU, above what is held now. Unused memory is returned first, so that the result does not depend on
+    what the process did before."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -73,14 +73,14 @@ class AddedMemory:
 
     @property
     def mb(self) -> float | None:
-        """In units of 2^20 bytes; None where the system does not tell, or where the peak may be one from before."""
+        """In units of 2^20 bytes; None where the system does not report it, or where the peak may be an earlier one."""
         if self._held is None or not self._is_new_peak:
             return None
         return max(0.0, peak_memory_mb(self._device) - self._held)
 
 
 def reset_peak_memory(device: torch.device) -> bool:
-    """Start a new peak, if that is possible. On a CPU only Linux can; elsewhere the peak is that of the process."""
+    """Start a new peak and return True, where possible. On a CPU only Linux can; elsewhere the peak is that of the process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
@@ -97,9 +97,9 @@ def peak_memory_mb(device: torch.device) -> float:
     """Device memory on a GPU, resident set of this process on a CPU, in units of 2^20 bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    told = _status_mb("VmHWM")
-    if told is not None:
-        return told
+    from_status = _status_mb("VmHWM")
+    if from_status is not None:
+        return from_status
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 1024
 
@@ -109,7 +109,7 @@ def _held_mb(device: torch.device) -> float | None:
 
 
 def _status_mb(name: str) -> float | None:
-    """What Linux says of this process; None on other systems."""
+    """Read a memory size of this process from Linux; None on other systems."""
     if not _STATUS.exists():
         return None
     found = re.search(rf"^{name}:\s*(\d+) kB$", _STATUS.read_text(), flags=re.MULTILINE)
@@ -117,20 +117,20 @@ def _status_mb(name: str) -> float | None:
 
 
 def _return_freed_memory() -> None:
-    """Give the system back what C has freed and keeps in store; only glibc can be told to."""
+    """Return memory that C has freed but keeps to the system; glibc only."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
 
 
 def _fill_workspaces(device: torch.device) -> None:
-    """cuBLAS keeps a workspace per thread from its first product on, which is no matter of the run that happens to be the first."""
+    """Allocate cuBLAS's workspace, which it keeps per thread from its first product on, so that the first run is not charged with it."""
     matrix = torch.zeros(8, 8, device=device, requires_grad=True)
     with torch.enable_grad():
         (matrix @ matrix).sum().backward()
 
 
 def flops_per_image(model: nn.Module, image: Tensor) -> float:
-    """Floating-point operations of one forward pass of (1, 3, S, S), a multiplication and an addition counted as two.
+    """Return the floating-point operations of one forward pass of (1, 3, S, S), a multiplication and an addition counted as two.
 
     With gradients enabled: torch's counter fails on views of parameters without. With attention as plain products: it does not know the CPU's
     fused kernel.

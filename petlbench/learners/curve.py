@@ -1,4 +1,4 @@
-"""How good a method that asks becomes with what it sends."""
+"""Test accuracy of a method that queries a model, by the number of images or contexts sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.errors import BudgetExceeded
 from petlbench.records.schema import CurvePoint
 
@@ -14,10 +14,10 @@ State = dict[str, Tensor]
 
 
 class Curve:
-    """Test accuracy (percent) whenever the images or contexts sent in training have doubled since the last look, and at the end.
+    """Test accuracy (percent) whenever the images or contexts sent in training have doubled since the last point, and at the end.
 
-    While a method trains, what it has learned is only kept. It is looked at after the final test, with what training has left of the budget: so a run
-    learns the same with a curve and without, and the budget holds for both together. The looks are counted as queries of a phase of their own.
+    During training the learned states are only kept. They are evaluated after the final test, with what training has left of the budget: so a run
+    learns the same with a curve and without, and the budget holds for both together. These queries are counted in a phase of their own.
     A method that sends nothing after its first step has one point, at the end.
     """
 
@@ -29,7 +29,7 @@ class Curve:
         self._last: tuple[int, int] | None = None
 
     def after_step(self) -> None:
-        """Keep what has been learned, when it is time to."""
+        """Keep the learned state if the images or contexts sent have doubled."""
         sent = self._sent()
         if self._last is None:
             self._last = sent
@@ -37,16 +37,16 @@ class Curve:
             self._last = sent
             self._kept.append((sent, self._learned()))
 
-    def draw(self, accuracy: float, cost: Mapping[str, int], look: Callable[[State], float]) -> None:
-        """Look at what was kept, in its order; the first look that the budget would not allow is not made, nor any after it. The last point is the
-        final ``accuracy``, which is known already. ``cost``: of a look, that is of the final test."""
+    def draw(self, accuracy: float, cost: Mapping[str, int], evaluate: Callable[[State], float]) -> None:
+        """Evaluate the kept states in order, up to the first that the budget does not allow. The last point is the final ``accuracy``, which is known
+        already. ``cost``: the queries of one evaluation, equal to those of the final test."""
         end = self._sent()
         self._meter.phase = "curve"
         try:
             for sent, state in self._kept:
                 if sent != end:
                     self._meter.require(**cost)
-                    self._add(sent, look(state))
+                    self._add(sent, evaluate(state))
         except BudgetExceeded:
             pass  # the curve ends here, the run does not
         self._add(end, accuracy)

@@ -18,11 +18,11 @@ from petlbench.method import GradientMethod
 from petlbench.nn.allocation import allocation
 from petlbench.optim import loop, precision
 
-PLAN = "plan."  # prefix of what a method found out about the task before its network was changed
+PLAN = "plan."  # prefix of the tensors that ``GradientMethod.prepare`` returned
 
 
 class AdaptedModel(nn.Module):
-    """A vision tower that a method has changed, and a task head: (B, 3, S, S) -> (B, C)."""
+    """A vision tower changed by a method, and a task head: (B, 3, S, S) -> (B, C)."""
 
     def __init__(self, vit: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -34,9 +34,9 @@ class AdaptedModel(nn.Module):
 
 
 class GradientLearner:
-    """Trains what a method has added to or thawed in a private module tree over the backbone's frozen tensors.
+    """Trains the parameters that a method has added or unfrozen in a private module tree over the backbone's frozen tensors.
 
-    The network of a method that first looks at the task (``prepare``) exists from ``fit`` or ``load_state`` on, of others from the start.
+    The network of a method that inspects the task first (``prepare``) exists from ``fit`` or ``load_state`` on, of others from the start.
     """
 
     model: AdaptedModel
@@ -49,14 +49,14 @@ class GradientLearner:
         self._classes = len(spec.class_names)
         self._frozen = {f"vit.{name}" for name in backbone.vit.state_dict()}
         self._counter = ImageCounter()
-        self._untouched = 0  # blocks from the bottom that the method left alone
-        self._prefix: Prefix | None = None  # while training: the splits that are looked at in every epoch, behind these blocks
+        self._untouched = 0  # blocks from the bottom that the method did not change
+        self._prefix: Prefix | None = None  # during training: outputs of these blocks for the splits that every epoch reads
         self._is_built = False
         if type(method).prepare is GradientMethod.prepare:
             self._build({})
 
     def prepare(self, data: TrainingData) -> None:
-        """Let the method look at the task, unless it has, and change the network."""
+        """Let the method inspect the task and change the network, once."""
         if self._is_built:
             return
         vit = self._private_copy(data.recipe.drop_path)
@@ -148,7 +148,7 @@ class GradientLearner:
         return flops
 
     def _learned(self) -> dict[str, Tensor]:
-        """Trainable parameters, and the buffers that the method brought (a batch norm's statistics)."""
+        """Return the trainable parameters and the buffers that the method added (a batch norm's statistics)."""
         tensors = self.model.state_dict(keep_vars=True)
         parameters = dict(self.model.named_parameters())
         return {
@@ -166,7 +166,7 @@ def _set_drop_path(vit: nn.Module, rate: float) -> None:
 
 
 def _round_the_frozen(vit: nn.Module, backbone: Backbone) -> None:
-    """Let frozen matrices be read in bf16 from a copy that all runs share: autocast would round them again at every use, and keep the results."""
+    """Replace frozen matrices by bf16 copies that all runs share: autocast would round them again at every use, and keep the results."""
     shared = {(p.data_ptr(), p.shape) for p in backbone.vit.parameters()}
     for module in vit.modules():
         weight = module.weight if isinstance(module, (nn.Linear, nn.Conv2d)) else None
@@ -175,7 +175,7 @@ def _round_the_frozen(vit: nn.Module, backbone: Backbone) -> None:
 
 
 def _own_the_trainable(vit: nn.Module, frozen: nn.Module) -> None:
-    """Give every thawed parameter storage of its own, so that training it cannot reach the shared backbone."""
+    """Give every unfrozen parameter its own storage, so that training cannot change the shared backbone."""
     shared = {parameter.data_ptr() for parameter in frozen.parameters()}
     for parameter in vit.parameters():
         if parameter.requires_grad and parameter.data_ptr() in shared:

@@ -1,4 +1,4 @@
-"""The part of a vision transformer below the first block that a method touches: for inputs that do not change, it is computed once for all epochs.
+"""The blocks of a vision transformer below the first that a method changes: for inputs that do not change, computed once for all epochs.
 
 Letters in shapes: B images of a batch, N images of a split, T tokens, D block width.
 """
@@ -23,12 +23,12 @@ Fingerprint = list[object]
 
 
 def fingerprints(vit: Any) -> list[Fingerprint]:
-    """What can be told of the embedding and of every block of a timm ViT: modules, hooks, parameters, and whether these train."""
+    """Return a fingerprint of the embedding and of every block of a timm ViT: modules, hooks, parameters, and whether these train."""
     return [_fingerprint(vit, leave_out=("blocks", *_AFTER_THE_BLOCKS)), *(_fingerprint(block) for block in vit.blocks)]
 
 
 def untouched_blocks(before: list[Fingerprint], after: list[Fingerprint]) -> int:
-    """How many blocks from the bottom are as they were; 0 when the embedding is not."""
+    """Return the number of unchanged blocks from the bottom; 0 when the embedding has changed."""
     same = [one == other for one, other in zip(before, after, strict=True)]
     return max(0, ([*same, False].index(False)) - 1)
 
@@ -46,7 +46,7 @@ def _fingerprint(module: nn.Module, leave_out: tuple[str, ...] = ()) -> Fingerpr
 
 
 class Suffix(nn.Module):
-    """The rest of an adapted model: (B, T, D) tokens that enter block ``start`` to (B, C) scores."""
+    """The blocks of an adapted model from ``start`` on, and its head: tokens (B, T, D) -> scores (B, C)."""
 
     def __init__(self, vit: Any, head: nn.Module, start: int) -> None:
         super().__init__()
@@ -60,9 +60,9 @@ class Suffix(nn.Module):
 
 
 class Prefix:
-    """The first ``blocks`` blocks of a tower and what they make of some splits: computed when a split is first asked for.
+    """The outputs of the first ``blocks`` blocks of a tower for some splits, computed on first use.
 
-    ``limit_mb`` (2^20 bytes) bounds what all splits together hold in memory.
+    ``limit_mb`` (2^20 bytes) bounds the memory of all splits together.
     """
 
     def __init__(self, vit: Any, blocks: int, number_format: str, limit_mb: int, splits: Iterable[Batches]) -> None:
@@ -84,7 +84,7 @@ class Prefix:
 class Activations:
     """The tokens (N, T, D) that enter a block, for every image of a split, and its labels; iterated in the order of the batches they come from.
 
-    They lie on the device while they fit into ``limit`` bytes, else in a memory-mapped temporary file.
+    They are on the device if they fit into ``limit`` bytes, else in a memory-mapped temporary file.
     """
 
     def __init__(self, vit: Any, batches: Batches, blocks: int, number_format: str, limit: int) -> None:
@@ -127,7 +127,7 @@ class Activations:
 
 
 def _tokens_after(vit: Any, images: Tensor, blocks: int) -> Tensor:
-    """The (B, T, D) output of the first ``blocks`` blocks, before any norm behind them."""
+    """Return the output (B, T, D) of the first ``blocks`` blocks, before any norm behind them."""
     [found] = vit.forward_intermediates(
         images, indices=[blocks - 1], return_prefix_tokens=True, stop_early=True, output_fmt="NLC", intermediates_only=True
     )

@@ -1,4 +1,4 @@
-"""Training a method that asks a model."""
+"""Training a method that queries a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts, Endpoint
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import QueryConfig
 from petlbench.data.batches import Batches, TrainingData
@@ -23,7 +25,7 @@ from petlbench.remote.client import RemoteBackbone
 
 @dataclass
 class QueryLearner:
-    """Lets a method ask a model through a handle that counts, and lends the handle only for as long as it is needed."""
+    """Runs a method that queries a model through a handle, which counts and is valid while the learner is open only."""
 
     method: QueryMethod
     backbone: Backbone | RemoteBackbone
@@ -52,7 +54,7 @@ class QueryLearner:
 
     def _texts(self) -> ClassTexts:
         if self.method.access is Access.FEATURES or not self._endpoint.facts.has_text:
-            return ClassTexts(((),) * len(self.spec.class_names))  # a task whose classes have no names will do
+            return ClassTexts(((),) * len(self.spec.class_names))  # class names are not needed
         templates = self.method.templates(self.spec.templates)
         captions = self.spec.prompts(templates)
         if self.method.access is not Access.CONTEXT:
@@ -65,7 +67,7 @@ class QueryLearner:
         return ClassTexts(captions, words)
 
     def prepare(self, data: TrainingData) -> None:
-        pass  # a method that asks prepares where it fits
+        pass  # a query method prepares in ``fit``
 
     def fit(self, data: TrainingData) -> None:
         self.method.train()
@@ -98,10 +100,10 @@ class QueryLearner:
         return self.method.images_encoded
 
     def flops_per_image(self) -> None:
-        return None  # behind an interface that only answers, nobody can count
+        return None  # unknown behind an interface of queries
 
     @property
     def handle(self) -> QueryModel:
-        """What the method is lent."""
+        """The handle lent to the method."""
         assert self._handle is not None, "the learner is not opened"
         return self._handle

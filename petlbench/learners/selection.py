@@ -1,4 +1,4 @@
-"""The rule that says which epoch of a run is reported: the last, the best on validation images, or (only to compare) the best on test images."""
+"""The rule that selects the epoch of a run to report: the last, the best on validation images, or (only to compare) the best on test images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.config.settings import Protocol
 from petlbench.data.batches import Batches
 from petlbench.learners.base import Learner
@@ -15,7 +15,7 @@ from petlbench.records.schema import Epoch
 
 
 class Selection:
-    """Evaluates epochs as ``protocol.selection`` asks for and keeps what was learned at the first best one. Under ``last`` it does nothing."""
+    """Evaluates epochs by ``protocol.selection`` and keeps the state of the first best one. Does nothing under ``last``."""
 
     def __init__(
         self, protocol: Protocol, epochs: int, learner: Learner, meter: Meter, val: Batches, test: Batches, scored: Sequence[int] | None
@@ -29,7 +29,7 @@ class Selection:
         self._best: tuple[float, dict[str, Tensor]] | None = None
 
     def evaluate(self, epoch: Epoch) -> Epoch:
-        """The epoch with the accuracy that the rule looks at, where it looks at this one."""
+        """Return the epoch with the accuracy that the rule compares, if it evaluates this epoch."""
         if self._watched is None or not self._should_evaluate(epoch.epoch):
             return epoch
         self._meter.phase = "test" if self._is_oracle else "val"
@@ -40,7 +40,7 @@ class Selection:
         return epoch.model_copy(update={"test_accuracy" if self._is_oracle else "val_accuracy": reached})
 
     def restore_best(self) -> None:
-        """Load what was learned at the best epoch."""
+        """Load the state of the best epoch."""
         if self._best is not None:
             self._learner.load_state(self._best[1])
 

@@ -1,4 +1,4 @@
-"""What a run stands on: its backbone, opened once per process or asked over HTTP, and its task under a protocol."""
+"""Open the backbone of a run, in this process or over HTTP, and its task under a protocol."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ EVAL_BATCH = 256  # images per forward pass when nothing is kept for a backward 
 
 @contextmanager
 def with_served_name(config: RunConfig) -> Iterator[tuple[RunConfig, RemoteBackbone | None]]:
-    """The same run; ``backbone=remote`` with the name and the weights of the model that is served there, which decide the run's id, and the connection
-    that told them. The address does not decide: the same model may be found elsewhere tomorrow."""
+    """Yield the run and its connection, if any. For ``backbone=remote`` the name and the weights of the served model replace ``remote`` and decide the
+    run's id. The address does not: the same model may be served elsewhere tomorrow."""
     if config.backbone.name != "remote":
         yield config, None
         return
@@ -35,22 +35,22 @@ def with_served_name(config: RunConfig) -> Iterator[tuple[RunConfig, RemoteBackb
 def open_backbone(
     config: RunConfig, device: torch.device, connected: RemoteBackbone | None = None
 ) -> Iterator[tuple[Backbone | RemoteBackbone, str]]:
-    """A run's backbone and its checksum. One in this process is loaded once; a server is asked anew unless the run is ``connected`` already, since it may
-    be another one now, and the connection is closed at the end."""
+    """Yield a run's backbone and its checksum. A backbone in this process is loaded once. A server is queried anew unless the run is ``connected``
+    already, since its model may have changed; the connection is closed at the end."""
     choice, url = config.backbone, config.execution.url
     if not choice.is_remote:
         yield load_backbone_cached(choice.name, choice.checkpoint, device)
         return
     if url is None:
-        raise ConfigError(f"{choice.name} is a model behind HTTP; say where with url=http://HOST:PORT")
+        raise ConfigError(f"{choice.name} is a served model; add its address, url=http://HOST:PORT")
     with connected or RemoteBackbone(url) as remote:
         if choice.name not in ("remote", remote.name):
-            raise ConfigError(f"{url} serves {remote.name}, the run is about {choice.name}")
+            raise ConfigError(f"{url} serves {remote.name}, but the run needs {choice.name}")
         yield remote, remote.checksum()
 
 
 def open_task(config: RunConfig, backbone: Backbone | RemoteBackbone) -> Task:
-    """A run's task under its protocol."""
-    card, execution = backbone.card, config.execution
+    """Load a run's task under its protocol."""
+    facts, execution = backbone.facts, config.execution
     spec = find_task(config.task, data_folder(execution.data_root))
-    return load_task(spec, config.protocol, card.input_size, card.mean, card.std, execution.store_mb, config.seed)
+    return load_task(spec, config.protocol, facts.input_size, facts.mean, facts.std, execution.store_mb, config.seed)

@@ -1,4 +1,4 @@
-"""Which tokens of a library the images of each class are given: gathered after a run and kept beside its record."""
+"""Count how the images of each class use the tokens of a library; computed after a run and kept beside its record."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TokenUsage:
 
 @torch.no_grad()
 def token_usage(method: Method, batches: Batches, class_names: tuple[str, ...]) -> TokenUsage | None:
-    """Of a method that mixes the tokens of a library, in evaluation mode; None for others."""
+    """Return the usage of a method that mixes the tokens of a library, in evaluation mode; None for others."""
     deployed = method.deployable() if isinstance(method, QueryMethod) else None
     if deployed is None:
         return None
@@ -38,12 +38,12 @@ def token_usage(method: Method, batches: Batches, class_names: tuple[str, ...]) 
 
 
 def packed_usage(usage: TokenUsage) -> bytes:
-    """The content of its file."""
+    """Return the content of the usage file."""
     return save({"coefficients": usage.coefficients.contiguous()}, {"class_names": json.dumps(usage.class_names)})
 
 
 def read_usage(path: Path) -> TokenUsage:
-    """RecordError when the file is missing or not one of :func:`packed_usage`."""
+    """Read a file of :func:`packed_usage`. RecordError when it is missing or broken."""
     try:
         with safe_open(path, framework="pt") as file:
             return TokenUsage(file.get_tensor("coefficients"), tuple(json.loads(file.metadata()["class_names"])))

@@ -18,8 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, paired, tensor_bytes
-from petlbench.access.handle import Access
-from petlbench.backbones.backbone import Card
+from petlbench.access.rungs import Access
 from petlbench.backbones.traits import Traits
 from petlbench.errors import AccessError, ConfigError, EndpointError
 from petlbench.remote.wire import (
@@ -41,14 +40,14 @@ if TYPE_CHECKING:
     from petlbench.remote.connection import Connection, RetryPolicy
 
 Q = TypeVar("Q")
-ANY_REMOTE = Traits("a remote model", Access.FEATURES, has_text=True, takes_tokens=False)  # what holds of the best
-MAX_REMINDERS = 5  # a server that has forgotten what it was told is told again so often in one query
+ANY_REMOTE = Traits("a remote model", Access.FEATURES, has_text=True, takes_tokens=False)  # the most that any server gives
+MAX_REMINDERS = 5  # how often texts and images are sent again within one query
 
 
 class RemoteBackbone:
-    """What a run has to know of a model that it can only ask. The server is asked once, here, and must stay the same from then on.
+    """A served model as the backbone of a run. The server is asked for its facts once, here, and must not change afterwards.
 
-    It holds a connection until it is closed: use it in a ``with`` block.
+    It holds a connection: use it in a ``with`` block.
     """
 
     def __init__(self, url: str, policy: RetryPolicy | None = None, transport: httpx.BaseTransport | None = None) -> None:
@@ -60,17 +59,13 @@ class RemoteBackbone:
         self._connection = Connection(url, token, policy or RetryPolicy(), transport)
         try:
             self._served = _served_by(self._connection)
-        except BaseException:  # nobody else has it yet
+        except BaseException:  # nobody else can close it yet
             self._connection.close()
             raise
         self._connection.etag = self._served.etag
-        served = self._served
-        source = f"{served.name} at {url}"
-        self.card = Card(
-            f"remote:{served.name}@{served.sha256[:8]}", served.input_size, served.mean, served.std, source, Output[served.output.upper()]
-        )
-        self.parameter_count = served.parameters
-        self.feature_width = served.feature_width
+        facts, sha256 = self._served.facts, self._served.sha256
+        self.facts = replace(facts, name=f"remote:{facts.name}@{sha256[:8]}", source=f"{facts.name} at {url}")
+        self.parameter_count = self._served.parameters
 
     def __enter__(self) -> Self:
         return self
@@ -80,18 +75,18 @@ class RemoteBackbone:
 
     @property
     def name(self) -> str:
-        return self.card.name
+        return self.facts.name
 
     @property
     def traits(self) -> Traits:
-        return Traits(self.name, Access.FEATURES, self._served.has_text, takes_tokens=False, output=self.card.output)
+        return Traits.of(self.facts, Access.FEATURES)
 
     def checksum(self) -> str:
-        """Of the served weights, as the server states it. A query to a server that has others by then is refused."""
+        """Return the SHA-256 of the served weights, as the server states it. A server refuses queries meant for other weights."""
         return self._served.sha256
 
     def endpoint(self, device: torch.device, number_format: str = "fp32") -> Endpoint:
-        """ConfigError when the server multiplies in another number format than the run's record would say."""
+        """ConfigError when the server computes in another number format than the run would record."""
         if number_format != self._served.precision:
             url, has = self._connection.url, self._served.precision
             raise ConfigError(f"{url} computes in {has}, this run would be recorded as {number_format}; set precision={has}")
@@ -99,12 +94,12 @@ class RemoteBackbone:
 
 
 class RemoteEndpoint:
-    """Asks a server. The calls of a step are under way at the same time; answers come in the order of the questions."""
+    """Queries a server. The calls of a step are sent concurrently; answers are in the order of the queries."""
 
     images_forwarded = 0  # in this process
 
     def __init__(self, connection: Connection, served: ServedModel, device: torch.device) -> None:
-        self.facts = served.facts(f"{served.name} at {connection.url}")
+        self.facts = replace(served.facts, name=f"{served.facts.name} at {connection.url}")
         self._connection = connection
         self._served = served
         self._device = device
@@ -117,40 +112,39 @@ class RemoteEndpoint:
             return None
         room = self._served.max_body // 4 - LONGEST_HEADER // 8  # a quarter of a body is the contexts'
         fitting = max(1, room // tensor_bytes(context))
-        self.facts = replace(self.facts, max_contexts=min(self._served.max_contexts, fitting))
+        limits = self._served.facts.limits
+        self.facts = replace(self.facts, limits=replace(limits, max_contexts=min(limits.max_contexts or fitting, fitting)))
         return context.to(self._device)
 
     def scores(
-        self, parts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, patches: Sequence[Tensor] | None = None
+        self, chunks: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, patches: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
         def ask(pair: tuple[Tensor, Tensor | None]) -> Tensor:
-            body = pack(_named(*pair), texts=texts.digest, output=output.label, k=k)
+            body = pack(_named(*pair), texts=texts.digest, output=output.value, k=k)
             return as_scores(self._query("/v1/scores", body, texts), len(texts.captions))
 
-        return self._all(ask, paired(parts, patches))
+        return self._all(ask, paired(chunks, patches))
 
     def context_scores(
         self, images: Tensor | Sequence[str], contexts: Sequence[Tensor], texts: ClassTexts, output: Output, k: int, normalised: bool
     ) -> list[Tensor]:
         if not normalised:
-            raise AccessError(
-                f"{self.facts.name} gives scores of normalised embeddings only, as any API; others need the model in this process"
-            )
+            raise AccessError(f"{self.facts.name} gives scores of normalised embeddings only; use a model in this process for others")
         sent, stored = ({"images": images.float()}, ()) if isinstance(images, Tensor) else ({}, tuple(images))
 
-        def ask(part: Tensor) -> Tensor:
-            words = {"texts": texts.digest, "output": output.label, "k": k, "stored": " ".join(stored)}
-            answer = self._query("/v1/contexts", pack({"contexts": part.float(), **sent}, **words), texts, stored)
+        def ask(chunk: Tensor) -> Tensor:
+            words = {"texts": texts.digest, "output": output.value, "k": k, "stored": " ".join(stored)}
+            answer = self._query("/v1/contexts", pack({"contexts": chunk.float(), **sent}, **words), texts, stored)
             return as_scores(answer, len(texts.captions))
 
         return self._all(ask, contexts)
 
-    def features(self, parts: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
-        return self._all(lambda pair: self._query("/v1/features", pack(_named(*pair)))["features"], paired(parts, patches))
+    def features(self, chunks: Sequence[Tensor], patches: Sequence[Tensor] | None = None) -> list[Tensor]:
+        return self._all(lambda pair: self._query("/v1/features", pack(_named(*pair)))["features"], paired(chunks, patches))
 
-    def upload(self, parts: Mapping[str, Tensor]) -> None:
-        self._all(self._send, list(parts.values()))
-        self._uploads |= parts
+    def upload(self, chunks: Mapping[str, Tensor]) -> None:
+        self._all(self._send, list(chunks.values()))
+        self._uploads |= chunks
 
     def forward_with_vjp(
         self, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None
@@ -158,7 +152,7 @@ class RemoteEndpoint:
         raise AccessError(f"{self.facts.name} gives no gradients")
 
     def _query(self, path: str, body: bytes, texts: ClassTexts | None = None, stored: Sequence[str] = ()) -> dict[str, Tensor]:
-        """The arrays of an answer. Texts and images that the server has forgotten, such as by being started again, are sent again."""
+        """Return the arrays of an answer. Texts and images that the server has forgotten, for example by a restart, are sent again."""
         from petlbench.remote.connection import Refused
 
         for _ in range(MAX_REMINDERS):
@@ -172,44 +166,44 @@ class RemoteEndpoint:
                         self._send(self._uploads[digest])
                 else:
                     raise
-        raise EndpointError(f"{self.facts.name} forgets at once what it is told; serve it with larger keep_texts and keep_images")
+        raise EndpointError(f"{self.facts.name} keeps forgetting texts or images; serve it with larger keep_texts and keep_images")
 
     def _send(self, images: Tensor) -> Tensor:
         self._connection.post("/v1/images", pack({"images": images.float()}), _tensors)
         return images
 
-    def _all(self, ask: Callable[[Q], Tensor], questions: Sequence[Q]) -> list[Tensor]:
-        """The answers, on the device of the run. The first failure ends the others."""
-        if len(questions) <= 1:
-            return [ask(question).to(self._device) for question in questions]
-        waiting = deque(enumerate(questions))
+    def _all(self, ask: Callable[[Q], Tensor], queries: Sequence[Q]) -> list[Tensor]:
+        """Return the answers, on the device of the run. The first failure ends the others."""
+        if len(queries) <= 1:
+            return [ask(query).to(self._device) for query in queries]
+        waiting = deque(enumerate(queries))
         done: SimpleQueue[tuple[int, Tensor] | BaseException] = SimpleQueue()
 
         def work() -> None:
             while True:
                 try:
-                    place, question = waiting.popleft()
+                    index, query = waiting.popleft()
                 except IndexError:  # none is left
                     return
                 try:
-                    done.put((place, ask(question)))
+                    done.put((index, ask(query)))
                 except BaseException as problem:
                     done.put(problem)
                     return
 
         answers: dict[int, Tensor] = {}
         try:
-            for _ in range(min(self._connection.policy.concurrency, len(questions))):
-                threading.Thread(target=work, name="petlbench-question", daemon=True).start()
-            while len(answers) < len(questions):
+            for _ in range(min(self._connection.policy.concurrency, len(queries))):
+                threading.Thread(target=work, name="petlbench-query", daemon=True).start()
+            while len(answers) < len(queries):
                 outcome = done.get()
                 if isinstance(outcome, BaseException):
                     raise outcome
                 answers[outcome[0]] = outcome[1].to(self._device)
-        except BaseException:  # a failure, or Ctrl-C: replies that are under way are not waited for, and nothing else is asked
+        except BaseException:  # a failure, or Ctrl-C: pending replies are not awaited, and no further query is sent
             self._connection.abandon()
             raise
-        return [answers[place] for place in range(len(questions))]
+        return [answers[index] for index in range(len(queries))]
 
 
 def _named(images: Tensor, patches: Tensor | None) -> dict[str, Tensor]:
@@ -221,21 +215,21 @@ def _tensors(document: bytes) -> dict[str, Tensor]:
 
 
 def _served_by(connection: Connection) -> ServedModel:
-    """EndpointError when something else than a petlbench server of this protocol answers."""
+    """Ask a server for its model. EndpointError when it is no petlbench server, or of another protocol version."""
     from petlbench.remote.connection import Refused
 
     stranger = f"{connection.url} is no petlbench server"
     try:
-        told = connection.get("/v1/model", lambda reply: reply.json())
+        found = connection.get("/v1/model", lambda reply: reply.json())
     except Refused as refusal:
         raise EndpointError(f"{stranger}: {refusal}" if refusal.code in ("", "not_found") else str(refusal)) from None
-    spoken = told.get("protocol") if isinstance(told, dict) else None
+    spoken = found.get("protocol") if isinstance(found, dict) else None
     if spoken not in (None, PROTOCOL):
         raise EndpointError(
-            f"{connection.url} speaks version {spoken} of the protocol, this petlbench {PROTOCOL}; install the same version on both"
+            f"{connection.url} speaks protocol version {spoken}, this petlbench speaks version {PROTOCOL}; install the same petlbench version on both ends"
         )
     try:
-        return ServedModel.model_validate(told)
+        return ServedModel.model_validate(found)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise EndpointError(f"{stranger}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -1,4 +1,4 @@
-"""A connection to ``petlbench serve`` that survives what happens to connections."""
+"""A connection to ``petlbench serve`` that repeats failed requests."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When to ask again, and when to give up."""
+    """When to repeat a request, and when to give up."""
 
-    patience_seconds: float = 60.0  # a query may fail for so long; counted anew whenever the server says that it is busy
-    first_contact_seconds: float = 5.0  # … and the first one, which finds a mistyped address, for so long
-    backoff_seconds: float = 0.1  # before the second attempt; doubles with every further one …
-    longest_backoff_seconds: float = 5.0  # … up to here. What is waited is random between half of it and all of it
+    patience_seconds: float = 60.0  # how long a query may fail; starts anew whenever the server is busy
+    first_contact_seconds: float = 5.0  # the same for the first request, which finds a mistyped address
+    backoff_seconds: float = 0.1  # before the second attempt; doubles with every further attempt
+    longest_backoff_seconds: float = 5.0  # upper limit of the backoff; the wait is random between half of the backoff and all of it
     connect_seconds: float = 5.0
-    answer_seconds: float = 300.0  # a reply may take so long, or a part of it
-    concurrency: int = 4  # queries under way at a time
+    answer_seconds: float = 300.0  # timeout of a reply, or of a chunk of it
+    concurrency: int = 4  # concurrent queries
 
 
 class Refused(EndpointError):
-    """The server has answered that it will not answer."""
+    """The server has refused a query."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class Refused(EndpointError):
 
 
 class _Unusable(Exception):
-    """An attempt that may be repeated, and after how many seconds if the server has said so."""
+    """An attempt that may be repeated, after ``wait_seconds`` if the server has said so."""
 
     def __init__(self, reason: str, wait_seconds: float | None = None, is_busy: bool = False) -> None:
         super().__init__(reason)
@@ -57,8 +57,8 @@ class Connection:
     def __init__(self, url: str, token: str | None, policy: RetryPolicy, transport: httpx.BaseTransport | None = None) -> None:
         self.url = _checked(url)
         self.policy = policy
-        self.etag: str | None = None  # of the model that queries are meant for
-        self._jitter = random.Random()  # not the one that methods draw from
+        self.etag: str | None = None  # of the model that is queried
+        self._jitter = random.Random()  # separate from the generator of methods
         self._is_abandoned = threading.Event()
         try:
             self._client = httpx.Client(
@@ -71,14 +71,14 @@ class Connection:
             )
         except (ImportError, ValueError) as error:  # a SOCKS proxy without httpx[socks], or a proxy of no known kind
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"the proxy variables (HTTPS_PROXY, ALL_PROXY, …) name a proxy that cannot be used: {reason}") from None
+            raise ConfigError(f"the proxy variables (HTTPS_PROXY, ALL_PROXY, …) name an unusable proxy: {reason}") from None
 
     def get(self, path: str, read: Callable[[httpx.Response], T]) -> T:
-        """Ask for what needs no model. ``read`` raises ValueError for a reply that is not whole."""
+        """Send a GET request. ``read`` raises ValueError for an incomplete reply."""
         return self._until_answered(lambda: self._client.get(path), f"GET {path}", read, self.policy.first_contact_seconds)
 
     def post(self, path: str, body: bytes, read: Callable[[bytes], T]) -> T:
-        """Send a query. Refused when the server will not answer it, EndpointError when it cannot."""
+        """Send a query. Refused when the server refuses it, EndpointError when it does not answer."""
         headers = {"Idempotency-Key": uuid.uuid4().hex, "Content-Type": "application/octet-stream"}
         if self.etag is not None:
             headers["If-Match"] = self.etag
@@ -90,18 +90,18 @@ class Connection:
         )
 
     def abandon(self) -> None:
-        """Let queries that other threads repeat end, and begin no others: the run is over."""
+        """Stop repeating the queries of other threads and send no new ones: the run is over."""
         self._is_abandoned.set()
 
     def close(self) -> None:
-        """Give the sockets back, and answer no more questions."""
+        """Close the sockets; later queries fail."""
         self.abandon()
         self._client.close()
 
     def _until_answered(self, attempt: Callable[[], httpx.Response], what: str, read: Callable[[httpx.Response], T], patience: float) -> T:
         failing_since: float | None = None
         backoff = self.policy.backoff_seconds
-        given_up = f"{self.url}: {what} was given up with the run"
+        given_up = f"{self.url}: {what} was abandoned with the run"
         if self._is_abandoned.is_set():
             raise EndpointError(given_up)
         while True:
@@ -110,9 +110,9 @@ class Connection:
             except _Unusable as problem:
                 reason, asked, is_busy = str(problem), problem.wait_seconds or 0.0, problem.is_busy
             now = time.monotonic()
-            if failing_since is None or is_busy:  # a server that says that it is busy has not failed
+            if failing_since is None or is_busy:  # a busy server has not failed
                 failing_since = now
-            wait = asked + backoff * self._jitter.uniform(0.5, 1.0)  # clients that were told the same do not come back together
+            wait = asked + backoff * self._jitter.uniform(0.5, 1.0)  # jitter, so that clients do not return at the same time
             if now + wait - failing_since > patience:
                 raise EndpointError(self._timeout_message(what, reason, now - failing_since, asked))
             if self._is_abandoned.wait(wait):
@@ -122,8 +122,8 @@ class Connection:
     def _attempt(self, attempt: Callable[[], httpx.Response], read: Callable[[httpx.Response], T]) -> T:
         try:
             reply = attempt()
-        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):  # the text may show what was to be sent, and so the token
-            raise EndpointError(f"{self.url}: the request could not be put into HTTP") from None
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):  # the text may show the headers, and so the token
+            raise EndpointError(f"{self.url}: the request is not valid HTTP") from None
         except httpx.RequestError as error:
             raise _Unusable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from None
         if reply.is_success:
@@ -137,7 +137,7 @@ class Connection:
                 f"{reply.status_code} {message}", retry_after(reply.headers, datetime.now(UTC)), is_busy=reply.status_code == 429
             )
         if reply.status_code in (401, 403) and code != "output_not_offered":
-            raise Refused(f"{self.url} does not let this client in ({message}); put its token into {TOKEN_VARIABLE}", code)
+            raise Refused(f"{self.url} refuses this client ({message}); put the token into {TOKEN_VARIABLE}", code)
         raise Refused(f"{self.url}: {message} ({reply.status_code} {code})", code)
 
     def _timeout_message(self, what: str, reason: str, seconds: float, asked: float) -> str:
@@ -149,7 +149,7 @@ class Connection:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """The seconds that a reply asks to wait, given as such or as a date; None when it does not, or not intelligibly."""
+    """Return the seconds that a reply asks to wait, given as a number or as a date; None when it gives neither."""
     text = headers.get("retry-after", "").strip()
     if text.isdigit():
         return float(text)
@@ -167,7 +167,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _parse_error(reply: httpx.Response) -> tuple[str, str]:
-    """Code and message of an error, of whatever server."""
+    """Return code and message of an error of any server."""
     try:
         error = reply.json()["error"]
         return str(error["code"]), str(error["message"])
@@ -179,9 +179,9 @@ def _checked(url: str) -> str:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ConfigError(f"url={url} is no address ({error}); expected one such as http://127.0.0.1:8000") from None
+        raise ConfigError(f"url={url} is not an address ({error}); expected one such as http://127.0.0.1:8000") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(f"url={url} is no address of a server; expected one such as http://127.0.0.1:8000")
+        raise ConfigError(f"url={url} is not the address of a server; expected one such as http://127.0.0.1:8000")
     if parsed.userinfo:
         raise ConfigError(f"url must not hold a password, which would be recorded with the run; put a token into {TOKEN_VARIABLE}")
     return url.rstrip("/")

@@ -1,4 +1,4 @@
-"""What goes between ``petlbench serve`` and its clients: arrays as safetensors with a few words beside them, texts and facts as JSON."""
+"""The messages between ``petlbench serve`` and its clients: arrays as safetensors with parameters in the metadata, texts and facts as JSON."""
 
 from __future__ import annotations
 
@@ -12,18 +12,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from petlbench.access.endpoint import ClassTexts, Facts, Output
+from petlbench.access.endpoint import ClassTexts, ModelFacts, Output
 from petlbench.errors import ConfigError
 
-PROTOCOL = 2
+PROTOCOL = 3
 TOKEN_VARIABLE = "PETLBENCH_TOKEN"
-UNKNOWN_TEXTS, UNKNOWN_IMAGES = "unknown_texts", "unknown_images"  # codes upon which a client sends again what was forgotten
+UNKNOWN_TEXTS, UNKNOWN_IMAGES = "unknown_texts", "unknown_images"  # error codes; the client sends what was forgotten again
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-LONGEST_HEADER = 2**20  # bytes; a question may name as many uploads as fit
+LONGEST_HEADER = 2**20  # bytes; a query may name as many uploads as fit
 MOST_ARRAYS = 16  # in one document
 LONGEST_CAPTION = 1000  # characters
 Caption = Annotated[str, StringConstraints(max_length=LONGEST_CAPTION)]
+
+
+class Refusal(Exception):
+    """A query that the server does not answer: an HTTP status, a code for programs and a sentence for people."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = dict(headers or {})
 
 
 class _Message(BaseModel):
@@ -31,53 +41,20 @@ class _Message(BaseModel):
 
 
 class ServedModel(_Message):
-    """``GET /v1/model``: what a client has to know of the model, and what the server takes at a time."""
+    """``GET /v1/model``: the model, its limits per call, and the settings that decide its answers."""
 
     protocol: int = PROTOCOL
-    name: str
+    facts: ModelFacts
     sha256: Digest  # of the weights, as records hold it
-    source: str
     parameters: int
-    input_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    feature_width: int
-    token_width: int | None
-    patch_size: int | None  # of patches that are taken beside an image; None: it takes none
-    output: Literal["logits", "probabilities", "top_k", "label"]
-    has_text: bool
     precision: Literal["fp32", "bf16"]
-    max_images: int
-    max_patches: int  # per image
-    max_contexts: int
-    max_prompts: int  # contexts times classes
     max_body: int  # bytes
-    top_k: int  # classes named under output=top_k
     text_sha256: Digest | None  # of an answer of the text tower
 
     @property
     def etag(self) -> str:
-        """Stands for all of it: a server that has come back with anything else has another one."""
+        """A hash of all fields: it differs when a restarted server serves anything else."""
         return f'"{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]}"'
-
-    def facts(self, name: str) -> Facts:
-        return Facts(
-            name=name,
-            input_size=self.input_size,
-            mean=self.mean,
-            std=self.std,
-            feature_width=self.feature_width,
-            output=Output[self.output.upper()],
-            has_text=self.has_text,
-            top_k=self.top_k if self.output == "top_k" else None,
-            max_images=self.max_images,
-            max_contexts=self.max_contexts,
-            max_prompts=self.max_prompts,
-            token_width=self.token_width,
-            patch_size=self.patch_size,
-            max_patches=self.max_patches,
-            max_bytes=self.max_body * 3 // 4,
-        )
 
 
 class TextsMessage(_Message):
@@ -88,7 +65,7 @@ class TextsMessage(_Message):
 
     @classmethod
     def of(cls, texts: ClassTexts) -> TextsMessage:
-        """ConfigError when a caption is too long or no valid Unicode."""
+        """Build the message. ConfigError when a caption is too long or not valid Unicode."""
         try:
             message = cls(captions=texts.captions, context=texts.context)
         except ValidationError:
@@ -96,7 +73,7 @@ class TextsMessage(_Message):
             wrong = next(
                 (caption for caption in captions if len(caption) > LONGEST_CAPTION or not _is_unicode(caption)), texts.context or ""
             )
-            limit = f"a caption that is sent to a server has at most {LONGEST_CAPTION:,} characters of valid Unicode"
+            limit = f"a caption sent to a server must be valid Unicode of at most {LONGEST_CAPTION:,} characters"
             raise ConfigError(f"{limit}, got {len(wrong):,}: {wrong[:40]!r}") from None
         return message
 
@@ -109,21 +86,21 @@ def _is_unicode(text: str) -> bool:
 
 
 class ScoresWords(_Message):
-    """What stands beside the arrays of ``POST /v1/scores``."""
+    """The parameters of ``POST /v1/scores``."""
 
     texts: Digest
-    output: Literal["logits", "probabilities", "top_k", "label"]
+    output: Output
     k: Annotated[int, Field(ge=1)]
 
 
 class ContextsWords(ScoresWords):
-    """What stands beside the arrays of ``POST /v1/contexts``."""
+    """The parameters of ``POST /v1/contexts``."""
 
     stored: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64}( |$))*$")] = ""  # digests of uploaded images instead of images
 
 
 def token_from(text: str, where: str) -> str | None:
-    """The token in what an environment variable or a file holds; None in an empty one. ConfigError, which does not show it, when it is none."""
+    """Return the token in the text of an environment variable or a file; None if empty. ConfigError, which hides the text, for an invalid token."""
     token = text.strip()
     if not (token.isascii() and token.isprintable()) or " " in token:
         raise ConfigError(f"{where} holds no token: expected printable ASCII characters without spaces, on one line")
@@ -131,13 +108,13 @@ def token_from(text: str, where: str) -> str | None:
 
 
 def pack(tensors: Mapping[str, Tensor], **words: object) -> bytes:
-    """Arrays and words as one safetensors document."""
+    """Pack arrays and parameters into one safetensors document."""
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(arrays, {name: str(word) for name, word in words.items()} or None)  # an empty dictionary is written wrongly
+    return save(arrays, {name: str(word) for name, word in words.items()} or None)  # safetensors writes an empty dictionary wrongly
 
 
 def unpack(document: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The arrays and the words. ValueError when it is no safetensors document, or not a whole one."""
+    """Return the arrays and the parameters. ValueError for anything but a complete safetensors document."""
     length = int.from_bytes(document[:8], "little")
     header = document[8 : 8 + min(length, LONGEST_HEADER)]
     if LONGEST_HEADER < length < len(document) or header.count(b"data_offsets") > MOST_ARRAYS:  # slow to read

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from petlbench.access.boxes import PAGE_COLOURS, hyphenated
+from petlbench.access.rungs import PAGE_COLOURS, hyphenated
 from petlbench.published.numbers import published
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically

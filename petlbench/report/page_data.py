@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from petlbench.access.boxes import BOXES, STYLES, hyphenated
+from petlbench.access.rungs import BOXES, STYLES, hyphenated
 from petlbench.analysis.aggregate import (
     accuracy_columns,
     average_columns,

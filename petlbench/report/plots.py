@@ -22,7 +22,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
-from petlbench.access.boxes import BOXES, STYLES
+from petlbench.access.rungs import BOXES, STYLES
 from petlbench.analysis.aggregate import ranked_columns, runs_behind, task_columns, task_labels
 from petlbench.analysis.columns import COLUMNS
 from petlbench.analysis.formats import human_count

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.access.boxes import BOXES, STYLES
+from petlbench.access.rungs import BOXES, STYLES
 from petlbench.analysis.aggregate import ranked_columns
 from petlbench.analysis.formats import human_count
 from petlbench.analysis.tradeoffs import curves

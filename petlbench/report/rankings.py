@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.access.boxes import BOXES, STYLES
+from petlbench.access.rungs import BOXES, STYLES
 from petlbench.analysis.aggregate import ranked_columns
 from petlbench.analysis.columns import COLUMNS
 from petlbench.analysis.formats import human_count

@@ -1,4 +1,4 @@
-"""What a run is refused for before anything is computed or recorded."""
+"""Check a run before anything is computed or recorded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check(config: RunConfig) -> None:
 
 
 def check_setting(config: RunConfig) -> None:
-    """The same, but for the task and the method."""
+    """Check the backbone's name, ``url`` and the results folder, but neither task nor method."""
     if config.backbone.is_remote != (config.execution.url is not None):
         raise ConfigError("backbone=remote and url belong together, as in: backbone=remote url=http://127.0.0.1:8000")
     if not config.backbone.is_remote:
@@ -38,14 +38,14 @@ def check_setting(config: RunConfig) -> None:
 
 
 def backbone_of(config: RunConfig) -> tuple[str, str | None, str | None]:
-    """What ``traits_of`` has to know of a run: a server is asked what it serves, whatever the run calls it."""
+    """Return the arguments of ``traits_of`` for a run: a server is asked what it serves, whatever name the run has for it."""
     if config.backbone.is_remote:
         return "remote", None, config.execution.url
     return config.backbone.name, config.backbone.checkpoint, None
 
 
 def traits_of(name: str, checkpoint: str | None, url: str | None) -> Traits | None:
-    """What a backbone has, as far as that can be told without loading weights; a server is asked."""
+    """Return the traits of a backbone without loading weights, or None if unknown; a server is asked for them."""
     if url is None:
         return foretold_traits(name, checkpoint)
     with RemoteBackbone(url) as remote:
@@ -59,7 +59,7 @@ def check_method(config: RunConfig, traits: Traits | None) -> None:
 
 
 def reason_to_skip(config: RunConfig, traits: Traits | None) -> str | None:
-    """What a run's method needs and its backbone does not give, to be read behind the method's name. Nothing where nobody knows the backbone yet."""
+    """Return why a run's method cannot run on its backbone, as a phrase that follows the method's name; None if it can, or if the traits are unknown."""
     if traits is None:
         return None
     method = load_method(config.method)[0](config.method_config, config.seed)

@@ -1,4 +1,4 @@
-"""One run, from its configuration to its record, in the order in which it happens."""
+"""Execute one run, from its configuration to its record, from top to bottom."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.access.tickets import lent
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.loaded import load_backbone_cached
@@ -49,10 +49,10 @@ _log = logging.getLogger("petlbench.runs")
 
 
 def execute(config: RunConfig, progress: Progress = lambda done, total: None, reraise: bool = False) -> tuple[schema.Record, Path]:
-    """Carry a run out and write its record, whatever happens. Returns the record and its path.
+    """Execute a run and write its record whatever happens. Returns the record and its path.
 
-    A failure is recorded and returned (with ``reraise`` also raised); an interrupt is recorded as ``cancelled`` and raised again. Where the result of
-    an earlier run lies, it stays: then the record that is returned is not the one at the path (``records.store.is_kept``).
+    A failure is recorded and returned (with ``reraise`` also raised); an interrupt is recorded as ``cancelled`` and raised again. An
+    earlier result is never replaced by a failure: then the returned record is not the one at the path (``records.store.is_kept``).
     """
     check(config)
     with with_served_name(config) as (named, connected):
@@ -86,7 +86,7 @@ def _open_log(config: RunConfig) -> RunLog:
 
 
 def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None) -> None:  # noqa: PLR0915 (one story, in one place)
-    """Load the backbone, open the task, train, test, draw the curve. ``connected``: to the server that has told the name of its model."""
+    """Load the backbone, open the task, train, test, draw the curve. ``connected``: the open connection to a served model."""
     config, method, device, meter, clock = log.config, log.method, log.device, log.meter, log.clock
     threads = config.execution.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
@@ -167,12 +167,12 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
 
 
 def _wants_curve(config: RunConfig) -> bool:
-    """Unless it is said, not where somebody else may send a bill."""
+    """Return ``execution.curve``; by default True unless the model is served, where queries may cost money."""
     return not config.backbone.is_remote if config.execution.curve is None else config.execution.curve
 
 
 def _cache(config: RunConfig, checksum: str, task: Task) -> Cache:
-    """For what depends on the backbone, the training images and the protocol only."""
+    """Return the cache of results that depend on the backbone, the training images and the protocol only."""
     identity = [checksum, task.spec.revision, task.train.digest, described(config.protocol)]
     return Cache(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
 
@@ -198,7 +198,7 @@ def _metrics(scores: Tensor, test: Batches, task: Task, val_accuracy: float | No
 
 
 def _keep_files(log: RunLog, scores: Tensor, test: Batches, task: Task, state: dict[str, Tensor], checksum: str) -> None:
-    """Predictions, usage of tokens and, with ``save``, what was learned: written with the record."""
+    """Add predictions, token usage and, with ``save``, the checkpoint to the files written with the record."""
     predictions = packed_predictions(scores.argmax(dim=1), test.labels.cpu())
     digest = hashlib.sha256(predictions).hexdigest()
     log.fields["predictions"] = schema.Predictions(file=log.keep("predictions", predictions).name, sha256=digest)
@@ -212,13 +212,13 @@ def _keep_files(log: RunLog, scores: Tensor, test: Batches, task: Task, state: d
 
 
 def _accuracy_of(state: dict[str, Tensor], learner: Learner, test: Batches, task: Task) -> float:
-    """Test accuracy of what was learned up to some step."""
+    """Return the test accuracy of a learned state."""
     learner.load_state(state)
     return accuracy(mask_classes(learner.predict(test), task.spec.scored), test.labels)
 
 
 class _Counted:
-    """Images through the backbone and through the method's own models, without those that are to be counted apart."""
+    """Counts the images through the backbone and through the method's auxiliary models, without those of ``apart``."""
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
@@ -226,7 +226,7 @@ class _Counted:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """What happens meanwhile is no part of the run's cost, so that a run without a curve has the same."""
+        """Exclude the images of this block from the run's cost, which is then the same with and without a curve."""
         forwarded, encoded = self._learner.images_forwarded(), self._learner.images_encoded()
         try:
             yield
@@ -244,7 +244,7 @@ class _Counted:
 
 @contextmanager
 def _images_counted(log: RunLog, learner: Learner, task: Task) -> Iterator[_Counted]:
-    """Whatever happens, the record says how many images went where."""
+    """Record the numbers of images whatever happens."""
     counted = _Counted(learner)
     try:
         yield counted

@@ -1,4 +1,4 @@
-"""What is known of a run while it goes on, and the record that is written of it, whatever happens."""
+"""Collect the results of a run as it proceeds, and write its record whatever happens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.config.files import suite_of
 from petlbench.config.identity import described
 from petlbench.config.resolve import RunConfig
@@ -20,14 +20,14 @@ from petlbench.records.store import RecordStore, side_file
 
 
 def record_path(config: RunConfig) -> Path:
-    """Where a run's record lies, whether it was carried out or not."""
+    """Return the path of a run's record, whether it exists or not."""
     store = RecordStore(Path(config.execution.out))
     return store.path(config.task, config.method, config.backbone.name, config.seed, config.run_id)
 
 
 @dataclass
 class RunLog:
-    """Everything that a record of the run can say at this moment."""
+    """The results of a run so far."""
 
     config: RunConfig
     method: Method
@@ -35,14 +35,14 @@ class RunLog:
     meter: Meter
     clock: Stopwatch
     precision: str  # number format
-    status: str = "ok"  # or budget, while nothing has gone wrong
+    status: str = "ok"  # or "budget"; failures are passed to ``write``
     history: list[schema.Epoch] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)  # of the record, as they become known
     cost: dict[str, Any] = field(default_factory=dict)  # fields of Cost
     files: dict[Path, bytes] = field(default_factory=dict)  # that a record with a result names
 
     def keep(self, kind: str, content: bytes, folder: Path | None = None) -> Path:
-        """Have a file written with the record, beside it or in another folder; returns its path."""
+        """Add a file to be written with the record, beside it or in another folder; returns its path."""
         beside = side_file(record_path(self.config), kind, content)
         path = beside if folder is None else folder / beside.name
         self.files[path] = content

@@ -1,4 +1,4 @@
-"""A grid of runs: what is done, what is missing, what the backbone cannot do."""
+"""Plan a grid of runs: done, missing, failed and skipped ones."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class PlannedRun:
 
 @dataclass
 class Plan:
-    """A grid, and what was asked for and is not in it."""
+    """A grid of runs, and the skipped methods and missing tasks."""
 
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # reason -> method -> the tasks that it cannot be run on
-    absent: list[str] = field(default_factory=list)  # tasks whose images are not there
+    absent: list[str] = field(default_factory=list)  # tasks whose images are missing
     seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)  # where they come from -> seeds, such as "suite vtab"
 
     @property
@@ -53,7 +53,7 @@ class Plan:
         return Path(self.runs[0].config.execution.out)
 
     def sentences(self) -> list[str]:
-        """What was skipped and why: a method, or a method on some of the tasks, and tasks."""
+        """Return one sentence per reason for skipping methods or tasks."""
         planned = {run.config.method for run in self.runs}
         lines = []
         for reason, methods in self.skipped.items():
@@ -69,12 +69,12 @@ def plan(
     settings: Mapping[str, Any] | None = None,
     available: bool = False,
 ) -> Plan:
-    """The runs of some methods on some tasks or suites with some seeds, each with its state on disk.
+    """Plan the runs of methods on tasks or suites with seeds, each with its state on disk.
 
-    ``methods`` and ``tasks`` are names or texts of names with commas; ``all`` is every registered plugin. Without ``seeds`` those of a task's suite,
-    else one, 0. Tasks whose images are not there are refused, all in one message, or left out when what is ``available`` is asked for. A cancelled
+    ``methods`` and ``tasks`` are names, or names joined by commas; ``all`` is every registered plugin. Without ``seeds`` those of a task's suite,
+    else one, 0. Tasks whose images are missing are refused, all in one message, or skipped with ``available``. A cancelled
     or broken record counts as missing, one that failed or diverged as failed. Every run is checked, so that a grid does not end in its middle;
-    methods that only ``all`` names are skipped where the backbone does not give what they need.
+    methods selected by ``all`` only are skipped where the backbone lacks what they need.
     """
     traits = cache(traits_of)  # a server is asked once for all runs
     common = _with_served_name(nested(settings or {}), traits)
@@ -101,7 +101,7 @@ def plan(
 
 
 def _seeds_of(task: str, given: Sequence[int] | None) -> tuple[str, tuple[int, ...]]:
-    """Where the seeds of a task's runs come from, and the seeds: those that were ``given``, else those of its suite."""
+    """Return the origin of a task's seeds and the seeds: the ``given`` ones, else those of its suite."""
     if given is not None:
         return "as asked", tuple(given)
     suite = suite_of(task)
@@ -109,7 +109,7 @@ def _seeds_of(task: str, given: Sequence[int] | None) -> tuple[str, tuple[int, .
 
 
 def _with_served_name(settings: dict[str, Any], traits: Callable[[str, str | None, str | None], Traits | None]) -> dict[str, Any]:
-    """The same, with the name of the model that is served there in place of ``remote``."""
+    """Replace the backbone name ``remote`` by the name of the served model."""
     backbone, url = settings.get("backbone"), settings.get("url")
     if not isinstance(backbone, Mapping) or backbone.get("name") != "remote" or url is None:
         return settings
@@ -119,22 +119,22 @@ def _with_served_name(settings: dict[str, Any], traits: Callable[[str, str | Non
 
 
 def _names_in(chosen: str | Sequence[str]) -> list[str]:
-    """Single names, of a text with commas or of several such texts."""
+    """Split one or several texts of names joined by commas."""
     return [name for text in ([chosen] if isinstance(chosen, str) else chosen) for name in text.split(",")]
 
 
 def selected_methods(chosen: str | Sequence[str]) -> list[str]:
-    """``all`` is every registered plugin; presets run when they are named, as in ``all,adaptformer``."""
+    """Return the selected methods. ``all`` is every registered plugin; presets must be named, as in ``all,adaptformer``."""
     selected = []
     for name in _names_in(chosen):
         if name != "all":
-            load_method(name)  # refuses what is none
+            load_method(name)  # raises for an unknown name
         selected += METHODS.names() if name == "all" else [name]
     return list(dict.fromkeys(selected))
 
 
 def selected_tasks(chosen: str | Sequence[str]) -> list[str]:
-    """Suites are replaced by their tasks, aliases by the names that they are short for. A text in brackets is one task: all of them together."""
+    """Return the selected tasks. Suites are replaced by their tasks, aliases by full names. A text in brackets is one task that joins several."""
     suites, tasks = names("suites"), []
     texts = [chosen] if isinstance(chosen, str) else list(chosen)
     joined = [text.strip("[]").replace(" ", "").replace(",", "+") if text.startswith("[") else text for text in texts]
@@ -151,14 +151,14 @@ def selected_tasks(chosen: str | Sequence[str]) -> list[str]:
 
 
 def _present(tasks: Sequence[str], root: Path | None, available: bool) -> list[str]:
-    """The tasks that can be run. DataError that lists all others, unless what is ``available`` was asked for and there is some."""
+    """Return the tasks whose images are present. DataError that lists all others, unless ``available`` is set and at least one is present."""
     parts = [part for task in tasks for part in names_joined(task)]
     absent = [found for part in parts if ":" not in part and (found := presence(part, root)).state != "present"]
     if absent and (not available or len(absent) == len(parts)):
         raise missing_error(absent, len(parts), root)
     for one in absent:
         if one.state == "broken":
-            _log.warning("%s is left out: %s", one.task, one.where)
+            _log.warning("%s is skipped: %s", one.task, one.where)
     for task in tasks:
         if ":" in task:
             require(task, root)  # a folder that is not a task is refused here, not in the middle of a bench
@@ -167,7 +167,7 @@ def _present(tasks: Sequence[str], root: Path | None, available: bool) -> list[s
 
 
 def state_of(config: RunConfig) -> State:
-    """Whether a run's record exists and is complete."""
+    """Return the state of a run from its record."""
     record = RecordStore(Path(config.execution.out)).find(record_path(config))
     if record is None or record.status == "cancelled":
         return "missing"
@@ -175,7 +175,7 @@ def state_of(config: RunConfig) -> State:
 
 
 def seconds_per_run(results: Path) -> dict[str, float]:
-    """Median seconds of a run per method, from the records that are there."""
+    """Return the median seconds of a run per method, from the existing records."""
     seconds: dict[str, list[float]] = {}
     for path in RecordStore(results).paths():
         record = RecordStore(results).find(path)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench.access.handle import Access, Meter
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.file import packed_checkpoint, read_checkpoint
 from petlbench.cli.words import parse_words

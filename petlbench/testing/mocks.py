@@ -8,7 +8,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench.backbones.backbone import Backbone, Card
+from petlbench.access.endpoint import Card
+from petlbench.backbones.backbone import Backbone
 from petlbench.data.load import Task
 from petlbench.data.split import Split
 from petlbench.data.streaming import Tally

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from petlbench.access import handle as access
 from petlbench.access.endpoint import ClassTexts, Endpoint, paired, tensor_bytes
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.config.settings import Budget, QueryConfig
 from petlbench.errors import BudgetExceeded
 from petlbench.testing.mocks import tiny_backbone

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from petlbench.access import handle as access
 from petlbench.access.endpoint import ClassTexts, Output, as_scores, restrict
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.config.settings import QueryConfig
 from petlbench.data.batches import TrainingData
 from petlbench.errors import ConfigError
@@ -128,7 +130,7 @@ def test_a_context_needs_one_template_with_words_before_the_name(templates: tupl
 def test_scores_in_contexts_say_no_more_than_the_output_allows(output: Output) -> None:
     with granted(Access.CONTEXT) as model:
         whole = model.context_scores(images(), contexts(model, 3))
-    answers = QueryConfig(output=output.label, top_k=2)  # type: ignore[arg-type]
+    answers = QueryConfig(output=output.value, top_k=2)  # type: ignore[arg-type]
     with granted(Access.CONTEXT, answers=answers) as model:
         for asked in (images(), model.upload(images())):
             found = model.context_scores(asked, contexts(model, 3))

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from petlbench.access.endpoint import ClassTexts, Output, as_scores, restrict
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.config.resolve import load_method
 from petlbench.config.settings import QueryConfig
 from petlbench.data.batches import TrainingData
@@ -113,10 +115,10 @@ def test_a_method_at_gradients_needs_probabilities_whatever_it_declares(given_aw
         def predict(self, model: QueryModel, images: Tensor) -> Tensor:
             return model.scores(images)
 
-    answers = QueryConfig(output=given_away.label)  # type: ignore[arg-type]
+    answers = QueryConfig(output=given_away.value)  # type: ignore[arg-type]
     learner = open_learner(Content(None), tiny_backbone(), mock_task().spec, torch.device("cpu"), "fp32", Meter(), answers)
     with (
-        pytest.raises(AccessError, match=rf"method content needs probabilities of the model, access\.output gives {given_away.label}"),
+        pytest.raises(AccessError, match=rf"method content needs probabilities of the model, access\.output gives {given_away.value}"),
         learner,
     ):
         pass

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from petlbench.access import handle as access
 from petlbench.access.endpoint import Output
-from petlbench.access.handle import Access, Meter
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError
@@ -36,7 +37,7 @@ def test_gradients_with_respect_to_images_are_those_of_the_plain_model() -> None
 
 @pytest.mark.parametrize("output", [Output.PROBABILITIES, Output.LABEL])
 def test_scores_that_can_be_differentiated_say_no_more_than_others(output: Output) -> None:
-    answers = QueryConfig(output=output.label)  # type: ignore[arg-type]
+    answers = QueryConfig(output=output.value)  # type: ignore[arg-type]
     with granted(Access.GRADIENTS, answers=answers) as model:
         found, expected = model.scores(images().requires_grad_(True)), model.scores(images())
     torch.testing.assert_close(found, expected)
@@ -69,7 +70,7 @@ def test_an_answer_is_differentiated_once_and_never_twice_over() -> None:
         (gradient,) = torch.autograd.grad((scores**2).sum(), asked, create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
             gradient.sum().backward()
-        with pytest.raises(AccessError, match="ask the model again"):
+        with pytest.raises(AccessError, match="query the model again"):
             scores.sum().backward()
 
 
@@ -96,7 +97,7 @@ def test_a_graph_that_is_not_used_is_dropped_with_the_answer() -> None:
     with granted(Access.GRADIENTS) as model:
         grant = access._grants.redeem(model.ticket)
         assert grant is not None
-        held = grant.graphs.pulls
+        held = grant.graphs.vjps
         before = len(held)
         answer = model.scores(images().requires_grad_(True))
         assert len(held) == before + 1

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from petlbench.access.endpoint import ClassTexts
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import Budget, QueryConfig
 from petlbench.errors import AccessError, BudgetExceeded

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.resolve import load_method
 from petlbench.data.batches import Batches, TrainingData
@@ -70,7 +70,7 @@ def test_the_black_box_border_shares_the_mapping() -> None:
 
 def test_fewer_outputs_than_classes_are_refused() -> None:
     with (
-        pytest.raises(AccessError, match="method vp needs outputs of the model's own for 3 classes; tiny has 2"),
+        pytest.raises(AccessError, match="method vp needs 3 classes; tiny has 2"),
         opened(backbone(2), *PADDING),
     ):
         pass

@@ -10,9 +10,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from petlbench.access.endpoint import Endpoint, Output, as_scores, restrict
-from petlbench.access.handle import Access, Meter
-from petlbench.backbones.backbone import Backbone, Card
+from petlbench.access.endpoint import CallLimits, Card, Endpoint, Output, as_scores, restrict
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
+from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError
 from petlbench.testing.mocks import tiny_backbone
@@ -59,7 +60,7 @@ def test_features_are_those_of_the_tokens_that_patches_become() -> None:
 def test_patches_get_no_more_out_of_a_model_than_its_output_allows(output: Output) -> None:
     with granted(Access.SCORES) as model:
         whole = model.scores(images(), patches=patches())
-    with granted(Access.SCORES, answers=QueryConfig(output=output.label, top_k=2)) as model:  # type: ignore[arg-type]
+    with granted(Access.SCORES, answers=QueryConfig(output=output.value, top_k=2)) as model:  # type: ignore[arg-type]
         torch.testing.assert_close(model.scores(images(), patches=patches()), as_scores(restrict(whole, output, 2), 3))
 
 
@@ -88,7 +89,7 @@ class _Small:
 
     def __init__(self, endpoint: Endpoint, max_bytes: int, max_patches: int) -> None:
         self._endpoint = endpoint
-        self.facts = replace(endpoint.facts, max_bytes=max_bytes, max_patches=max_patches)
+        self.facts = replace(endpoint.facts, limits=CallLimits(max_bytes=max_bytes, max_patches=max_patches))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._endpoint, name)
@@ -151,5 +152,5 @@ def test_a_tower_that_makes_no_single_tokens_of_square_patches_takes_none(kind: 
     half = (0.5, 0.5, 0.5)
     backbone = Backbone(Card("tower", 16, half, half, source="random"), TOWERS[kind], feature_width=32)
     assert backbone.endpoint(CPU).facts.patch_size is None
-    with granted(Access.FEATURES, backbone) as model, pytest.raises(AccessError, match="tower takes no patches beside an image"):
+    with granted(Access.FEATURES, backbone) as model, pytest.raises(AccessError, match="tower takes no extra patches"):
         model.features(images(), patches=patches())

@@ -63,6 +63,6 @@ def test_a_lent_function_is_dead_after_its_block() -> None:
     thing = Thing()
     with pytest.raises(ZeroDivisionError), lent(thing.tell) as tell:
         raise ZeroDivisionError
-    with pytest.raises(AccessError, match="not after"):
+    with pytest.raises(AccessError, match="only while the method trains"):
         tell(3)
     assert thing.told == []

@@ -14,8 +14,11 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from petlbench.access.handle import Access, Meter, QueryModel
-from petlbench.backbones.backbone import Backbone, Card
+from petlbench.access.endpoint import Card
+from petlbench.access.handle import QueryModel
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
+from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.families.open_clip import convert_tower
 from petlbench.config.settings import Budget, QueryConfig
 from petlbench.data.batches import TrainingData
@@ -241,7 +244,7 @@ def test_a_tower_that_has_no_place_for_tokens_takes_none(vit: nn.Module) -> None
     with granted(Access.GRADIENTS, backbone_of(vit)) as model:
         assert model.token_width is None
         assert model.features(images()).shape == (2, WIDTH)
-        with pytest.raises(AccessError, match="tower takes no tokens beside an image"):
+        with pytest.raises(AccessError, match="tower takes no extra tokens"):
             model.features(images(), tokens())
 
 
@@ -260,5 +263,5 @@ def test_a_method_that_makes_do_with_features_is_let_in_where_nothing_is_scored(
         with opened as learner:
             assert learner.images_forwarded() == 0
     else:
-        with pytest.raises(AccessError, match="method reading needs scores of classes; tiny has no text tower"), opened:
+        with pytest.raises(AccessError, match="method reading needs class scores, but tiny has no text tower"), opened:
             pass

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
-from petlbench.access.handle import COUNTED, PHASES
+from petlbench.access.meter import COUNTED, PHASES
 from petlbench.analysis.export import COLUMNS, flat_frame, write_flat
 from petlbench.errors import RecordError
 from petlbench.records.schema import Record

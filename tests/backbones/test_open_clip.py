@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from petlbench.access.endpoint import ClassTexts, Output
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.backbones.backbone import load_backbone
 from petlbench.backbones.families.open_clip import convert
 from petlbench.config.resolve import load_method

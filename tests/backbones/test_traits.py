@@ -12,7 +12,7 @@ import timm
 import torch
 from click.testing import CliRunner
 
-from petlbench.access.handle import Access
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import foretold_traits, load_backbone
 from petlbench.backbones.traits import Traits
 from petlbench.cli import cli

@@ -59,7 +59,7 @@ def test_a_checkpoint_without_a_readable_configuration_is_named(tmp_path: Path, 
 
 
 def test_a_checkpoint_learned_on_other_weights_is_refused_before_anything_is_computed() -> None:
-    with pytest.raises(CheckpointError, match=r"it was learned on mini_clip weights 0000.*…, these are [0-9a-f]{12}…"):
+    with pytest.raises(CheckpointError, match=r"it was trained on mini_clip with weights 0000.*…, the backbone now has [0-9a-f]{12}…"):
         evaluate_checkpoint(Checkpoint({}, CONFIG, "0" * 64), {"threads": 1})
 
 

@@ -123,19 +123,19 @@ def test_weights_that_do_not_sum_to_one_are_refused_with_the_reason(tmp_path: Pa
 
 def test_a_tower_that_takes_no_patches_is_refused(saved: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("petlbench.backbones.backbone.patch_size", lambda vit: None)
-    with pytest.raises(CheckpointError, match="mini_clip takes no patches beside an image"):
+    with pytest.raises(CheckpointError, match="mini_clip takes no extra patches"):
         export_artifact(saved, tmp_path / "artifact")
 
 
 def test_a_method_that_puts_nothing_beside_images_has_nothing_to_deploy(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="method zero_shot asks a model and has no weights of it to export"):
+    with pytest.raises(CheckpointError, match="method zero_shot has no learned tokens to export as pixels"):
         export_artifact(learned(method="zero_shot"), tmp_path / "artifact")
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused_and_stays(saved: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_text("kept")
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors is a file; name another"):
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors is a file; expected a directory"):
         export_artifact(saved, path)
     assert path.read_text() == "kept"
 

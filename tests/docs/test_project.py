@@ -13,7 +13,7 @@ import yaml
 
 import petlbench.nn
 import petlbench.testing
-from petlbench.access.boxes import BOXES
+from petlbench.access.rungs import BOXES
 from petlbench.config.resolve import load_method
 from petlbench.method import METHODS
 from tools.lowest_constraints import lowest

@@ -11,7 +11,9 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP, co
 from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.families.open_clip import convert
 from petlbench.config.settings import QueryConfig

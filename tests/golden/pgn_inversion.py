@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.access.endpoint import ClassTexts
-from petlbench.access.handle import Access, Meter, grant
-from petlbench.backbones.backbone import Backbone, Card
+from petlbench.access.endpoint import Card, ClassTexts
+from petlbench.access.handle import grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
+from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import QueryConfig
 from petlbench.nn.inversion import Inversion, Normalisation, invert
 from tests.golden.case import Case

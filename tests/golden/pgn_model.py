@@ -12,9 +12,11 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench.access.endpoint import ClassTexts
-from petlbench.access.handle import Access, Meter, QueryModel, grant
-from petlbench.backbones.backbone import Backbone, Card
+from petlbench.access.endpoint import Card, ClassTexts
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
+from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.families.open_clip import convert
 from petlbench.backbones.text import ClipText
 from petlbench.config.settings import QueryConfig, Train

@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from petlbench.access.endpoint import ClassTexts
-from petlbench.backbones.backbone import Backbone, Card
+from petlbench.access.endpoint import Card, ClassTexts
+from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.local import LocalEndpoint
 from petlbench.config.settings import Train
 from petlbench.nn.visual_prompts import Border, Patch, RandomPatch, focal_losses

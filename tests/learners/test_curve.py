@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.config.settings import Budget
 from petlbench.learners.curve import Curve

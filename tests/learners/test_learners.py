@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.config.settings import Train
 from petlbench.data.batches import Batches
 from petlbench.errors import AccessError, CheckpointError
@@ -111,7 +111,7 @@ def test_a_stored_state_does_not_follow_further_training() -> None:
     [
         (lambda state: state.pop("head.bias"), r"lacks head\.bias"),
         (lambda state: state.update({"head.extra": torch.zeros(1)}), r"has unexpected head\.extra"),
-        (lambda state: state.update({"head.bias": torch.zeros(7)}), r"head\.bias has shape \(7,\) in the checkpoint, \(3,\) is expected"),
+        (lambda state: state.update({"head.bias": torch.zeros(7)}), r"head\.bias has shape \(7,\) in the checkpoint, expected \(3,\)"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_by_name(change: Any, expected: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.learners import QueryLearner, open_learner

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.config.resolve import load_method, method_names
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.learners import open_learner

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from petlbench import GradientMethod
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.backbones.backbone import share
 from petlbench.config.settings import Train
 from petlbench.data.batches import Batches, TrainingData

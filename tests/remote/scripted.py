@@ -8,32 +8,30 @@ import httpx
 import torch
 from torch import Tensor
 
-from petlbench.access.endpoint import ClassTexts
+from petlbench.access.endpoint import CallLimits, ClassTexts, ModelFacts
 from petlbench.remote.client import RemoteBackbone
 from petlbench.remote.connection import RetryPolicy
 from petlbench.remote.wire import ServedModel
 
 QUICK = RetryPolicy(patience_seconds=5.0, first_contact_seconds=0.05, backoff_seconds=0.001, longest_backoff_seconds=0.01)
+HALF = (0.5, 0.5, 0.5)
 SERVED = ServedModel(
-    name="tiny",
+    facts=ModelFacts(
+        name="tiny",
+        input_size=16,
+        mean=HALF,
+        std=HALF,
+        source="random",
+        feature_width=32,
+        token_width=32,
+        patch_size=8,
+        has_text=True,
+        limits=CallLimits(max_images=4, max_patches=3, max_contexts=4, max_prompts=100, max_bytes=2**20 * 3 // 4),
+    ),
     sha256="0" * 64,
-    source="random",
     parameters=9,
-    input_size=16,
-    mean=(0.5,) * 3,
-    std=(0.5,) * 3,
-    feature_width=32,
-    token_width=32,
-    patch_size=8,
-    output="logits",
-    has_text=True,
     precision="fp32",
-    max_images=4,
-    max_patches=3,
-    max_contexts=4,
-    max_prompts=100,
     max_body=2**20,
-    top_k=5,
     text_sha256="0" * 64,
 )
 CPU = torch.device("cpu")
@@ -50,7 +48,7 @@ def scripted(handler: Handler, policy: RetryPolicy = QUICK) -> RemoteBackbone:
     """A backbone behind a server that is a function of the requests after the first, which is answered."""
 
     def handle(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json=SERVED.model_dump()) if request.url.path == "/v1/model" else handler(request)
+        return httpx.Response(200, json=SERVED.model_dump(mode="json")) if request.url.path == "/v1/model" else handler(request)
 
     return RemoteBackbone("http://server", policy, httpx.MockTransport(handle))
 

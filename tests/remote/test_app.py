@@ -22,13 +22,15 @@ from tests.remote.bodies import CPU, DIGEST, TEXTS, Open, assert_refused, contex
 def test_the_model_is_described_without_its_weights(opened: Open) -> None:
     told = opened().get("/v1/model").json()
     assert told["sha256"] == tiny_backbone().checksum()
-    assert (told["name"], told["input_size"], told["output"], told["has_text"], told["max_images"]) == ("tiny", 16, "logits", True, 256)
+    facts = told["facts"]
+    assert (facts["name"], facts["input_size"], facts["output"], facts["has_text"]) == ("tiny", 16, "logits", True)
+    assert facts["limits"]["max_images"] == 256
 
 
 @pytest.mark.parametrize("output", Output)
 def test_an_answer_holds_what_was_asked_for_and_no_more(output: Output, opened: Open) -> None:
     client = opened()
-    ask = {kind: unpack(client.post("/v1/scores", content=scores_body(output=kind.label, k=2)).content)[0] for kind in Output}
+    ask = {kind: unpack(client.post("/v1/scores", content=scores_body(output=kind.value, k=2)).content)[0] for kind in Output}
     expected = restrict(ask[Output.LOGITS]["logits"], output, 2)
     assert ask[output].keys() == expected.keys()
     for name, tensor in expected.items():
@@ -37,7 +39,7 @@ def test_an_answer_holds_what_was_asked_for_and_no_more(output: Output, opened: 
 
 def test_a_server_gives_no_more_than_it_was_told_to(opened: Open) -> None:
     client = opened(output="top_k", top_k=1)
-    assert client.get("/v1/model").json()["output"] == "top_k"
+    assert client.get("/v1/model").json()["facts"]["output"] == "top_k"
     for output in ("logits", "probabilities"):
         assert_refused(client.post("/v1/scores", content=scores_body(output=output)), 403, "output_not_offered", "top_k")
     answer, _ = unpack(client.post("/v1/scores", content=scores_body(output="top_k", k=3)).content)
@@ -79,7 +81,7 @@ def test_what_cannot_be_answered_is_refused_in_json(path: str, body: bytes, code
 @pytest.mark.parametrize("change", ["text", "scale", "top_k"])
 def test_another_text_tower_scale_or_number_of_classes_is_another_model(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def etag(k: int = 5) -> str:
-        service = Service(backbone, ServeConfig(top_k=k), CPU)
+        service = Service(backbone, ServeConfig(output="top_k", top_k=k), CPU)
         service.worker.close()
         return service.model.etag
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
 import torch
 from torch import Tensor
 
-from petlbench.access.endpoint import ClassTexts, Endpoint, Output, digest_of
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.endpoint import CallLimits, ClassTexts, Endpoint, Output, digest_of
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError, ConfigError, EndpointError
@@ -47,18 +50,14 @@ def remote(local: Backbone) -> Iterator[RemoteBackbone]:
 
 def test_a_remote_backbone_is_known_by_what_the_server_says(local: Backbone, remote: RemoteBackbone) -> None:
     assert remote.checksum() == local.checksum()
-    assert (remote.name, remote.parameter_count, remote.feature_width) == (
-        f"remote:tiny@{local.checksum()[:8]}",
-        local.parameter_count,
-        local.feature_width,
-    )
-    assert (remote.card.input_size, remote.card.mean, remote.card.std) == (local.card.input_size, local.card.mean, local.card.std)
-    assert remote.card.source.startswith("tiny at http://127.0.0.1:")
+    assert (remote.name, remote.parameter_count) == (f"remote:tiny@{local.checksum()[:8]}", local.parameter_count)
+    assert remote.facts.source.startswith("tiny at http://127.0.0.1:")
+    assert replace(remote.facts, name="tiny", source="random", limits=CallLimits()) == local.facts
 
 
 @pytest.mark.parametrize("output", Output)
 def test_scores_are_those_in_process_in_the_order_asked(output: Output, local: Backbone, remote: RemoteBackbone) -> None:
-    answers = QueryConfig(output=output.label, top_k=2, batch=16)  # type: ignore[arg-type]
+    answers = QueryConfig(output=output.value, top_k=2, batch=16)  # type: ignore[arg-type]
     found = []
     for backbone in (local, remote):
         with granted(backbone.endpoint(CPU), Access.SCORES, answers) as (model, meter):
@@ -106,9 +105,9 @@ def test_contexts_are_as_many_as_a_body_holds() -> None:
         return httpx.Response(200, content=pack({"context": wide}))
 
     endpoint = scripted(answer).endpoint(CPU)
-    assert endpoint.facts.max_contexts == 4
+    assert endpoint.facts.limits.max_contexts == 4
     endpoint.describe(TEXTS)
-    assert endpoint.facts.max_contexts == 3
+    assert endpoint.facts.limits.max_contexts == 3
 
 
 def test_images_that_look_alike_are_asked_about_as_often_as_they_come(local: Backbone, remote: RemoteBackbone) -> None:
@@ -189,13 +188,13 @@ def test_a_server_that_remembers_nothing_is_not_told_for_ever(monkeypatch: pytes
         return httpx.Response(404, json={"error": {"code": "unknown_texts", "message": "what?"}})
 
     endpoint = scripted(forgetful).endpoint(CPU)
-    with pytest.raises(EndpointError, match="tiny at http://server forgets at once what it is told"):
+    with pytest.raises(EndpointError, match="tiny at http://server keeps forgetting texts or images"):
         endpoint.scores([images(1)], TEXTS, Output.LOGITS, 1)
 
 
 def test_the_token_is_sent(local: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(local, token="secret") as (url, _):
-        with pytest.raises(EndpointError, match=r"does not let this client in .* put its token into PETLBENCH_TOKEN"):
+        with pytest.raises(EndpointError, match=r"refuses this client .* put the token into PETLBENCH_TOKEN"):
             RemoteBackbone(url, QUICK)
         monkeypatch.setenv("PETLBENCH_TOKEN", "secret")
         assert RemoteBackbone(url, QUICK).endpoint(CPU).features([images(1)])[0].shape == (1, 32)
@@ -216,7 +215,7 @@ def test_spaces_around_a_token_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch
 
     def model(request: httpx.Request) -> httpx.Response:
         seen.append(request.headers["Authorization"])
-        return httpx.Response(200, json=SERVED.model_dump())
+        return httpx.Response(200, json=SERVED.model_dump(mode="json"))
 
     RemoteBackbone("http://server", QUICK, httpx.MockTransport(model))
     assert seen == ["Bearer secret"] and ServeConfig().token() == "secret"

@@ -74,7 +74,7 @@ def test_a_server_whose_model_is_busy_ends_all_the_same(call: Call, monkeypatch:
     ended: list[int] = []
     monkeypatch.setattr("os._exit", ended.append)
     monkeypatch.setattr("petlbench.remote.server.worker.Worker.is_alive", True)
-    assert "stopped in the midst of a forward pass" in call("serve", "port=0", "threads=1")[2]
+    assert "stopped during a forward pass" in call("serve", "port=0", "threads=1")[2]
     assert ended == [0]
 
 

@@ -209,12 +209,15 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(text: str | None, seconds: 
     [
         (httpx.ConnectError("Connection refused"), "no answer to GET /v1/model .* is a model served there"),
         (httpx.Response(200, content=b"<html>"), "no answer to GET /v1/model"),
-        (httpx.Response(200, json={"hello": 1}), "is no petlbench server: name: Field required"),
+        (httpx.Response(200, json={"hello": 1}), "is no petlbench server: facts: Field required"),
         (httpx.Response(200, json=[1]), "is no petlbench server"),
         (httpx.Response(404, json={"detail": "Not Found"}), "is no petlbench server"),
         (httpx.Response(301, headers={"Location": "http://elsewhere"}), "is no petlbench server"),
-        (httpx.Response(200, json={**SERVED.model_dump(), "protocol": PROTOCOL + 1}), f"speaks version {PROTOCOL + 1} of the protocol"),
-        (httpx.Response(403, json={"error": {"code": "x", "message": "no"}}), "does not let this client in"),
+        (
+            httpx.Response(200, json={"protocol": PROTOCOL + 1}),
+            f"speaks protocol version {PROTOCOL + 1}, this petlbench speaks version {PROTOCOL};",
+        ),
+        (httpx.Response(403, json={"error": {"code": "x", "message": "no"}}), "refuses this client"),
     ],
 )
 def test_an_address_where_no_model_is_served_is_one_sentence(reply: Any, expected: str) -> None:

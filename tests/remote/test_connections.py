@@ -13,7 +13,8 @@ import httpx
 import pytest
 from torch import Tensor
 
-from petlbench.access.handle import Access, QueryModel
+from petlbench.access.handle import QueryModel
+from petlbench.access.rungs import Access
 from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.checkpoints.pixels import export_artifact
 from petlbench.data.batches import TrainingData
@@ -91,7 +92,7 @@ def test_a_run_that_fails_closes_it(
 
 def test_a_run_that_finds_another_model_closes_it(words: list[str], connections: Counter[str]) -> None:
     record, _ = execute(resolve([*words, "backbone=remote:other@01234567"]))
-    assert record.status == "failed" and "the run is about remote:other@01234567" in str(record.error)
+    assert record.status == "failed" and "the run needs remote:other@01234567" in str(record.error)
     assert connections == {"opened": 1, "closed": 1}
 
 

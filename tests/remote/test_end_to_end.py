@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from petlbench.access.handle import Access
+from petlbench.access.rungs import Access
 from petlbench.config.resolve import load_method
 from petlbench.records.schema import Record
 from petlbench.registry import METHODS

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from petlbench.remote.server.app import RequestLimiter
-from petlbench.remote.server.refusal import Refusal
 from petlbench.remote.server.settings import ServeConfig
-from petlbench.remote.wire import TextsMessage, pack, unpack
+from petlbench.remote.wire import Refusal, TextsMessage, pack, unpack
 from petlbench.testing.mocks import tiny_backbone
 from tests.remote.bodies import Open, assert_refused, contexts_body, images, scores_body
 from tests.remote.processes import serving
@@ -60,7 +59,7 @@ def test_an_answer_about_too_many_contexts_is_refused(opened: Open, monkeypatch:
 
 
 def test_body_size_bounds_the_images_that_are_offered(opened: Open) -> None:
-    assert opened(max_body_mb=1).get("/v1/model").json()["max_images"] == 2**20 * 3 // 4 // (4 * 3 * 16 * 16)
+    assert opened(max_body_mb=1).get("/v1/model").json()["facts"]["limits"]["max_images"] == 2**20 * 3 // 4 // (4 * 3 * 16 * 16)
 
 
 def test_no_more_requests_than_allowed_are_let_in() -> None:

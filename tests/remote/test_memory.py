@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from petlbench.remote.server.memory import Replies, weighted_cache
-from petlbench.remote.server.refusal import Refusal
+from petlbench.remote.wire import Refusal
 
 
 def test_a_cache_gives_up_what_was_used_longest_ago() -> None:

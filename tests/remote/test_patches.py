@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench.access.handle import Access, Meter, grant
+from petlbench.access.handle import grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError, EndpointError
@@ -18,11 +20,11 @@ from petlbench.remote.client import RemoteBackbone
 from petlbench.remote.server.metrics import Metrics, total
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.remote.server.worker import Job, Worker, companions
-from petlbench.remote.wire import pack
+from petlbench.remote.wire import PROTOCOL, pack
 from petlbench.testing.mocks import tiny_backbone
 from tests.remote.bodies import DIGEST, Open, assert_refused
 from tests.remote.processes import serving
-from tests.remote.scripted import CPU, NAMES, QUICK, SERVED, TEXTS, images
+from tests.remote.scripted import CPU, NAMES, QUICK, TEXTS, images
 
 
 def patches(images: int = 2, count: int = 3, side: int = 8) -> Tensor:
@@ -99,17 +101,16 @@ def test_no_patch_at_all_is_the_plain_image(opened: Open) -> None:
 def test_a_model_that_takes_no_patches_says_so(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("petlbench.backbones.backbone.patch_size", lambda vit: None)
     client = opened()
-    assert client.get("/v1/model").json()["patch_size"] is None
-    assert_refused(client.post("/v1/scores", content=body(patches())), 400, "no_patches", "tiny takes no patches beside an image")
+    assert client.get("/v1/model").json()["facts"]["patch_size"] is None
+    assert_refused(client.post("/v1/scores", content=body(patches())), 400, "no_patches", "tiny takes no extra patches")
 
 
 def test_a_server_from_before_there_were_patches_is_told_by_its_protocol() -> None:
-    old = {name: value for name, value in SERVED.model_dump().items() if "patch" not in name and name != "token_width"}
-
     def answer(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={**old, "protocol": 1})
+        return httpx.Response(200, json={"protocol": 1, "name": "tiny", "input_size": 16})
 
-    with pytest.raises(EndpointError, match="speaks version 1 of the protocol, this petlbench 2; install the same version on both"):
+    message = f"speaks protocol version 1, this petlbench speaks version {PROTOCOL}; install the same petlbench version on both ends"
+    with pytest.raises(EndpointError, match=message):
         RemoteBackbone("http://server", QUICK, httpx.MockTransport(answer))
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from petlbench.remote.server.metrics import Metrics, total
-from petlbench.remote.server.refusal import Refusal
 from petlbench.remote.server.worker import Job, Worker, companions
+from petlbench.remote.wire import Refusal
 
 LONG = 30.0  # seconds: a delay that no test waits for
 

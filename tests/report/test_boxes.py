@@ -1,4 +1,4 @@
-"""Rung, box and look of a box are said in ``petlbench.access.boxes``: the ladder, published numbers, the page and its script follow."""
+"""Rung, box and look of a box are said in ``petlbench.access.rungs``: the ladder, published numbers, the page and its script follow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import get_args
 
 import pytest
 
-from petlbench.access.boxes import BOXES, PAGE_COLOURS, STYLES, hyphenated
-from petlbench.access.handle import Access
+from petlbench.access.rungs import BOXES, PAGE_COLOURS, STYLES, Access, hyphenated
 from petlbench.published.numbers import PublishedNumber
 from petlbench.report.page_data import page_data
 from tests.report.pages import page

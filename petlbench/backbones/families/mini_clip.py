@@ -19,8 +19,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
-from petlbench.access.handle import Access
-from petlbench.backbones.backbone import Backbone, Card, register_backbone
+from petlbench.access.endpoint import Card
+from petlbench.access.rungs import Access
+from petlbench.backbones.backbone import Backbone, register_backbone
 from petlbench.backbones.text import ClipText, LateText, encode, trim
 from petlbench.backbones.traits import Traits
 from petlbench.backbones.weights_file import SHIPPED, read_state, shipped_weights

@@ -1,7 +1,7 @@
 """Any CLIP of open_clip: ``open_clip:ViT-B-16/openai``.
 
 A plain ViT as image tower is moved into timm's class, so that every white-box method runs on it; the text tower stays open_clip's. Any other
-image tower (``open_clip:RN50/openai``) stays as it is, for methods that only ask.
+image tower (``open_clip:RN50/openai``) stays as it is, for methods that only query.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import open_clip
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
-from petlbench.access.handle import Access
-from petlbench.backbones.backbone import Backbone, Card, register_backbone
+from petlbench.access.endpoint import Card
+from petlbench.access.rungs import Access
+from petlbench.backbones.backbone import Backbone, register_backbone
 from petlbench.backbones.text import ClipText
 from petlbench.backbones.traits import Traits
 from petlbench.backbones.weights_file import load_state, read_state
@@ -24,7 +25,7 @@ from petlbench.nn.deltas import QuickGELU
 
 
 def foretell(name: str, checkpoint: str | None) -> Traits:
-    """By the architecture's file: open_clip builds another tower than its own ViT for a list of layers (ResNet) and for a timm model."""
+    """Read the traits from the architecture's file: open_clip builds a tower other than its own ViT for a list of layers (ResNet) and for a timm model."""
     architecture, _ = _parsed(name, checkpoint)
     vision = open_clip.CLIPVisionCfg(**open_clip.get_model_config(architecture)["vision_cfg"])
     is_own_vit = isinstance(vision.layers, int) and not vision.timm_model_name
@@ -50,7 +51,7 @@ def load(name: str, checkpoint: str | None) -> Backbone:
 
 
 def _parsed(name: str, checkpoint: str | None) -> tuple[str, str]:
-    """An architecture and the tag of its weights. ConfigError when there are none of that name."""
+    """Split a name into the architecture and the tag of its weights. ConfigError when either is unknown."""
     architecture, _, tag = name.partition("/")
     if architecture not in open_clip.list_models():
         raise ConfigError(f"open_clip has no model '{architecture}'.{did_you_mean(architecture, open_clip.list_models())}")
@@ -63,7 +64,7 @@ def _parsed(name: str, checkpoint: str | None) -> tuple[str, str]:
 
 
 def convert(model: Any, name: str, architecture: str, source: str) -> Backbone:
-    """A backbone from a built open_clip model."""
+    """Convert a built open_clip model into a backbone."""
     visual = model.visual
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
     card = Card(name, size, tuple(visual.image_mean), tuple(visual.image_std), source=source)
@@ -79,7 +80,7 @@ def convert(model: Any, name: str, architecture: str, source: str) -> Backbone:
 
 
 def is_plain_vit(visual: nn.Module) -> bool:
-    """Whether an image tower is a vision transformer that is read at its class token, nothing else."""
+    """Return True if an image tower is a plain vision transformer that is read at its class token."""
     return isinstance(visual, open_clip.transformer.VisionTransformer) and visual.attn_pool is None and visual.pool_type == "tok"
 
 
@@ -112,7 +113,7 @@ def _fill(model: nn.Module, path: Path) -> None:
         missing, unexpected = model.load_state_dict(read_state(path), strict=False)
     except RuntimeError as error:  # shapes
         raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
-    facts = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's files
-    unexpected = [name for name in unexpected if name not in facts]
+    numbers = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's files
+    unexpected = [name for name in unexpected if name not in numbers]
     if missing or unexpected:
         raise CheckpointError(f"{path}: {'lacks' if missing else 'has unexpected'} {', '.join((missing or unexpected)[:5])}")

@@ -10,14 +10,15 @@ from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from petlbench.backbones.backbone import Backbone, Card, register_backbone
+from petlbench.access.endpoint import Card
+from petlbench.backbones.backbone import Backbone, register_backbone
 from petlbench.backbones.traits import Traits
 from petlbench.backbones.weights_file import classifier_in, load_vit
 from petlbench.errors import CheckpointError, ConfigError, did_you_mean
 
 
 def foretell(name: str, checkpoint: str | None) -> Traits:
-    """Of a model without weights, which takes no memory; of a local file only the classifier is looked at."""
+    """Build the model without weights, which takes no memory; of a local file only the classifier is read."""
     with torch.device("meta"):
         vit = _created(name, pretrained=False)
     classifier = vit.get_classifier()

@@ -1,4 +1,4 @@
-"""The routes, and what holds for all of them: token, limits, idempotency, errors as JSON, counters."""
+"""The routes, with token, limits, idempotency, errors as JSON and counters for all of them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from starlette.requests import ClientDisconnect
 
 from petlbench.errors import PetlbenchError
 from petlbench.remote.server.memory import Replies
-from petlbench.remote.server.refusal import Refusal
 from petlbench.remote.server.service import Service
 from petlbench.remote.server.settings import ServeConfig
-from petlbench.remote.wire import TOKEN_VARIABLE
+from petlbench.remote.wire import TOKEN_VARIABLE, Refusal
 
-REPLIES_BYTES = 2**28  # of replies that are kept for queries that are sent again
-BODIES = 4  # of the largest size that there is room for at a time; smaller ones may be more
-BODY_SECONDS = 120.0  # a body must have arrived by then
+REPLIES_BYTES = 2**28  # of replies kept for repeated queries
+BODIES = 4  # concurrent bodies of the largest size; more of smaller ones
+BODY_SECONDS = 120.0  # timeout of a body
 _log = logging.getLogger("petlbench.remote.server")
 Handle = Callable[[bytes], Coroutine[Any, Any, bytes]]
 
 
 def create_app(service: Service, config: ServeConfig, token: str | None) -> FastAPI:
-    """The application around a model. It is the worker's owner and ends it."""
+    """Create the application of a model. It owns the worker and ends it."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -91,12 +90,12 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
 
     @app.get("/v1/model", dependencies=[Depends(allowed)])
     async def model() -> Response:
-        return JSONResponse(service.model.model_dump(), headers={"ETag": service.model.etag})
+        return JSONResponse(service.model.model_dump(mode="json"), headers={"ETag": service.model.etag})
 
     def add_query(path: str, handle: Handle) -> None:
         async def query(request: Request) -> Response:
             if request.headers.get("if-match", service.model.etag) != service.model.etag:
-                raise Refusal(412, "other_model", f"this server has another model now, or has it otherwise: {service.model.name}")
+                raise Refusal(412, "other_model", f"this server has another model now, or other settings: {service.model.facts.name}")
             with limiter.slot() as slot:
                 body = await _body(request, config.body_bytes, slot)
                 reply, is_replay = await replies.once(request.headers.get("idempotency-key"), path, body, lambda: handle(body))
@@ -114,7 +113,7 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
 
 
 class RequestLimiter:
-    """Lets so many requests with so many bytes in at a time."""
+    """Limits the number of concurrent requests and the bytes of their bodies."""
 
     def __init__(self, slots: int, bytes_: int) -> None:
         self._slots = slots
@@ -143,21 +142,21 @@ class RequestLimiter:
 
 
 class Slot:
-    """What one request has taken of the limits."""
+    """The share of one request in the limits."""
 
     def __init__(self, limiter: RequestLimiter) -> None:
         self._limiter = limiter
         self.bytes = 0
 
     def hold(self, count: int) -> None:
-        """Make room for ``count`` bytes in all. Refusal when others leave no room for them."""
+        """Reserve ``count`` bytes in all. Refusal when other requests hold too many."""
         if count > self.bytes:
             self._limiter.take(count - self.bytes)
             self.bytes = count
 
 
 async def _body(request: Request, limit: int, slot: Slot) -> bytes:
-    """The body, read no further than the limit."""
+    """Read the body up to the limit."""
     too_large = Refusal(413, "body_too_large", f"at most {limit // 2**20} MiB per request (max_body_mb)", {"Connection": "close"})
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:

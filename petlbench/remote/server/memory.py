@@ -1,4 +1,4 @@
-"""What the server remembers, within limits."""
+"""Caches of the server."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 from cachetools import LRUCache
 
-from petlbench.remote.server.refusal import Refusal
+from petlbench.remote.wire import Refusal
 
 T = TypeVar("T")
 LONGEST_KEY = 255
 
 
 def weighted_cache(limit: int, weigh: Callable[[T], int]) -> LRUCache[str, T]:
-    """Values by key; those used longest ago go when the weights exceed the limit. A value as heavy as that or heavier is kept alone."""
+    """Create a cache that drops the least recently used values when the weights exceed the limit. A value of the limit's weight or more is kept alone."""
     return LRUCache(limit, lambda value: min(weigh(value), limit))  # LRUCache raises for what is heavier than its limit
 
 
@@ -29,7 +29,7 @@ class _Asked:
 
 
 class Replies:
-    """Replies by idempotency key: a query that is sent again gets the reply to the first, or waits for it. Failures are not kept.
+    """Replies by idempotency key: a repeated query gets the reply to the first, or waits for it. Failures are not kept.
 
     Replies are shielded: a client that hangs up does not cancel what another one, or itself later, waits for.
     """
@@ -39,7 +39,7 @@ class Replies:
         self._done = weighted_cache(limit_bytes, _bytes_of)
 
     async def once(self, key: str | None, route: str, body: bytes, compute: Callable[[], Coroutine[Any, Any, bytes]]) -> tuple[bytes, bool]:
-        """The reply, and whether it is that to an earlier query. Refusal when the earlier one was another."""
+        """Return the reply, and True if it was computed for an earlier request. Refusal when the key was used for another query."""
         if key is None:
             return await compute(), False
         if len(key) > LONGEST_KEY:

@@ -1,4 +1,4 @@
-"""What the server has done since it started, in Prometheus' text format (version 0.0.4)."""
+"""Counters of the server since its start, in Prometheus' text format (version 0.0.4)."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ class Metrics:
 
 
 def total(counter: Counter) -> float:
-    """What a counter has come to, over all its labels."""
+    """Return a counter's sum over all its labels."""
     return sum(sample.value for metric in counter.collect() for sample in metric.samples if sample.name.endswith("_total"))

@@ -1,4 +1,4 @@
-"""The process that serves."""
+"""The server process."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _LOOPBACK = ("127.", "::1", "localhost")
 
 
 def serve(config: ServeConfig, device: torch.device, ready: Callable[[str], None], warn: Callable[[str], None]) -> None:
-    """Answer until interrupted. ``ready`` gets one line with the address as soon as requests are taken. ConfigError when the place is taken."""
+    """Answer until interrupted. ``ready`` gets one line with the address as soon as requests are taken. ConfigError when the address is in use."""
     token = config.token()
     if config.backbone == "remote":
-        raise ConfigError("serve needs a model of its own, got backbone=remote; petlbench backbones lists them")
+        raise ConfigError("serve needs a model in this process, got backbone=remote; petlbench backbones lists them")
     if config.threads:
         torch.set_num_threads(config.threads)
     with _listening(config.host, config.port) as listener:
         service = Service(load_backbone(config.backbone, config.checkpoint).to(device), config, device)
         app = create_app(service, config, token)
         if token is None and not config.host.startswith(_LOOPBACK):
-            warn(f"warning: anyone who reaches {config.host} can ask this model; set PETLBENCH_TOKEN or token_file=")
-        model, port = service.model, listener.getsockname()[1]
+            warn(f"warning: anyone who reaches {config.host} can query this model; set PETLBENCH_TOKEN or token_file=")
+        model, facts, port = service.model, service.model.facts, listener.getsockname()[1]
         host = f"[{config.host}]" if ":" in config.host else config.host
-        answers = f"answers {model.output}" if model.has_text else "features only"
-        ready(f"serving {model.name} (sha256 {model.sha256[:12]}…, {model.precision}, {answers}) at http://{host}:{port}")
+        answers = f"answers {facts.output.value}" if facts.has_text else "features only"
+        ready(f"serving {facts.name} (sha256 {model.sha256[:12]}…, {model.precision}, {answers}) at http://{host}:{port}")
         settings = uvicorn.Config(
             app, log_level="critical", access_log=False, server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=2
         )
@@ -46,17 +46,17 @@ def serve(config: ServeConfig, device: torch.device, ready: Callable[[str], None
 
 
 def _end(worker: Worker, warn: Callable[[str], None]) -> None:
-    """Close the worker. When it is in the midst of a forward pass, end the process at once: the interpreter would abort on its way out."""
+    """Close the worker. If a forward pass is running, end the process at once: the interpreter would abort at exit."""
     worker.close()
     if worker.is_alive:
-        warn("stopped in the midst of a forward pass")
+        warn("stopped during a forward pass")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket that takes connections from now on; they wait until the server reads them."""
+    """Open a socket that accepts connections; they wait until the server reads them."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)

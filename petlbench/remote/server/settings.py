@@ -1,4 +1,4 @@
-"""What ``petlbench serve`` can be told. The comment beside a field is its help."""
+"""The settings of ``petlbench serve``. The comment beside a field is its help."""
 
 from __future__ import annotations
 
@@ -66,15 +66,20 @@ class ServeConfig:
     def body_bytes(self) -> int:
         return self.max_body_mb * 2**20
 
+    @property
+    def image_bytes(self) -> int:
+        """Three quarters of a body, for images with their patches; the rest is for contexts."""
+        return self.body_bytes * 3 // 4
+
     def images_per_request(self, input_size: int) -> int:
-        """As many images as are allowed and leave a quarter of the body to contexts. ConfigError when that is none."""
-        fitting = self.body_bytes * 3 // 4 // (4 * 3 * input_size**2)
+        """Return the images per request that fit into three quarters of a body. ConfigError when none fits."""
+        fitting = self.image_bytes // (4 * 3 * input_size**2)
         if fitting < 1:
             raise ConfigError(f"max_body_mb={self.max_body_mb} holds no image of {input_size} pixels; raise it")
         return min(self.max_images, fitting)
 
     def token(self) -> str | None:
-        """The token that clients must send. ConfigError when the file that should hold it does not."""
+        """Return the token that clients must send. ConfigError when its file cannot be read or is empty."""
         if self.token_file is None:
             return token_from(os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE)
         try:

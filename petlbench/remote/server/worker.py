@@ -1,4 +1,4 @@
-"""The one thread that owns the model, and the merging of what waits for it."""
+"""The one thread that runs the model, and merges waiting jobs into batches."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from petlbench.remote.server.metrics import Metrics
-from petlbench.remote.server.refusal import Refusal
+from petlbench.remote.wire import Refusal
 
 T = TypeVar("T")
-CLOSING_SECONDS = 2.0  # a forward pass that is under way when the server ends may take so long; then it is left
+CLOSING_SECONDS = 2.0  # how long a running forward pass is awaited when the server ends
 Tower = Callable[..., Tensor]  # images (B, 3, S, S), and patches (B, K, 3, P, P) where there are any, to one row each
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """``finish`` of the images' rows through a tower; without images, of nothing."""
+    """Images to forward through a tower, and ``finish``, called with their rows; without images with None."""
 
     tower: str
     images: Tensor | None
@@ -33,7 +33,7 @@ class Job:
 
     @property
     def kind(self) -> tuple[str, torch.Size | None]:
-        """What must be equal of jobs that go through a tower together."""
+        """The tower and the shape of patches, equal for jobs in one forward pass."""
         return self.tower, None if self.patches is None else self.patches.shape[1:]
 
 
@@ -60,11 +60,11 @@ class Worker:
         return self._put(Job(tower, images, finish, patches))  # type: ignore[arg-type]
 
     def compute(self, work: Callable[[], T]) -> Future[T]:
-        """Something else that needs the model."""
+        """Run other work on the worker's thread."""
         return self._put(Job("", None, lambda _: work()))
 
     def close(self) -> None:
-        """Refuse what waits and end the thread, which is not waited for when the model is busy for longer than CLOSING_SECONDS."""
+        """Refuse waiting jobs and end the thread; a forward pass is awaited for CLOSING_SECONDS at most."""
         with self._changed:
             self._is_closing = True
             given_up, self._waiting = self._waiting, deque()
@@ -87,7 +87,7 @@ class Worker:
             self._carry_out(batch)
 
     def _next_batch(self) -> list[Job]:
-        """What is to be done together; nothing when the worker is closed."""
+        """Wait for the next batch of jobs; empty when the worker is closed."""
         with self._changed:
             while not self._waiting:
                 if self._is_closing:
@@ -136,7 +136,7 @@ def _give_up(job: Job) -> None:
 
 
 def companions(waiting: Sequence[Job], limit: int) -> tuple[list[Job], bool]:
-    """The oldest job and those that can share its forward pass of at most ``limit`` images; and whether waiting for more is no use."""
+    """The oldest job and those that can share its forward pass of at most ``limit`` images; and True if waiting for more would not help."""
     first = waiting[0]
     if first.images is None:
         return [first], True

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from petlbench.access.handle import Meter
+from petlbench.access.meter import Meter
 from petlbench.config.settings import Budget, QueryConfig, Train
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.errors import BudgetExceeded, CheckpointError, ConfigError

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from petlbench.access.handle import Meter, QueryModel, StoredImages
+from petlbench.access.handle import QueryModel, StoredImages
+from petlbench.access.meter import Meter
 from petlbench.config.settings import Budget, Train
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from petlbench.access.endpoint import ClassTexts
-from petlbench.access.handle import Access, Meter, QueryModel, grant
+from petlbench.access.handle import QueryModel, grant
+from petlbench.access.meter import Meter
+from petlbench.access.rungs import Access
 from petlbench.backbones.traits import reason_against
 from petlbench.config.settings import QueryConfig
 from petlbench.errors import CheckpointError, ConfigError
