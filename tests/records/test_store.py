@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from petlbench.config.files import load_suite
 from petlbench.config.identity import run_id
 from petlbench.errors import RecordError
-from petlbench.records.schema import Predictions, Record, Status, read_record
+from petlbench.records.schema import SCHEMA_VERSION, Predictions, Record, Status, read_record
 from petlbench.records.store import RecordStore, is_kept, side_file, write_atomically
 from tests.record_factory import make_record
 
@@ -163,9 +163,7 @@ def test_a_result_is_never_replaced_by_a_record_without_one(tmp_path: Path, earl
 def test_a_result_that_only_a_newer_petlbench_can_read_is_kept_too(tmp_path: Path) -> None:
     store = RecordStore(tmp_path)
     path = store.write(RESULT)
-    path.write_text(
-        path.read_text().replace('"schema_version":3', '"schema_version":99').replace('"schema_version": 3', '"schema_version": 99')
-    )
+    path.write_text(path.read_text().replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     before = path.read_bytes()
     store.write(without_result("failed"))
     assert b"99" in before and path.read_bytes() == before
