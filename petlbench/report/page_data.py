@@ -132,7 +132,7 @@ def _row(line: pd.Series[Any], tasks: Sequence[str], averages: Sequence[Average]
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    """Return mean ranks, groups of methods (by index) that Nemenyi's test does not tell apart, and every pair."""
+    """Return mean ranks, groups of methods (by index) that Nemenyi's test does not distinguish, and every pair."""
     friedman = comparison.friedman
     ranked = comparison.methods.sort_values("mean_rank", kind="stable")
     names = ranked["method"].to_list()
