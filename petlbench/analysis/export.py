@@ -71,7 +71,7 @@ COLUMNS = (
     FlatColumn("method", "text", "method.name", "Method as typed: a plugin or one of its presets."),
     FlatColumn("plugin", "text", "method.plugin", "The plugin behind it."),
     FlatColumn("access", "text", "method.access", "Rung of the access ladder that was granted."),
-    FlatColumn("access_seen", "text", "method.access_seen", "Highest rung that was made use of."),
+    FlatColumn("access_seen", "text", "method.access_seen", "Highest rung that was used."),
     FlatColumn("method_config", "JSON", "method.config", "The method's settings."),
     FlatColumn("cite", "text", "method.cite", "Where the method was published."),
     FlatColumn("seed", "integer", "seed", "Seed of the run."),

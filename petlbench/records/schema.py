@@ -86,7 +86,7 @@ class Cost(_Section):
     images_decoded: int = 0
     images_forwarded: int = 0  # through the backbone, all phases
     images_encoded: int = 0  # through models that the method has beside the backbone
-    flops_per_image: float | None = None
+    flops_per_image: float | None = None  # of a prediction; None: not known, as of models that are only asked
     queries: dict[str, QueryCount] = Field(default_factory=dict)  # phase -> count
 
 

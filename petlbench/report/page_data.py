@@ -59,7 +59,7 @@ def page_data(
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "rungs": [{"name": rung, "box": box, "published_as": hyphenated(box)} for rung, box in BOXES.items()],
         "markers": {box: marker for box, (_, marker) in STYLES.items()},
-        "columns": {column.name: _heading(column) for column in ROW_COLUMNS.values()},
+        "columns": {name: _heading(column) for name, column in {**ROW_COLUMNS, **COLUMNS}.items()},
         "parts": parts,
         "configs": [json.loads(text) for text in sources.configs],
         "unfinished": [_unfinished(record, store) for record in records if not record.has_result],
@@ -132,7 +132,7 @@ def _row(line: pd.Series[Any], tasks: Sequence[str], averages: Sequence[Average]
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    """Return mean ranks, groups of methods (by index) that Nemenyi's test does not tell apart, and every pair."""
+    """Return mean ranks, groups of methods (by index) that Nemenyi's test does not distinguish, and every pair."""
     friedman = comparison.friedman
     ranked = comparison.methods.sort_values("mean_rank", kind="stable")
     names = ranked["method"].to_list()
@@ -170,7 +170,7 @@ def _run(run: pd.Series[Any], tasks: Sequence[str], sources: _Sources) -> dict[s
         "seed": run["seed"],
         "accuracy": run["accuracy"],
         "standard_error": run["standard_error"],
-        "train_seconds": run["train_seconds"],
+        "train_seconds": COLUMNS["train_seconds"].show(run["train_seconds"]),
         "status": record.status,
         "created": record.created,
         "code": run["code"],
@@ -218,7 +218,8 @@ def _published(
 ) -> list[dict[str, Any]]:
     """Return rows of papers with an accuracy on one of the tasks, in the order of the files, without reruns by third parties.
 
-    Numbers whose epoch was chosen on test images are rows of their own. Averages are recomputed from the cells: printed ones follow several definitions.
+    Numbers whose epoch was chosen on test images are rows of their own. Averages are
+    recomputed from the cells, as printed ones follow several definitions.
     """
     datasets = [_dataset(task) for task in tasks]
     printed: dict[tuple[str, ...], list[PublishedNumber]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""What a leaderboard may average, what it must keep apart, and what it withholds."""
+"""Leaderboards: what is averaged, kept apart and withheld."""
 
 from __future__ import annotations
 

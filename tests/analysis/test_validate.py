@@ -180,7 +180,7 @@ def test_more_queries_than_the_budget_allows_are_found(path: Path, budget: dict[
 
 
 def test_the_accuracy_of_each_joined_task_is_recomputed(path: Path) -> None:
-    """Of 200 images every third of four is wrong; the first two are one task. The mean over both tasks stays what it was."""
+    """Every third of four of 200 images is wrong; the first two are one task. The mean over both tasks stays what it was."""
 
     def change(data: dict[str, Any]) -> None:
         data["metrics"]["parts"] = joined(a=(50.0, 100.0, 2), b=(100 * 149 / 198, 80.0, 198))

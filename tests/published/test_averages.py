@@ -1,4 +1,4 @@
-"""Which averages there are, and what they are the mean of."""
+"""The averages that papers print over suites."""
 
 from decimal import Decimal
 

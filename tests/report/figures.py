@@ -1,4 +1,4 @@
-"""What every picture has to keep to."""
+"""Checks that every plot has to pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must be true of the pictures for a reader to trust them; how they look is judged by eye."""
+"""Content of the plots of a leaderboard; their looks are judged by eye."""
 
 from __future__ import annotations
 

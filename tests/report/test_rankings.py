@@ -1,4 +1,4 @@
-"""What the pictures of a comparison say; how they look is judged by eye."""
+"""Content of the plots of a comparison; their looks are judged by eye."""
 
 from __future__ import annotations
 

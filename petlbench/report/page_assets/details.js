@@ -95,7 +95,7 @@ function recordTable(part, row) {
     part.labels[run.task],
     String(run.seed),
     `${percent(run.accuracy)} ± ${percent(run.standard_error)}`,
-    run.train_seconds.toFixed(1),
+    run.train_seconds,
     run.status,
     run.code,
     run.created.replace("T", " ").replace(/\+00:00$|Z$/, ""),
@@ -103,7 +103,7 @@ function recordTable(part, row) {
   ]);
   return simpleTable(
     "Records; ± is the binomial standard error of one run",
-    ["task", "seed", "accuracy", "train s", "status", "petlbench", "UTC", "record"],
+    ["task", "seed", "accuracy", data.columns.train_seconds.heading, "status", "petlbench", "UTC", "record"],
     lines,
   );
 }
