@@ -53,7 +53,7 @@ Way = Callable[[], object]
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured. Letters: B images of a batch, K repeats of SPSA, C classes, P contexts of a population."""
+    """Settings of the measurement. Letters: B images of a batch, K repeats of SPSA, C classes, P contexts of a population."""
 
     device: torch.device
     precision: str  # of petlbench: fp32 or bf16

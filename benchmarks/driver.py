@@ -1,4 +1,4 @@
-"""What it takes to start: ``python -m benchmarks.driver --rounds 5 --json FILE``.
+"""Measure the time to start: ``python -m benchmarks.driver --rounds 5 --json FILE``.
 
 * ``commands``: from the start of a Python process to its end. ``python`` does nothing and is part of all others; ``petlbench run`` is a
   first run, with nothing stored yet, of one epoch;
@@ -70,19 +70,19 @@ def measure() -> dict[str, dict[str, float]]:
 
 
 def command_seconds(words: list[str]) -> float:
-    """Of a process of this interpreter with these words."""
+    """Measure a process of this interpreter with these words."""
     start = time.perf_counter()
     _python(words)
     return time.perf_counter() - start
 
 
 def import_seconds(name: str) -> float:
-    """Of a library in a new process."""
+    """Measure the import of a library in a new process."""
     return float(_python(["-c", TIMED_IMPORT.format(name=name)]).splitlines()[-1])
 
 
 def _python(words: list[str]) -> str:
-    """What a process printed that started in an empty folder. ClickException when it failed."""
+    """Run a process in an empty folder and return what it printed. ClickException when it failed."""
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"PETLBENCH_CACHE": str(Path(folder, "cache"))}
         reply = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What the command lines of the scripts share."""
+"""Options that the scripts share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What prompts cost: ``python -m benchmarks.pgn --batch 32 --json FILE``.
+"""Measure the cost of prompts: ``python -m benchmarks.pgn --batch 32 --json FILE``.
 
 The same model is asked in three ways, in inference and in a training step (forward, backward, one step of SGD on what is learned):
 
@@ -47,7 +47,7 @@ ALONE = "backbone alone"
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured."""
+    """Settings of the measurement."""
 
     backbone: str
     device: torch.device

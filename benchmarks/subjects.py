@@ -1,4 +1,4 @@
-"""What is measured: methods on the harness's own learner, two plain training loops, and bare matrix products.
+"""The subjects of measurement: methods on the harness's own learner, two plain training loops, and bare matrix products.
 
 Letters in shapes: B images of a batch, S input size, T = B * N rows of tokens, C classes.
 """
@@ -40,7 +40,7 @@ HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class Settings:
-    """What all configurations of a measurement share."""
+    """Settings that all configurations of a measurement share."""
 
     backbone: str  # one of BACKBONES
     precision: str  # fp32, bf16 or auto
@@ -223,7 +223,7 @@ REFERENCES: dict[str, Callable[[Settings, torch.device], Subject]] = {"gemm": Ge
 
 
 def subject_type(name: str, settings: Settings) -> Callable[[Settings, torch.device], Subject]:
-    """What builds a reference or a method; everything that it will import is imported here."""
+    """Return the function that builds a reference or a method; everything that it will import is imported here."""
     if settings.backbone == "mini_clip":
         importlib.import_module("petlbench.backbones.families.mini_clip")
     if name == "plain_peft" or (name not in REFERENCES and load_method(name)[0].name == "lora_peft"):

@@ -29,7 +29,7 @@ COLUMNS = {  # heading -> key of a row or of its ratios, format
 
 
 def summarise(measured: Mapping[str, Measurement], settings: Settings) -> Row:
-    """A group that was measured side by side: ``gemm``, and ``rows``, one per configuration. What cannot be had is None.
+    """A group that was measured side by side: ``gemm``, and ``rows``, one per configuration. Values that are not available are None.
 
     Seconds are medians over the counted rounds: of one batch, for gemm of one pass over a block's products.
     """
@@ -64,7 +64,7 @@ def table(group: Row, title: str) -> Table:
 
 
 def _timed(name: str, measurement: Measurement) -> Row:
-    """What every configuration has, gemm too."""
+    """Columns of every configuration, gemm included."""
     facts, rounds = measurement.facts, {"forward": measurement.forward_seconds, "step": measurement.step_seconds}
     samples = {part: [seconds / facts["repetitions"] for seconds in rounds[part][1:]] for part in PARTS}
     return {

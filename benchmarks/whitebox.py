@@ -63,7 +63,7 @@ def main(methods: str | None, at_once: int, target: Path | None, **settings: Any
 
 
 def run(methods: Sequence[str], at_once: int, target: Path | None, settings: Settings) -> dict[str, str]:
-    """Measure, print, write. What failed and why."""
+    """Measure, print and write. Returns what failed and why."""
     pick_device(settings.device)  # refuses a device that is not there
     if target is not None and not target.absolute().parent.is_dir():
         raise ConfigError(f"cannot write {target}: there is no folder {target.parent}; create it or choose another with --json PATH")

@@ -36,7 +36,7 @@ PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # a worker that 
 
 @dataclass
 class Measurement:
-    """What a worker sent."""
+    """A worker's report."""
 
     forward_seconds: list[float] = field(default_factory=list)  # of whole rounds, the first one included
     step_seconds: list[float] = field(default_factory=list)
@@ -204,7 +204,7 @@ def cpu_name() -> str:
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """What processes that are started meanwhile inherit."""
+    """Set environment variables that processes started meanwhile inherit."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

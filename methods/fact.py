@@ -55,7 +55,7 @@ class Factors(nn.Module):
 
 
 class Update(nn.Module):
-    """What one linear layer gets: a row or a column of the M matrices. A low-rank update whose factors are computed from shared ones."""
+    """The update of one linear layer: a row or a column of the M matrices. A low-rank update whose factors are computed from shared ones."""
 
     is_linear = True
 

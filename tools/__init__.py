@@ -1,1 +1,1 @@
-"""What maintainers run, in a checkout: how the embedded model was made, the lowest constraints, the hook of the documentation site. Not installed."""
+"""Scripts of maintainers: how the embedded model was made, the lowest constraints, the hook of the documentation site. Not installed."""

@@ -53,11 +53,11 @@ class BlackVIP(QueryMethod):
     def build(self, model: QueryModel) -> None:
         config: BlackVIPConfig = self.config
         self.encoder = load_encoder(config.encoder, config.encoder_checkpoint, config.encoder_norm)
-        self.register_buffer("encoder_sha256", self.encoder.sha256.clone())  # stored, so that what was learned keeps to its encoder
+        self.register_buffer("encoder_sha256", self.encoder.sha256.clone())  # stored, so that a checkpoint is only used with its encoder
         self.build_coordinator(model, self.encoder.feature_width, self.encoder.first_layer_groups)
 
     def build_coordinator(self, model: QueryModel, feature_width: int, first_layer_groups: int | None = None) -> None:
-        """The decoder for features (B, F) of any origin, and where the model's colours end."""
+        """The decoder for features (B, F) of any origin, and the lowest and highest value of the model's pixels."""
         try:
             shape = geometry(model.input_size, feature_width, self.config.src_dim, first_layer_groups)
         except ValueError as error:
@@ -125,7 +125,7 @@ class BlackVIP(QueryMethod):
 
     def _losses(self, model: QueryModel, images: Tensor, features: Tensor, labels: Tensor, candidates: Tensor) -> Tensor:
         """Mean cross entropy (Q,) under each of the candidates (Q, D), whose decoders run one after the other: the running statistics of BatchNorm
-        follow the order of the queries. What they ask goes to the model together."""
+        follow the order of the queries. Their queries go to the model together."""
         together = max(1, CALL_BYTES // (images.numel() * images.element_size()))
         losses = []
         for some in candidates.split(together):

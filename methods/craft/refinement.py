@@ -21,14 +21,14 @@ def divergence(reference: Tensor, other: Tensor) -> Tensor:
 
 
 def fitness(logits: Tensor, labels: Tensor, refined: Tensor | None = None, weight: float = 0.0) -> Tensor:
-    """What prompt generation minimises: CE(Y_I, y) + weight * KL(q || p), with p of the model's logits Y_I (P, B, C) and q of the refined ones: (P,)."""
+    """Objective of prompt generation: CE(Y_I, y) + weight * KL(q || p), with p of the model's logits Y_I (P, B, C) and q of the refined ones: (P,)."""
     correct = logits.log_softmax(dim=-1).gather(-1, labels.expand(logits.shape[:-1]).unsqueeze(-1))
     cross_entropy = -correct.squeeze(-1).mean(dim=-1)
     return cross_entropy if refined is None else cross_entropy + weight * divergence(refined, logits)
 
 
 def refinement_loss(logits: Tensor, refined: Tensor, labels: Tensor, weight: float = 0.0) -> Tensor:
-    """What prediction refinement minimises: CE(Y_O, y) + weight * KL(p || q), with q of the refined logits Y_O (B, C) and p constant."""
+    """Objective of prediction refinement: CE(Y_O, y) + weight * KL(p || q), with q of the refined logits Y_O (B, C) and p constant."""
     cross_entropy = F.cross_entropy(refined, labels)
     return cross_entropy + weight * divergence(logits, refined) if weight else cross_entropy
 

@@ -104,6 +104,6 @@ class SPT(GradientMethod):
         tune(vit, self.selection(vit), modules, config.train_norm_entries)
 
     def selection(self, vit: Any) -> Selection:
-        """What ``prepare`` found, for a frozen or an adapted tower."""
+        """Return the selection that ``prepare`` made, for a frozen or an adapted tower."""
         ranked: list[Candidate] = candidates(vit)
         return Selection.from_state(ranked, self.config.rule(vit.embed_dim), self.plan)

@@ -58,7 +58,7 @@ def places(vit: VisionTransformer) -> dict[str, Place]:
 
 
 def located(vit: VisionTransformer) -> Iterator[tuple[Candidate, Place]]:
-    """Every candidate with its place, in candidate order. What a block lacks, such as the bias of qkv, is left out."""
+    """Every candidate with its place, in candidate order. Tensors that a block lacks, such as the bias of qkv, are left out."""
     for number, block in enumerate(vit.blocks):
         for name in _IN_BLOCK:
             yield from _of_module(_module(block, name), f"blocks.{number}.", name)

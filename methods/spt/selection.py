@@ -71,7 +71,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Step:
-    """What keeping the first ``kept`` weights of a ranking comes to, in parameters and in numbers of whole tensors."""
+    """Numbers of parameters and of whole tensors when the first ``kept`` weights of a ranking are kept."""
 
     kept: int
     unstructured: int  # single entries
@@ -121,7 +121,7 @@ def match(steps: Sequence[Step], rule: Rule, budget: float) -> Step:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What is trained besides class token and head. Everything else is read from the two tensors."""
+    """The weights trained besides class token and head. Everything else is computed from the two tensors."""
 
     candidates: tuple[Candidate, ...]
     rule: Rule
@@ -187,7 +187,7 @@ class Selection:
 
     @property
     def total(self) -> int:
-        """What is matched to the budget: structured, unstructured and class token."""
+        """Parameters that are matched to the budget: structured, unstructured and class token."""
         return self.structured_params + self.unstructured_params + self.rule.class_token
 
     @cached_property
@@ -202,7 +202,7 @@ class Selection:
 
     @classmethod
     def from_state(cls, candidates: Sequence[Candidate], rule: Rule, state: dict[str, Tensor]) -> Selection:
-        """What :meth:`state` gave, for the same candidates and rule. CheckpointError when it cannot be theirs."""
+        """Restore what :meth:`state` returned, for the same candidates and rule. CheckpointError when it does not fit them."""
         structured, positions = state["structured"].cpu(), state["positions"].cpu().long()
         if structured.shape != (len(candidates),) or not bool((structured <= 1).all()):
             raise CheckpointError(

@@ -14,7 +14,7 @@ _GROUPS = {
         "run": ("run:run", "Run one method on one task."),
         "bench": ("bench:bench", "Run a grid of methods, tasks and seeds; continues where it stopped."),
         "plan": ("plan:plan", "Show what bench would do."),
-        "serve": ("serve:serve", "Put a backbone behind HTTP, for runs with backbone=remote."),
+        "serve": ("serve:serve", "Serve a backbone over HTTP, for runs with backbone=remote."),
     },
     "Read results": {
         "leaderboard": ("leaderboard:leaderboard", "Write tables and plots from all records."),
@@ -32,13 +32,13 @@ _GROUPS = {
         "audit": ("audit:audit", "Recompute the averages of a table."),
     },
     "Prepare and extend": {
-        "data": ("data:data", "Fetch datasets, check them, delete what was stored of them."),
+        "data": ("data:data", "Fetch datasets, check them, delete decoded images."),
         "new-method": ("new_method:new_method", "Write a working plugin to start from."),
     },
 }
 _COMMANDS = {name: target for group in _GROUPS.values() for name, target in group.items()}
 _LISTED = ("methods", "suites", "tasks", "backbones", "recipes")  # ``petlbench methods`` is ``petlbench ls methods``
-_WORDS = ("--out", "--seeds", "--suite", "--older", "--larger", "--root")  # ``--out DIR``, as scripts may have it, is ``out=DIR``
+_WORDS = ("--out", "--seeds", "--suite", "--older", "--larger", "--root")  # ``--out DIR`` is accepted for ``out=DIR``
 
 
 class _Commands(click.Group):
@@ -69,7 +69,7 @@ class _Commands(click.Group):
 
 
 def _with_words(args: list[str]) -> list[str]:
-    """Options that are words, as words."""
+    """Replace options by the words that they are short for."""
     found, rest = [], iter(args)
     for arg in rest:
         option, equals, value = arg.partition("=")

@@ -1,4 +1,4 @@
-"""The command that compares methods: compare."""
+"""The command ``compare``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from petlbench.report.comparison import terminal_report, with_tradeoffs
 
 @dataclass
 class CompareSettings:
-    """What ``compare`` is told beside the methods."""
+    """Settings of ``compare``."""
 
     out: str = "results"  # results folder
     suite: str | None = None  # only this suite

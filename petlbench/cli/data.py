@@ -35,7 +35,7 @@ DAY = 86_400  # seconds
 
 @click.group()
 def data() -> None:
-    """Fetch datasets, check them, and delete what was stored of them."""
+    """Fetch datasets, check them, and delete decoded images."""
 
 
 @data.command()
@@ -44,7 +44,7 @@ def data() -> None:
 def prepare(words: tuple[str, ...], no_store: bool) -> None:
     """Download what may be downloaded, make splits and decode images once: petlbench data prepare vtab/cifar100 data_root=DIR
 
-    Further words are those of a run: images are stored as a run with method=… backbone=… protocol.…=… reads them. What cannot be fetched is
+    Further words are those of a run: images are stored as a run with method=… backbone=… protocol.…=… reads them. What cannot be downloaded is
     listed with where it comes from and where it belongs; the exit code is then 1. An interrupted download continues.
     """
     tasks, settings = _split(words)
@@ -97,9 +97,9 @@ def verify(words: tuple[str, ...], as_json: bool) -> None:
 
 @dataclass
 class CleanSettings:
-    """What ``data clean`` is told beside names."""
+    """Settings of ``data clean``."""
 
-    older: float | None = None  # days: only what was not read for so long
+    older: float | None = None  # days: only what was not read for longer
     larger: float | None = None  # MB: only what takes more
 
     def __post_init__(self) -> None:
@@ -131,7 +131,7 @@ def clean(words: tuple[str, ...], delete: bool) -> None:
 
 
 def _split(words: tuple[str, ...]) -> tuple[list[str], dict[str, Text]]:
-    """The tasks that names of suites and tasks stand for, each once, and the settings as they were written."""
+    """Split words into tasks, each once, with suites replaced by their tasks, and settings."""
     given, settings = names_and_words(words)
     tasks: dict[str, None] = {}
     for word in given:
@@ -148,10 +148,10 @@ def _root_to_write(settings: dict[str, Text]) -> Path:
         try:
             Path(named).expanduser().mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"data_root={named} cannot be made ({error.strerror}); name another folder") from None
+            raise ConfigError(f"data_root={named} cannot be created ({error.strerror}); name another folder") from None
     root = data_folder(named)
     if root is None:
-        raise ConfigError(f"say where to: data_root=DIR, or set {VARIABLE}")
+        raise ConfigError(f"data_root=DIR is missing; name the folder for datasets, or set {VARIABLE}")
     return root
 
 

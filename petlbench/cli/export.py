@@ -1,4 +1,4 @@
-"""The command that writes results in the forms that other programs read."""
+"""The command ``export``."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ def _export_checkpoint(checkpoint: Path, target: Path) -> None:
 
 
 def exactness(is_exact: bool) -> str:
-    """How patches compare with the tokens that they were made from."""
+    """Say how patches compare with the tokens that they were made from."""
     return "give their tokens exactly" if is_exact else "give the nearest tokens that patches can"

@@ -22,15 +22,15 @@ _WATCH = "While a bench runs: write leaderboard.html again when records change, 
 
 @dataclass
 class ResultsFolder:
-    """Where results lie."""
+    """The setting of commands that only read a results folder."""
 
     out: str = "results"  # results folder
 
 
 def _number(ctx: click.Context, parameter: click.Parameter, seconds: float | None) -> float | None:
-    """No range keeps out what is not a number."""
+    """Refuse nan, which lies in every range."""
     if seconds is not None and math.isnan(seconds):
-        raise click.BadParameter("nan is no number of seconds")
+        raise click.BadParameter("expected a number of seconds, got nan")
     return seconds
 
 
@@ -48,7 +48,7 @@ def leaderboard(words: tuple[str, ...], watch: float | None) -> None:
 
 
 def write_and_show(out: Path, quiet: bool = False) -> list[str]:
-    """Write everything that a leaderboard consists of; print the table and the paths unless quiet. Returns the paths."""
+    """Write all files of the leaderboard; print the table and the paths unless quiet. Returns the paths."""
     suites = suite_tasks()
     written = write_leaderboard(out, suites)
     if not quiet:

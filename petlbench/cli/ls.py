@@ -1,4 +1,4 @@
-"""The command that lists what there is: ls methods|suites|tasks|backbones|recipes."""
+"""The command ``ls``: methods, suites, tasks, backbones or recipes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from petlbench.errors import ConfigError
 from petlbench.registry import BACKBONES, TASKS
 
 Rows = list[dict[str, Any]]
-_NO_FACTS = {"input": "", "parameters": "", "sha256": ""}
-_REMOTE = {"backbone": "remote", "summary": "What `petlbench serve` serves elsewhere: backbone=remote url=http://HOST:PORT", **_NO_FACTS}
+_NO_CARD = {"input": "", "parameters": "", "sha256": ""}
+_REMOTE = {"backbone": "remote", "summary": "The model of a `petlbench serve` elsewhere: backbone=remote url=http://HOST:PORT", **_NO_CARD}
 
 
 @dataclass
 class LsSettings:
-    """What ``ls suites`` may be told."""
+    """Settings of ``ls suites``."""
 
-    data_root: str | None = None  # where datasets lie; null: the environment variable PETLBENCH_DATA
+    data_root: str | None = None  # folder of the datasets; null: the environment variable PETLBENCH_DATA
 
 
 @click.command()
@@ -37,7 +37,7 @@ class LsSettings:
 def ls(kind: str, words: tuple[str, ...], as_json: bool) -> None:
     """List methods, suites, tasks, backbones or recipes.
 
-    ls suites vtab data_root=DIR says where each task of a suite stands: present, downloadable, to be fetched by hand, broken.
+    ls suites vtab data_root=DIR says which tasks of a suite are present, downloadable, to be fetched by hand (manual) or broken.
     """
     named, given = names_and_words(words)
     settings = settings_of(LsSettings, given)
@@ -72,7 +72,7 @@ def _suites(words: Sequence[str], settings: LsSettings) -> Rows:
 
 
 def _states(tasks: Sequence[Presence]) -> dict[str, Any]:
-    """How many tasks of a suite stand where."""
+    """Count the tasks of a suite by state."""
     return {"tasks": len(tasks)} | {state: sum(one.state == state for one in tasks) for state in get_args(State)}
 
 
@@ -100,7 +100,7 @@ def _tasks() -> Rows:
 
 
 def _task(name: str, classes: int, sizes: Mapping[str, int], prompt: str) -> dict[str, Any]:
-    """A task's line. Where only the number of train and val images together is known, that is shown for both."""
+    """Describe a task in a row. Where only the number of train and val images together is known, that is shown for both."""
     shown = ("trainval", "test") if "trainval" in sizes else ("train", "val", "test")
     parts = [f"{sizes[split]:,}" if split in sizes else "–" for split in shown]
     return {"task": name, "classes": classes, "train / val / test": " / ".join(parts), "prompt": prompt}
@@ -112,12 +112,14 @@ def _backbones() -> Rows:
     for name in BACKBONES.names():
         summary = (BACKBONES.get(name).load.__doc__ or "").strip().splitlines()[0]
         is_family = name not in names("backbones")
-        rows.append({"backbone": f"{name}:…" if is_family else name, "summary": summary, **(_NO_FACTS if is_family else _facts(name))})
+        rows.append(
+            {"backbone": f"{name}:…" if is_family else name, "summary": summary, **(_NO_CARD if is_family else _card_entries(name))}
+        )
     return [*rows, _REMOTE]
 
 
-def _facts(name: str) -> dict[str, Any]:
-    """The lines of a card that a person looks for first."""
+def _card_entries(name: str) -> dict[str, Any]:
+    """Return the main entries of a backbone's card."""
     card = load_yaml("backbones", name)
     return {"input": card["input_size"], "parameters": card["parameters"], "sha256": card["sha256"][:12]}
 

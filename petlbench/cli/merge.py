@@ -14,9 +14,9 @@ from petlbench.errors import ConfigError
 
 @dataclass
 class MergeSettings:
-    """What ``merge`` is told beside the folders."""
+    """Settings of ``merge``."""
 
-    out: str | None = None  # the results folder to make; must not exist
+    out: str | None = None  # results folder to create; must not exist
 
 
 @click.command()

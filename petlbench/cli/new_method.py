@@ -16,7 +16,7 @@ from petlbench.errors import ConfigError
 
 @dataclass
 class NewMethodSettings:
-    """What ``new-method`` is told beside the name."""
+    """Settings of ``new-method``."""
 
     root: str = "."  # the checkout that has methods/ and configs/
 

@@ -1,4 +1,4 @@
-"""How the commands print: tables as wide as the terminal, progress bars on it."""
+"""Print tables as wide as the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH = 120  # columns of a log file or a pipe, which have no width of their own
 
 
 def table_console() -> Console:
-    """Standard output: as wide as the terminal, or WIDTH where there is none."""
+    """Return standard output, as wide as the terminal, or WIDTH columns where there is none."""
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
@@ -20,7 +20,7 @@ def table_console() -> Console:
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], right: Sequence[str] = ()) -> None:
-    """A table of rows with the same keys, the columns ``right`` aligned to the right. Of no rows nothing."""
+    """Print rows with the same keys as a table, the columns ``right`` aligned to the right. Prints nothing when there are no rows."""
     if not rows:
         return
     table = Table(box=None, pad_edge=False)

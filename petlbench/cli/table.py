@@ -16,7 +16,7 @@ from petlbench.report.paper_table import Choice, fill, load_table
 
 @dataclass
 class TableSettings:
-    """What ``table`` is told beside the paper."""
+    """Settings of ``table``."""
 
     out: str = "results"  # results folder
     backbone: str | None = None  # null: the paper's
@@ -32,7 +32,7 @@ def table(paper: str, words: tuple[str, ...], partial: bool) -> None:
     """Write a paper's table with our runs beside its numbers: petlbench table blackvip|craft|pgn|spt|vpt
 
     Writes OUT/tables/PAPER-PART.{csv,md,tex} in the paper's rows and columns: mean ± standard deviation over seeds, the published number, the
-    difference. One backbone (the paper's unless backbone=NAME) and one protocol stand in a table.
+    difference. A table has one backbone (the paper's unless backbone=NAME) and one protocol.
     """
     shape = load_table(paper)
     settings = settings_of(TableSettings, split_words(words))

@@ -46,7 +46,7 @@ def validate(records: tuple[Path, ...], complete: bool, as_json: bool) -> None:
 
 
 def _paths(given: Path) -> list[Path]:
-    """The record files that an argument stands for."""
+    """Return the record files that an argument names."""
     if given.is_file():
         return [given]
     store = RecordStore(given)

@@ -1,6 +1,6 @@
-"""What a protocol's ``augment`` says: ``none``, or operations in their order, such as ``random_resized_crop(0.5) + flip``.
+"""Parse a protocol's ``augment``: ``none``, or operations in their order, such as ``random_resized_crop(0.5) + flip``.
 
-The operations are those of torchvision's transforms on Pillow images, with their laws of probability; transforms.py carries them out.
+The operations are those of torchvision's transforms on Pillow images, with their probabilities; petlbench/data/transforms.py applies them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Interpolation = Literal["bicubic", "bilinear", "nearest", "bilinear_aliased"]
 
 @dataclass(frozen=True)
 class Operation:
-    """A step on training images. Field values are checked by kind: shares lie in [0, 1], the rest in [0, 1000]."""
+    """A step on training images. Field values are checked: shares lie in [0, 1], the rest in [0, 1000]."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -110,11 +110,11 @@ OPERATIONS: dict[str, type[Operation]] = {
     "greyscale": Greyscale,
     "solarize": Solarize,
 }
-_NAMES = {kind: name for name, kind in OPERATIONS.items()}
+_NAMES = {operation: name for name, operation in OPERATIONS.items()}
 
 
 def parse(text: str) -> tuple[Operation, ...]:
-    """The operations of an ``augment`` text. ValueError says what is wrong with it."""
+    """Parse an ``augment`` text. ValueError says what is wrong with it."""
     if text == "none":
         return ()
     try:
@@ -123,12 +123,12 @@ def parse(text: str) -> tuple[Operation, ...]:
         raise ValueError(f"augment must be none or operations such as random_resized_crop(0.5) + flip, got {text[:200]!r}") from None
     operations = tuple(_operation(term) for term in terms)
     if any(isinstance(operation, WINDOWS) for operation in operations[1:]):
-        raise ValueError(f"augment takes one of {', '.join(_NAMES[kind] for kind in WINDOWS)}, as its first operation, got {text!r}")
+        raise ValueError(f"augment takes one of {', '.join(_NAMES[window] for window in WINDOWS)}, as its first operation, got {text!r}")
     return operations
 
 
 def canonical(operations: tuple[Operation, ...]) -> str:
-    """The one text for these operations: what equals a default is left out."""
+    """Return the one text for these operations, without parameters at their default."""
     return " + ".join(map(_written, operations)) or "none"
 
 

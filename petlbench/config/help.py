@@ -1,4 +1,4 @@
-"""The comments of configuration dataclasses as help: the comment beside a field, or the lines of comment above it."""
+"""Read help from the source of configuration dataclasses: the comment beside a field, or the lines of comment above it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FieldHelp:
 
 
 def section_help(section: Any, prefix: str = "") -> list[FieldHelp]:
-    """The settings of an instance of a configuration dataclass, nested ones included, with the values that they have there."""
+    """List the settings of an instance of a configuration dataclass, nested ones included, with their values."""
     kind, found = type(section), []
     hints, comments = get_type_hints(kind), field_comments(cast(Any, kind))
     for field in dataclasses.fields(section):
@@ -38,7 +38,7 @@ def section_help(section: Any, prefix: str = "") -> list[FieldHelp]:
 
 @cache
 def field_comments(kind: Any) -> dict[str, str]:
-    """Field -> comment, base classes included. Empty where there is no source, as for a class that was typed into a console."""
+    """Map fields to comments, base classes included. Empty where there is no source, as for a class that was typed into a console."""
     comments: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if dataclasses.is_dataclass(base):

@@ -1,6 +1,6 @@
-"""What of a configuration decides a run's id: everything, but fields that came when there were records already and stand at their default.
+"""The part of a configuration that a run's id is computed from: everything except fields declared with ``added`` that are at their default.
 
-So a new field leaves the ids, and the tables, of all runs from before it as they were.
+So a new field does not change the ids, and the tables, of earlier runs.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _ADDED = "petlbench.added"
 
 
 def run_id(config: dict[str, Any]) -> str:
-    """16 hexadecimal digits that identify a resolved configuration, whatever the order of its keys."""
+    """Return 16 hexadecimal digits that identify a resolved configuration, whatever the order of its keys."""
     canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def protocol_id(settings: dict[str, Any]) -> str:
-    """A protocol's name and 8 hexadecimal digits of its settings; equal for protocols whose results may share a column."""
+    """Return a protocol's name and 8 hexadecimal digits of its settings; equal for protocols whose results may share a column."""
     return f"{settings.get('name')}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def added(default: T) -> T:
-    """A field of a configuration dataclass that was added after runs had been recorded: ``rank_step: int = added(1)``.
+    """Declare a field of a configuration dataclass that was added after runs had been recorded: ``rank_step: int = added(1)``.
 
     The default must be what the code did before there was the field, and must stay: records that lack the field were made with it.
     """
@@ -37,7 +37,7 @@ def added(default: T) -> T:
 
 
 def described(section: Any) -> dict[str, Any]:
-    """The fields of a dataclass instance as plain values, without the ``added`` ones that are at their default."""
+    """Return the fields of a dataclass instance as plain values, without the ``added`` ones that are at their default."""
     found = {}
     for field in dataclasses.fields(section):
         value = _plain(getattr(section, field.name))
@@ -47,7 +47,7 @@ def described(section: Any) -> dict[str, Any]:
 
 
 def completed(kind: type, description: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``described`` gave of an instance of ``kind``, with the ``added`` fields that it left out."""
+    """Add to the result of ``described`` for an instance of ``kind`` the ``added`` fields that it left out."""
     hints, found = get_type_hints(kind), dict(description)
     for field in dataclasses.fields(kind):
         hint, value = hints[field.name], description.get(field.name)
@@ -69,7 +69,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: a tuple equals the list that omegaconf makes of it."""
+    """Convert to plain JSON values; tuples become lists."""
     if dataclasses.is_dataclass(value):
         return described(value)
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""From defaults, YAML and what a user sets to one strict, typed run configuration.
+"""Resolve defaults, YAML and a user's settings to one strictly typed run configuration.
 
-Later layers win: the dataclasses' defaults, the suite's YAML, the method's YAML, a recipe's YAML when one is asked for, the user. What the YAML of a
-method or recipe has for a suite and for a task comes right behind the rest of that file.
+Later layers win: the dataclasses' defaults, the suite's YAML, the method's YAML, a recipe's YAML when one is asked for, the user. In the YAML of
+a method or recipe, settings for a suite and then those for a task win over the rest of that file.
 """
 
 from __future__ import annotations
@@ -64,20 +64,20 @@ class RunConfig:
 
 
 def completed_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's identity with the fields that are left out at their default, so that no YAML of today decides about them."""
+    """Add to a run's identity the fields that are left out at their default, so that no later YAML can set them."""
     method = identity["method"]
     whole = completed(RunConfig, identity)
     return {**whole, "method": completed(load_method(method["name"])[0].Config, method)}
 
 
 def method_names() -> list[str]:
-    """Every name that ``method=`` takes: the registered plugins and the presets of configs/methods, but for those of plugins that are broken."""
+    """List every name that ``method=`` takes: the registered plugins and the presets of configs/methods, except those of broken plugins."""
     plugins = METHODS.names()
     return sorted({*plugins, *(name for name in names("methods") if load_yaml("methods", name).get("plugin", name) in plugins)})
 
 
 def load_method(name: str) -> tuple[Any, dict[str, Any]]:
-    """The plugin class behind a method's name, and its YAML (empty for a plugin without one)."""
+    """Return the plugin class of a method's name, and its YAML (empty for a plugin without one)."""
     if exists("methods", name):
         values = load_yaml("methods", name)
         return METHODS.get(values.pop("plugin", name)), values
@@ -88,7 +88,7 @@ def load_method(name: str) -> tuple[Any, dict[str, Any]]:
 
 
 def resolve(settings: Mapping[str, Any]) -> RunConfig:
-    """The run that settings describe: ``{"method": "lora", "task": "mini/digits", "method.rank": 4}``, with dots or nested.
+    """Resolve settings to a run: ``{"method": "lora", "task": "mini/digits", "method.rank": 4}``, with dots or nested.
 
     ConfigError names the key or value that is wrong and where it was set.
     """
@@ -122,9 +122,9 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
 
 
 def restore(identity: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> RunConfig:
-    """The run that a file's configuration (``RunConfig.identity``) is of, with ``settings`` of the user's own over it.
+    """Resolve the configuration of a file (``RunConfig.identity``) to a run, with the user's ``settings`` over it.
 
-    What comes from a file says what was run. Where and how to run it now (``out``, ``url``, ``data_root``, …) is the user's alone.
+    The file says what was run; where and how to run it now (``out``, ``url``, ``data_root``, …) only the user can set.
     """
     if not isinstance(identity, Mapping) or not isinstance(identity.get("method"), Mapping) or "name" not in identity["method"]:
         raise ConfigError("the stored configuration is not one of a petlbench run")
@@ -136,7 +136,7 @@ def restore(identity: Mapping[str, Any], settings: Mapping[str, Any] | None = No
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with dots in their keys as nested ones; ``method`` and ``backbone`` are short for their ``.name``."""
+    """Turn settings with dots in their keys into nested ones; ``method`` and ``backbone`` are short for their ``.name``."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
@@ -151,7 +151,7 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings, the second over the first."""
+    """Merge nested mappings; values of the second win."""
     result = dict(first)
     for key, value in second.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
@@ -160,7 +160,7 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
 
 
 def _named(values: dict[str, Any], required: str) -> str:
-    """The method's or the task's name, taken out of the settings."""
+    """Take the method's or the task's name out of the settings."""
     section = values.get("method")
     given = section.pop("name", None) if required == "method" and isinstance(section, dict) else values.pop(required, None)
     if required == "task":
@@ -182,7 +182,7 @@ def _only(layer: Layer, keys: list[str]) -> Layer:
 
 
 def _suite_layers(task: str) -> list[Layer]:
-    """What the suite's YAML sets, for all of its tasks and for this one."""
+    """Return what the suite's YAML sets for all of its tasks and for this one."""
     if not exists("suites", suite_of(task)):
         return []
     suite = load_suite(suite_of(task))
@@ -191,16 +191,16 @@ def _suite_layers(task: str) -> list[Layer]:
 
 
 def _layers(where: str, values: dict[str, Any], task: str) -> list[Layer]:
-    """A file's values without its parts for suites and tasks, then the parts that are for this task, each with where it stands.
+    """Split a file's values into layers: those for all tasks, then those for this task's suite and for the task itself.
 
-    A part may say where its numbers come from, ``source: TEXT``, for readers of the file.
+    A section for a suite or task may name the source of its numbers, ``source: TEXT``, for readers of the file.
     """
-    parts = [("suite", suite_of(task), values.pop("suites", {}) or {}), ("task", task, values.pop("tasks", {}) or {})]
+    sections = [("suite", suite_of(task), values.pop("suites", {}) or {}), ("task", task, values.pop("tasks", {}) or {})]
     return [
         Layer(where, values),
-        *(Layer(f"{where}, {label} {key}", _without_source(of_all[key])) for label, key, of_all in parts if key in of_all),
+        *(Layer(f"{where}, {label} {key}", _without_source(of_all[key])) for label, key, of_all in sections if key in of_all),
     ]
 
 
-def _without_source(part: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in part.items() if key != "source"}
+def _without_source(section: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key != "source"}

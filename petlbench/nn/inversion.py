@@ -22,7 +22,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Inversion:
-    """Patches (..., 3, P, P) in the backbone's normalised pixels, and how well they stand for their tokens (..., D)."""
+    """Patches (..., 3, P, P) in the backbone's normalised pixels, and how well they reproduce their tokens (..., D)."""
 
     patches: Tensor
     residual: Tensor  # (...): |what the patch is embedded to - token| / |token|
@@ -59,16 +59,16 @@ class Normalisation:
         return patches * self._channels(self.std, patches) + self._channels(self.mean, patches)
 
     def outside(self, patches: Tensor) -> Tensor:
-        """Which values of normalised patches no picture can hold, the raw ones being outside [0, 1]."""
+        """Mark values of normalised patches that no picture can hold: their raw values are outside [0, 1]."""
         raw = self.raw(patches)
         return (raw < 0) | (raw > 1)
 
     def clipped(self, patches: Tensor) -> Tensor:
-        """What is left of normalised patches when their raw values have to lie in [0, 1]."""
+        """Clip the raw values of normalised patches to [0, 1]."""
         return self._of_raw(self.raw(patches).clamp(0, 1))
 
     def rounded(self, patches: Tensor) -> Tensor:
-        """What is left of normalised patches in a picture of 8 bits per channel."""
+        """Clip the raw values of normalised patches to [0, 1] and round them to 8 bits."""
         return self._of_raw((self.raw(patches).clamp(0, 1) * 255).round() / 255)
 
     def _of_raw(self, raw: Tensor) -> Tensor:

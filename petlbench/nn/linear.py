@@ -27,7 +27,7 @@ class LowRankUpdate(Protocol):
         ...
 
     def gate(self, batch: tuple[int, ...], like: Tensor) -> Tensor | None:
-        """What A x is multiplied with while training, (*batch, r) or smaller; None: nothing."""
+        """Return the factor of A x while training, (*batch, r) or smaller; None for no factor."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Which device a run computes on."""
+"""Choose the device of a run."""
 
 from __future__ import annotations
 

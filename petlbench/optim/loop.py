@@ -15,7 +15,7 @@ from petlbench.errors import ConfigError, Diverged
 from petlbench.optim.precision import autocast
 from petlbench.optim.schedule import learning_rate
 
-CHECK_EVERY = 50  # steps between looks at the loss: a look waits for the device
+CHECK_EVERY = 50  # steps between checks of the loss: a check waits for the device
 
 
 class Epoch(NamedTuple):
@@ -87,7 +87,7 @@ def train(
     forward: Callable[[Tensor], Tensor] | None = None,
     competing: Callable[[Tensor, Tensor], Tensor] = lambda scores, labels: scores,
 ) -> None:
-    """Minimise the mean cross entropy. ``after_epoch`` is given one entry per epoch. Diverged as soon as a look at the loss finds it not finite.
+    """Minimise the mean cross entropy. ``after_epoch`` is given one entry per epoch. Diverged as soon as a check finds the loss not finite.
 
     ``forward``: from inputs to scores (B, C), when it is not the model itself that is called. ``competing``: scores (B, C) and labels (B,) to the
     scores that the loss is of, -inf for classes that are not to compete.

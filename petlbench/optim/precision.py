@@ -1,4 +1,4 @@
-"""Which number format a run multiplies in."""
+"""Choose the number format of a run's matrix products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an object leads to, by any name: the walk behind the promise that a handle leads to nothing of the model."""
+"""Walk everything that an object leads to, by any name, to check that a handle leads to nothing of the model."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_a_disk_without_room_is_known_before_anything_arrives(
     [
         (["vtab/cifar1000", "data_root=."], "no task 'vtab/cifar1000'. Did you mean 'vtab/cifar100'?"),
         (["data_root=."], "no suite or task is named"),
-        (["pgn12/cifar10"], "say where to: data_root=DIR, or set PETLBENCH_DATA"),
+        (["pgn12/cifar10"], "data_root=DIR is missing; name the folder for datasets, or set PETLBENCH_DATA"),
     ],
 )
 def test_wrong_words_are_one_line(call: Call, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What the pretrained model does with real handwriting, which its training never shows.
+"""Measure the pretrained model on real handwriting, which its training never shows.
 
 The length of the training was set with an eye on these numbers, so that mini/digits keeps room for methods to improve on
 (docs/mini_clip.md): they describe the shipped weights and are no estimate for unseen data.

@@ -1,1 +1,1 @@
-"""What ``petlbench new-method`` writes."""
+"""Templates of the files that ``petlbench new-method`` writes."""
