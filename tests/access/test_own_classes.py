@@ -70,7 +70,7 @@ def test_the_black_box_border_shares_the_mapping() -> None:
 
 def test_fewer_outputs_than_classes_are_refused() -> None:
     with (
-        pytest.raises(AccessError, match="method vp needs 3 classes; tiny has 2"),
+        pytest.raises(AccessError, match="method vp needs 3 outputs of the model's own classifier; tiny has 2"),
         opened(backbone(2), *PADDING),
     ):
         pass

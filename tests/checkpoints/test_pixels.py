@@ -156,9 +156,9 @@ def test_classes_that_a_task_does_not_score_cannot_win(folder: Path, monkeypatch
 def test_other_weights_and_other_classes_are_refused(folder: Path, url: str) -> None:
     artifact = read_artifact(folder)
     other = Artifact(artifact.about.model_copy(update={"backbone_sha256": "0" * 64}), artifact.learned, artifact.patches)
-    with pytest.raises(CheckpointError, match="was learned on mini_clip weights 000000000000…, these are"):
+    with pytest.raises(CheckpointError, match="was trained on mini_clip with weights 000000000000…, the backbone now has"):
         evaluate_artifact(other, {})
-    with pytest.raises(CheckpointError, match=r"was learned on remote:mini_clip@.* weights 000000000000…, these are"):
+    with pytest.raises(CheckpointError, match=r"was trained on remote:mini_clip@.* with weights 000000000000…, the backbone now has"):
         evaluate_artifact(other, {"backbone": "remote", "url": url})
     with pytest.raises(CheckpointError, match=r"it is for the classes 0, 1, .* mini/textures has others"):
         evaluate_artifact(artifact, {"task": "mini/textures"})

@@ -46,7 +46,7 @@ def test_words_are_read_into_typed_settings() -> None:
         ("threads=0", "threads must be an int >= 1 or null, got 0"),
         ("8000", "'8000' is not of the form key=value"),
         ("backbone=mini_clap", "no backbone 'mini_clap'. Did you mean 'mini_clip'?"),
-        ("backbone=remote", "serve needs a model of its own, got backbone=remote"),
+        ("backbone=remote", "serve needs a model in this process, got backbone=remote"),
         ("token_file=missing", "token_file=missing cannot be read: "),
         ("device=tpu", "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
         ("host=256.1.1.1", "cannot listen at 256.1.1.1 port 0"),

@@ -125,12 +125,10 @@ def test_an_interrupted_step_does_not_wait_for_replies(interruptible: None) -> N
     with pytest.raises(KeyboardInterrupt):
         endpoint.features([images(1)] * 6)
     assert not go.is_set()  # the four that are under way have no reply yet
-    assert all(
-        thread.daemon for thread in threading.enumerate() if thread.name == "petlbench-question"
-    )  # the interpreter ends without them
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "petlbench-query")  # the interpreter ends without them
     go.set()
     for thread in threading.enumerate():
-        if thread.name == "petlbench-question":
+        if thread.name == "petlbench-query":
             thread.join(10)
     assert len(asked) == 4  # those that waited were not asked
 
