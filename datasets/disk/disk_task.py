@@ -113,11 +113,11 @@ def _expected(dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
 
 
 def _source(dataset: Dataset, entry: SuiteEntry) -> str:
-    places = ", ".join(dataset.urls) or "its authors"
+    addresses = ", ".join(dataset.urls) or "its authors"
     terms = f" ({dataset.terms})" if dataset.terms else ""
     copies = f"; copies that nobody has checked: {', '.join(dataset.mirrors)}" if dataset.mirrors else ""
     beside = f"; and {entry.trained_on} from {', '.join(facts.datasets()[entry.trained_on].urls)}" if entry.trained_on else ""
-    return places + terms + copies + beside
+    return addresses + terms + copies + beside
 
 
 def _name(dataset: Dataset, entry: SuiteEntry) -> str:

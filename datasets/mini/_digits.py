@@ -123,7 +123,7 @@ def draw_placement(draw: Draw, members: list[Indices], canvas: int, digit_size: 
 
 
 def original_placements(labels: Indices, draw: Draw, canvas: int = 224, digit_size: int = 28) -> Iterator[tuple[int, Placement]]:
-    """(index of the labelled digit, its placement) in the original's order: class by class, one generator for the whole split."""
+    """Yield (index of the labelled digit, its placement) in the original's order: class by class, one generator for the whole split."""
     members = members_by_class(labels)
     for own in members:
         for index in own:

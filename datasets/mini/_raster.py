@@ -50,7 +50,7 @@ def fill_disc(canvas: Canvas, centre: tuple[float, float], radius: float, value:
 
 
 def reduce_by(canvas: Canvas, factor: int) -> Canvas:
-    """The mean of blocks of factor x factor pixels, rounded."""
+    """Return the mean of blocks of factor x factor pixels, rounded."""
     sums = np.full_like(canvas[::factor, ::factor], factor**2 // 2, dtype=np.uint32)
     for i in range(factor):
         for j in range(factor):

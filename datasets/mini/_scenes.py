@@ -19,7 +19,7 @@ COLOURS = (
 SIDES = {"cube": 4, "cylinder": 20}
 SHAPES = ("cube", "sphere", "cylinder")
 GAP = 0.25  # least free space between two objects on the floor
-TRIES = 100  # places tried for an object before the scene is begun again
+TRIES = 100  # positions tried for an object before the scene is restarted
 LIGHT = np.array([-0.4, -0.5, 0.77])  # towards the light; comes from the upper left of the picture
 OVERSAMPLING = 3
 SHADOW_GREY = 110
@@ -30,7 +30,7 @@ Points = NDArray[np.float64]  # (N, 3), world coordinates with z up
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """The picture's format and what may be in it."""
+    """Size of the picture, and the range of its content."""
 
     width: int = 96
     height: int = 64
@@ -52,7 +52,7 @@ class Solid(NamedTuple):
 
 
 class Polygon(NamedTuple):
-    """A flat face as it is seen, in pixels of the oversampled picture."""
+    """A projected flat face, in pixels of the oversampled picture."""
 
     points: NDArray[np.float64]  # (corners, 2)
     fill: tuple[int, int, int]
@@ -62,7 +62,7 @@ class Polygon(NamedTuple):
 
 
 class Disc(NamedTuple):
-    """A layer of a sphere as it is seen, in pixels of the oversampled picture."""
+    """A projected layer of a sphere, in pixels of the oversampled picture."""
 
     centre: tuple[float, float]
     radius: float
@@ -105,12 +105,12 @@ class Scene:
 
 
 def draw_count_label(rng: np.random.Generator) -> int:
-    """The first draw of an image: number of objects - 3."""
+    """Draw the label, first of all draws of an image: number of objects - 3."""
     return int(rng.integers(len(COUNTS)))
 
 
 def draw_scene(rng: np.random.Generator, options: SceneOptions) -> Scene:
-    """A scene in which every object can be seen. What is rejected is drawn again with the same count, so counts stay uniform."""
+    """Draw a scene in which every object is visible. A rejected scene is drawn again with the same count, so counts stay uniform."""
     count = COUNTS[draw_count_label(rng)]
     while True:
         solids = _place_solids(rng, count, options.sizes)
@@ -124,7 +124,7 @@ def draw_scene(rng: np.random.Generator, options: SceneOptions) -> Scene:
 
 
 def _place_solids(rng: np.random.Generator, count: int, sizes: tuple[float, ...]) -> list[Solid] | None:
-    """Objects that keep their distance, or None when one finds no place."""
+    """Place objects that keep their distance; None when one cannot be placed."""
     solids: list[Solid] = []
     for _ in range(count):
         shape = SHAPES[rng.integers(len(SHAPES))]
@@ -177,7 +177,7 @@ def _shadow(solid: Solid, camera: Camera) -> NDArray[np.float64]:
 
 
 def _patches(solid: Solid, camera: Camera, only_outline: bool = False) -> Sequence[Polygon | Disc]:
-    """What is seen of one object; later patches cover earlier ones."""
+    """Return the visible patches of an object; later ones cover earlier ones."""
     return _sphere(solid, camera, 1 if only_outline else DISCS) if solid.shape == "sphere" else _prism(solid, camera)
 
 

@@ -33,7 +33,7 @@ def orientation_labels(latents: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @functools.cache
 def _outlines() -> tuple[NDArray[np.float64], ...]:
-    """The three polygons (points, 2) at half-size 1, x to the right and y down."""
+    """Return the three polygons (points, 2) at half-size 1, x to the right and y down."""
     turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     t = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     square = np.array([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])

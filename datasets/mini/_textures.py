@@ -138,7 +138,7 @@ PATTERNS: dict[str, Callable[[Waves], Field]] = {
 
 
 def draw_texture_label(rng: np.random.Generator) -> int:
-    """The first draw of an image: its pattern, an index into PATTERNS."""
+    """Draw the label, first of all draws of an image: its pattern, an index into PATTERNS."""
     return int(rng.integers(len(PATTERNS)))
 
 

@@ -54,7 +54,7 @@ def _digits_source(split: str) -> RenderedSource:
 
 
 def _biased_source(split: str) -> RenderedSource:
-    """The rule colours and shuffles the whole part; the task is the beginning of the result."""
+    """Colour and shuffle the whole split by the rule; the task is the beginning of the result."""
     images, labels = _digits.handwriting(split)
     order, colours = _digits.biased_colours(labels, RHO[split], _stream(split).shuffle)
     order, colours = order[: SIZES[split]], colours[: SIZES[split]]

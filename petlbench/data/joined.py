@@ -75,4 +75,4 @@ def _val_in_train(parts: Sequence[TaskSpec]) -> NDArray[np.int64] | None:
         apart = next(part.name for part in parts if part.val_in_train is None)
         raise ConfigError(f"{apart} has validation images of its own and others do not; such tasks cannot be joined")
     offsets = starts([len(part.source("train").labels) for part in parts])
-    return np.concatenate([places + offset for places, offset in zip(known, offsets, strict=True)])
+    return np.concatenate([positions + offset for positions, offset in zip(known, offsets, strict=True)])

@@ -306,7 +306,7 @@ def test_a_broken_vtab_folder_is_one_error(tmp_path: Path, broken: Callable[[Pat
         ("[1, 2]", r"not the expected split file"),
         ('{"train": [["a.jpg", "x", "y"]]}', r"at \['train'\]\[0\]\[1\]: "),
         ('{"train": [], "val": [], "test": []}', r"has no 'train' rows"),
-        ('{"train": [["a.jpg", 1, "y"]], "val": [["a.jpg", 1, "y"]]}', r"labels are to run from 0 without a gap, 0 is wrong"),
+        ('{"train": [["a.jpg", 1, "y"]], "val": [["a.jpg", 1, "y"]]}', r"expected labels from 0 without a gap, but 0 is wrong"),
         ('{"train": [["a.jpg", 0, "y"]], "val": [["a.jpg", 0, "y"]]}', r"lists a\.jpg, which is in none of "),
     ],
 )

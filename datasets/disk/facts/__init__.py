@@ -32,7 +32,7 @@ class _Strict(BaseModel):
 
 
 class SuiteData(_Strict):
-    """What the tasks of a suite have in common: ``data`` in the suite's YAML."""
+    """Properties that the tasks of a suite share: ``data`` in the suite's YAML."""
 
     layouts: tuple[str, ...] | None = None  # that have, or suffice to make, the suite's splits; None: all
     split: SplitRule | None = None  # for datasets whose entry names no rule
@@ -70,7 +70,7 @@ class SuiteEntry(_Strict):
 
 
 class CoopFiles(_Strict):
-    """Where the layout ``coop`` has a dataset; alternatives in the order in which they are tried."""
+    """Paths of a dataset in the layout ``coop``; alternatives in the order in which they are tried."""
 
     folders: tuple[str, ...]  # below the data root
     images: tuple[str, ...]  # below the folder
@@ -78,14 +78,14 @@ class CoopFiles(_Strict):
 
 
 class VptFiles(_Strict):
-    """Where the layout ``vpt_fgvc`` has a dataset."""
+    """Paths of a dataset in the layout ``vpt_fgvc``."""
 
     folders: tuple[str, ...]
     images: str  # folder of the images, below
 
 
 class ImagenetFiles(_Strict):
-    """Where the layout ``imagenet`` has a dataset."""
+    """Paths of a dataset in the layout ``imagenet``."""
 
     folders: tuple[str, ...]
     numbered: bool = False  # class folders are named after the label, not the WordNet id
@@ -177,7 +177,7 @@ def subset(key: str) -> tuple[int, ...]:
 
 @cache
 def suite_data(suite: str) -> SuiteData:
-    """Return what the tasks of a suite have in common; the defaults for a suite without YAML. DataError when it is not valid."""
+    """Return the properties that the tasks of a suite share; the defaults for a suite without YAML. DataError when it is not valid."""
     if not exists("suites", suite):
         return SuiteData()
     try:
@@ -209,7 +209,7 @@ def _downloads() -> dict[str, tuple[Fetch, ...]]:
 
 
 def _merged(name: str, validate: Callable[[dict[str, Any]], _M]) -> _M:
-    """Return a file of facts with what installed packages add to it. Warn of a package whose file is not valid, and do without; DataError for ours."""
+    """Return a file of facts with what installed packages add to it. Skip an invalid file of a package with a warning; DataError for ours."""
     (where, text), *others = _texts(name)
     values = dict(yaml.load(text, Loader=_Loader))  # a safe loader, either way
     try:

@@ -79,7 +79,7 @@ def _seven_tenths(parts: Parts, entry: SuiteEntry) -> Made | None:
 
 
 def _official(parts: Parts, entry: SuiteEntry) -> Made | None:
-    """The authors' own parts."""
+    """The authors' own splits."""
     return {("train" if name == "trainval" else name): part for name, part in parts.items()}, "published"
 
 

@@ -24,7 +24,7 @@ AIRCRAFT_LISTS = {split: f"images_variant_{split}.txt" for split in ("train", "v
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
-    """A dataset with a split file, or Aircraft with its lists."""
+    """Read a dataset with a split file, or Aircraft with its lists."""
     files = dataset.coop
     if files is None:
         return None
@@ -63,11 +63,11 @@ def _with_split_file(folder: Path, split_file: Path, files: CoopFiles) -> Locate
 
 
 def _class_names(rows: Rows, origin: Path) -> tuple[str, ...]:
-    """The name that goes with each label, 0 to C - 1."""
+    """Return the names of the labels 0 to C - 1. DataError for a gap."""
     names = {label: name for _, label, name in rows}
     if sorted(names) != list(range(len(names))):
         missing = min(set(range(max(names))) - set(names), default=min(names))
-        raise DataError(f"{origin}: labels are to run from 0 without a gap, {missing} is wrong or has no training row; fetch it again")
+        raise DataError(f"{origin}: expected labels from 0 without a gap, but {missing} is wrong or has no training row; fetch it again")
     return tuple(names[label] for label in range(len(names)))
 
 

@@ -19,7 +19,7 @@ from ._splits import Original, for_suite
 from ._vtab_labels import dsprites_location, dsprites_orientation
 
 FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
-PLACES = (f"dsprites/{FILE}", FILE)
+PATHS = (f"dsprites/{FILE}", FILE)
 ORIENTATION, X = 3, 4  # columns of latents_classes: colour, shape, scale, orientation, x, y
 _CHUNK = 4096  # images
 _BLOCK = 81_920  # images, 320 MB: more than VTAB tests on, so that the archive is passed through once for a split
@@ -27,7 +27,7 @@ _BLOCK = 81_920  # images, 320 MB: more than VTAB tests on, so that the archive 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
     """Horizontal positions or orientations."""
-    path = next((root / place for place in PLACES if (root / place).is_file()), None)
+    path = next((root / path for path in PATHS if (root / path).is_file()), None)
     if path is None:
         return None
     try:
@@ -42,7 +42,7 @@ def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | No
 
 def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
     """See Layout."""
-    return PLACES[0]
+    return PATHS[0]
 
 
 def _sprites(path: Path, rows: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -15,15 +15,15 @@ from ._splits import Original, for_suite
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
-    """The dataset, with the suite's splits made of it."""
-    folders, holding, reader = _PLACES[dataset.name]
+    """Read the dataset and make the suite's splits of it."""
+    folders, holding, reader = _DATASETS[dataset.name]
     folder = first_folder(root, folders, holding)
     return None if folder is None else for_suite(root, "official", reader(folder, dataset.class_count(entry)), dataset, entry)
 
 
 def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
     """See Layout."""
-    folders, holding, _ = _PLACES[dataset.name]
+    folders, holding, _ = _DATASETS[dataset.name]
     return f"{folders[0]}/{holding}, the archive as its authors distribute it"
 
 
@@ -69,7 +69,9 @@ def _resisc45(folder: Path, classes: int) -> Original:
     return Original(images, {"all": class_folders(images, position_in(class_names_below(images, classes)))})
 
 
-_PLACES: dict[str, tuple[tuple[str, ...], str, Callable[[Path, int], Original]]] = {  # folders, what says that it is there, reader
+_DATASETS: dict[
+    str, tuple[tuple[str, ...], str, Callable[[Path, int], Original]]
+] = {  # folders, a file or folder that shows that it is there, reader
     "cub200_2011": (("CUB_200_2011", "CUB"), "train_test_split.txt", _birds),
     "nabirds": (("nabirds",), "train_test_split.txt", _birds),
     "stanford_dogs": (("stanford_dogs", "StanfordDogs", "dogs"), "train_list.mat", _dogs),

@@ -23,7 +23,7 @@ PARTS = {"train": "train", "test": "val"}
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
-    """The arrays, as memory maps."""
+    """Read the arrays, as memory maps."""
     folder = root / FOLDER
     if entry.names is None or not (folder / "train_images.npy").is_file():
         return None

@@ -27,7 +27,7 @@ _TYPES: dict[int, np.dtype[Any]] = {507333717: np.dtype("u1"), 507333716: np.dty
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
-    """The images as memory maps."""
+    """Read the images, as memory maps."""
     folder = first_folder(root, FOLDERS, f"{STEMS['train']}-dat.mat")
     if folder is None:
         return None

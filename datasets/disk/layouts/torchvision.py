@@ -22,17 +22,17 @@ NOT_CLASSES = ("BACKGROUND_Google", "Faces_easy")  # of Caltech101, for CoOp
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
-    """The dataset, with the suite's splits made of it."""
-    for place in _PLACES[dataset.name]:
-        if (root / place).exists():
-            original = _READERS[dataset.name]((root / place).parent, entry, dataset.class_count(entry))
+    """Read the dataset and make the suite's splits of it."""
+    for marker in _MARKERS[dataset.name]:
+        if (root / marker).exists():
+            original = _READERS[dataset.name]((root / marker).parent, entry, dataset.class_count(entry))
             return None if original is None else for_suite(root, "torchvision", original, dataset, entry)
     return None
 
 
 def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
     """See Layout."""
-    return _PLACES[dataset.name][0]
+    return _MARKERS[dataset.name][0]
 
 
 def _cifar(folder: Path, entry: SuiteEntry, classes: int) -> Original:
@@ -113,7 +113,7 @@ def _sun397(folder: Path, entry: SuiteEntry, classes: int) -> Original | None:
         return Original(images, {"all": Files(images, names, np.repeat(np.arange(len(found)), [len(files) for _, files in found]))})
     parts: dict[str, Listing] = {}
     for part, name in (("trainval", "Training_01.txt"), ("test", "Testing_01.txt")):
-        file = next((place / name for place in (images, folder, folder / "SUN397_Partitions") if (place / name).is_file()), None)
+        file = next((lists / name for lists in (images, folder, folder / "SUN397_Partitions") if (lists / name).is_file()), None)
         if file is None:
             return None
         paths = read_text(file).split()
@@ -134,7 +134,7 @@ def _labels(names: list[str], classes: list[str], origin: Path) -> list[int]:
 
 
 _PCAM = {"train": "train", "val": "valid", "test": "test"}
-_PLACES: dict[str, tuple[str, ...]] = {  # below the data root: what says that the dataset is there, in its folder
+_MARKERS: dict[str, tuple[str, ...]] = {  # below the data root: what shows that the dataset is there, in its folder
     "cifar10": ("cifar-10-batches-py/test_batch",),
     "cifar100": ("cifar-100-python/test",),
     "svhn": ("train_32x32.mat", "svhn/train_32x32.mat"),

@@ -21,7 +21,7 @@ _IDS = TypeAdapter(dict[str, int])
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
-    """A folder with at least train.json and test.json."""
+    """Read a folder with at least train.json and test.json."""
     files = dataset.vpt_fgvc
     folder = first_folder(root, files.folders, "train.json") if files is not None else None
     if files is None or folder is None:

@@ -21,7 +21,7 @@ LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 
 
 def read(root: Path, dataset: Dataset, entry: SuiteEntry) -> LocatedDataset | None:
-    """A task's folder or archive."""
+    """Read a task's folder or archive."""
     if entry.folder is None:
         return None
     for parent in PARENTS:

@@ -134,14 +134,14 @@ def _check(path: Path, checksum: str | None, url: str) -> None:
     """Raise DataError when the checksum differs; then remove a part, but keep a finished file for the user to look at."""
     if checksum is None:
         return
-    kind, _, expected = checksum.partition(":")
+    algorithm, _, expected = checksum.partition(":")
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, kind).hexdigest()
+        found = hashlib.file_digest(file, algorithm).hexdigest()
     if found == expected:
         return
     if path.suffix == ".part":
         path.unlink()
-        raise DataError(f"{url}: {kind} {expected} expected, {found} received; the file there has changed or was damaged on its way")
+        raise DataError(f"{url}: {algorithm} {expected} expected, {found} received; the file there has changed or was damaged on its way")
     raise DataError(
-        f"{path}: {kind} {expected} expected, {found} found; it is damaged or another version, remove it and run the command again"
+        f"{path}: {algorithm} {expected} expected, {found} found; it is damaged or another version, remove it and run the command again"
     )

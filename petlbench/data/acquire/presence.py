@@ -49,7 +49,7 @@ def presence(name: str, root: Path | None) -> Presence:
         return Presence(name, "broken", str(error))
     if location is not None:
         return Presence(name, "present", f"{location.root} ({location.layout})")
-    # Where every download is there and the task is not, the rest is to be fetched by hand.
+    # When all downloads exist and the task is still missing, people have to fetch the rest.
     is_incomplete = any(root is None or not (root / item.target).exists() for item in target.downloads)
     return Presence(name, "downloadable" if is_incomplete else "manual", " or ".join(target.expected()))
 
