@@ -124,7 +124,7 @@ def test_a_bench_says_what_it_skips(tmp_path: Path) -> None:
 def test_a_method_that_is_named_is_refused_by_plan_and_run_before_anything_is_loaded_or_recorded(tmp_path: Path, unloadable: None) -> None:
     results = tmp_path / "results"
     words = ["method=zero_shot", "task=mini/digits", "backbone=timm:test_vit", f"out={results}"]
-    message = "method zero_shot needs scores of classes; timm:test_vit has no text tower"
+    message = "method zero_shot needs class scores, but timm:test_vit has no text tower"
     with pytest.raises(AccessError, match=message):
         plan([*words, f"backbone.checkpoint={vision_weights(tmp_path, 0)}"])
     with pytest.raises(AccessError, match=message):

@@ -161,7 +161,7 @@ def test_a_proxy_is_used_for_other_machines_only(url: str, is_bypassed: bool, mo
 def test_a_proxy_that_cannot_be_used_is_one_line(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", f"{scheme}://proxy:1")
     monkeypatch.setitem(sys.modules, "socksio", None)
-    with pytest.raises(ConfigError, match=r"the proxy variables .* name a proxy that cannot be used") as refused:
+    with pytest.raises(ConfigError, match=r"the proxy variables .* name an unusable proxy") as refused:
         Connection("http://server", None, QUICK)
     assert "\n" not in str(refused.value)
 
