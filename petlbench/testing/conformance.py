@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
 import json
 import subprocess
 import sys
 import tempfile
+import traceback
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +35,13 @@ from petlbench.testing.reach import reachable
 
 CPU = torch.device("cpu")
 _LEAST = -20.0  # log-probability of a class that a restricted answer did not name
-_RELOAD = "import sys; from petlbench.testing.conformance import print_predictions; print_predictions(sys.argv[1])"
+_READER = "from petlbench.testing.conformance import answer_with_scores; answer_with_scores()"
+_SHORT = ("protocol.shots=16", "curve=false", "threads=1", "save=true")  # enough for every method of this suite, and ``words`` can say more
 
 
 class MethodConformance:
-    """Subclass it in a test module and set ``method``; ``words`` are further settings, ``min_accuracy`` what the method must reach on mini/digits and
-    ``min_gain`` by how much it must lower the cross entropy of the training images there.
+    """Subclass it in a test module and set ``method``; ``words`` are further settings, ``min_accuracy`` what the method must reach on mini/digits with
+    16 images per class and ``min_gain`` by how much it must lower the cross entropy of the training images there.
 
     A method that says ``learns = False`` must change and store nothing instead.
     """
@@ -111,16 +116,15 @@ class MethodConformance:
             scores = learner.predict(_test(task))
             path = Path(folder) / "learned.safetensors"
             path.write_bytes(packed_checkpoint(learner.state(), config.identity, backbone.checksum()))
-            reply = subprocess.run([sys.executable, "-c", _RELOAD, str(path)], capture_output=True, text=True, check=False)
-        assert reply.returncode == 0, reply.stderr
-        assert torch.equal(torch.tensor(json.loads(reply.stdout)), scores), "predictions in another process differ: something is not stored"
+            reply = _Reader.running(_READER).scores(path)
+        assert "error" not in reply, reply["error"]
+        assert torch.equal(torch.tensor(reply["scores"]), scores), "predictions in another process differ: something is not stored"
 
     def test_it_learns_the_mini_suite(self, tmp_path: Path) -> None:
         """It is above chance on test images, and what is stored is better on the training images than the method's own start."""
         from petlbench.runs.execute import execute
 
-        short = ("task=mini/digits", f"out={tmp_path}", "threads=1", "save=true")
-        config = resolve(parse_words([f"method={self.method}", *self.words, *short]))
+        config = resolve(parse_words([f"method={self.method}", "task=mini/digits", *_SHORT, *self.words, f"out={tmp_path}"]))
         record, _ = execute(config)
         assert record.error is None
         assert record.metrics is not None and record.metrics.accuracy > self.min_accuracy
@@ -154,14 +158,45 @@ class MethodConformance:
         return load_method(self.method)[0].learns
 
 
-def print_predictions(path: str) -> None:
-    """Load a checkpoint of the mock task in this process and print its test scores as JSON."""
-    saved = read_checkpoint(Path(path))
-    config = restore(saved.config)
-    task = mock_task()
-    with _opened(config, tiny_backbone(), task) as learner:
+def answer_with_scores() -> None:
+    """For every line of stdin, the path of a checkpoint of the mock task: load it in this process and print its test scores as JSON."""
+    for line in sys.stdin:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # where a method prints is not where answers are read
+                reply: dict[str, Any] = {"scores": _scores_of(Path(line.removesuffix("\n")))}
+        except Exception:
+            reply = {"error": traceback.format_exc()}
+        print(json.dumps(reply), flush=True)
+
+
+class _Reader:
+    """A process that has trained nothing and answers with the scores of checkpoints. One serves all tests: what takes seconds is its imports."""
+
+    def __init__(self, code: str) -> None:
+        self._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        atexit.register(self._process.communicate)  # the end of its input is the end of it
+
+    @classmethod
+    @functools.cache
+    def running(cls, code: str) -> _Reader:
+        return cls(code)
+
+    def scores(self, path: Path) -> dict[str, Any]:
+        """``{"scores": …}``, or ``{"error": …}`` with what was raised."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{path}\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, "the process that reads checkpoints has ended"
+        return dict(json.loads(line))
+
+
+def _scores_of(path: Path) -> list[list[float]]:
+    """Test scores of the mock task with what a checkpoint holds."""
+    saved, task = read_checkpoint(path), mock_task()
+    with _opened(restore(saved.config), tiny_backbone(), task) as learner:
         learner.load_state(saved.state)
-        print(json.dumps(learner.predict(_test(task)).tolist()))
+        return learner.predict(_test(task)).tolist()
 
 
 def _configured(case: MethodConformance) -> RunConfig:

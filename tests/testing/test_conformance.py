@@ -213,31 +213,42 @@ def test_a_network_that_trains_what_it_does_not_store_is_caught(plugin: Plugin) 
         _case("drifting").test_only_what_is_stored_trains()
 
 
-STORED_ELSEWHERE = """
+READER_OF_THESE = f"""
 import sys
-import torch
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from petlbench import register_method
-from tests.testing import test_conformance as broken
-from petlbench.testing.conformance import print_predictions
-register_method(sys.argv[2])(getattr(broken, sys.argv[2]))
-print_predictions(sys.argv[1])
+from tests.testing import test_conformance as these
+from petlbench.testing.conformance import answer_with_scores
+for name in ("InABuffer", "InAnAttribute", "Drifting", "Shift"):
+    register_method(name)(getattr(these, name))
+answer_with_scores()
 """
 
 
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fresh process knows the methods of this module."""
+    monkeypatch.setattr("petlbench.testing.conformance._READER", READER_OF_THESE)
+
+
+@pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("method", [InABuffer, InAnAttribute, Drifting])
-def test_state_that_is_not_restored_is_caught(plugin: Plugin, monkeypatch: pytest.MonkeyPatch, method: type) -> None:
+def test_state_that_is_not_restored_is_caught(plugin: Plugin, method: type) -> None:
     plugin(method.__name__, method)
-    monkeypatch.setattr("petlbench.testing.conformance._RELOAD", f"import sys; sys.argv.append({method.__name__!r}){STORED_ELSEWHERE}")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     with pytest.raises(AssertionError, match="predictions in another process differ"):
         _case(method.__name__).test_what_it_learned_survives_a_fresh_process()
 
 
-def test_state_that_is_restored_is_not(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("reader")
+def test_state_that_is_restored_is_not(plugin: Plugin) -> None:
     plugin("Shift", Shift)
-    monkeypatch.setattr("petlbench.testing.conformance._RELOAD", f"import sys; sys.argv.append('Shift'){STORED_ELSEWHERE}")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     _case("Shift").test_what_it_learned_survives_a_fresh_process()
+
+
+def test_a_checkpoint_that_the_fresh_process_cannot_load_is_caught(plugin: Plugin) -> None:
+    plugin("unheard_of", Shift)
+    with pytest.raises(AssertionError, match="no method 'unheard_of'"):
+        _case("unheard_of").test_what_it_learned_survives_a_fresh_process()
 
 
 class Encoding(Shift):
