@@ -160,7 +160,7 @@ def test_other_weights_and_other_classes_are_refused(folder: Path, url: str) -> 
         evaluate_artifact(other, {})
     with pytest.raises(CheckpointError, match=r"was trained on remote:mini_clip@.* with weights 000000000000…, the backbone now has"):
         evaluate_artifact(other, {"backbone": "remote", "url": url})
-    with pytest.raises(CheckpointError, match=r"it is for the classes 0, 1, .* mini/textures has others"):
+    with pytest.raises(CheckpointError, match=r"the artifact is for the classes 0, 1, .* mini/textures has others"):
         evaluate_artifact(artifact, {"task": "mini/textures"})
 
 
