@@ -121,7 +121,7 @@ def run(settings: Mapping[str, Any] | None = None, /, *, progress: bool = True, 
 def plan(
     methods: str | Sequence[str] = "all",
     tasks: str | Sequence[str] = "mini",
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     settings: Mapping[str, Any] | None = None,
     *,
     available: bool = False,
@@ -142,7 +142,7 @@ def plan(
 def bench(
     methods: str | Sequence[str] = "all",
     tasks: str | Sequence[str] = "mini",
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     settings: Mapping[str, Any] | None = None,
     *,
     jobs: int | None = None,

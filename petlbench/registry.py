@@ -88,7 +88,7 @@ class Registry(Generic[T]):
         """Return the target of that name. ConfigError with the nearest name when there is none."""
         if name not in self:
             raise ConfigError(
-                f"no {self.kind} '{name}'.{did_you_mean(name, self.known())} (petlbench {self.kind}s lists all){self.reasons(name)}"
+                f"no {self.kind} '{name}'.{did_you_mean(name, self.known())} (petlbench ls {self.kind}s lists all){self.reasons(name)}"
             )
         return self._targets[name]
 

@@ -142,3 +142,16 @@ def test_a_script_without_a_main_guard_benches_with_two_processes(tmp_path: Path
     script = f"import petlbench; print(len(petlbench.bench('zero_shot', 'mini/digits', [0, 1], {FAST!r}, jobs=2, out={str(tmp_path)!r})))"
     done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+def test_seeds_from_python_are_checked_and_counted_once(tmp_path: Path) -> None:
+    assert [run.config.seed for run in petlbench.plan("linear", "mini/digits", seeds=[1, 1, 0], out=tmp_path).runs] == [1, 0]
+    assert [run.config.seed for run in petlbench.plan("linear", "mini/digits", seeds=3, out=tmp_path).runs] == [3]
+    for wrong in ([], "0,1", [0.5], True):
+        with pytest.raises(ConfigError, match="seeds must be whole numbers"):
+            petlbench.plan("linear", "mini/digits", seeds=wrong, out=tmp_path)  # type: ignore[arg-type]
+
+
+def test_an_error_says_whether_a_value_was_typed_or_given_in_python() -> None:
+    with pytest.raises(ConfigError, match=r"method.rank must be an int, got 'eight' \(settings\)"):
+        petlbench.run({"method.rank": "eight"}, method="lora", task="mini/digits")

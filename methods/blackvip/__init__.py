@@ -26,7 +26,7 @@ from .encoder import load_encoder
 
 @dataclass
 class BlackVIPConfig:
-    encoder: str = "timm:vit_base_patch16_224.mae"  # frozen encoder: a backbone's name (petlbench backbones lists all), or dino_resnet50
+    encoder: str = "timm:vit_base_patch16_224.mae"  # frozen encoder: a backbone's name (petlbench ls backbones lists all), or dino_resnet50
     encoder_checkpoint: str | None = None  # local weight file to use instead of the encoder's own
     encoder_norm: bool = False  # take the class token behind the final norm: false for MAE, true for supervised encoders (released code)
     src_dim: int | None = None  # entries of feature and trigger together; null: at least 1.5 times the feature, 1568 for 768 at 224 px

@@ -138,7 +138,7 @@ def _split(words: tuple[str, ...]) -> tuple[list[str], dict[str, Text]]:
         suite = suite_name(word)
         tasks |= dict.fromkeys(load_suite(suite).tasks if suite in names("suites") else [task_name(word)])
     if not tasks:
-        raise ConfigError("no suite or task is named (petlbench suites and petlbench tasks list all)")
+        raise ConfigError("no suite or task is named (petlbench ls suites and petlbench ls tasks list all)")
     return list(tasks), settings
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -55,7 +57,7 @@ def _methods() -> Rows:
     rows = []
     for name in method_names():
         plugin, _ = load_method(name)
-        summary = (plugin.__doc__ or "").strip().splitlines()[0] if plugin.name == name else f"preset of {plugin.name}"
+        summary = _first_sentence(plugin) if plugin.name == name else f"preset of {plugin.name}"
         access = plugin.access
         rows.append({"method": name, "access": access.name, "box": access.colour, "cite": plugin.cite, "summary": summary})
     return rows
@@ -110,12 +112,18 @@ def _backbones() -> Rows:
     """A name that ends in a colon is a family: timm:vit_base_patch16_224.augreg_in21k, open_clip:ViT-B-16/openai."""
     rows = []
     for name in BACKBONES.names():
-        summary = (BACKBONES.get(name).load.__doc__ or "").strip().splitlines()[0]
+        summary = _first_sentence(BACKBONES.get(name).load)
         is_family = name not in names("backbones")
         rows.append(
             {"backbone": f"{name}:…" if is_family else name, "summary": summary, **(_NO_CARD if is_family else _card_entries(name))}
         )
     return [*rows, _REMOTE]
+
+
+def _first_sentence(documented: Any) -> str:
+    """Return the first sentence of a docstring on one line."""
+    paragraph = " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=[.!?]) (?=[A-Z])", paragraph)[0]
 
 
 def _card_entries(name: str) -> dict[str, Any]:

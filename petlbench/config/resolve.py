@@ -16,7 +16,7 @@ from typing import Any
 from petlbench.config.files import exists, load_recipe, load_suite, load_yaml, names, origin, suite_of, task_name
 from petlbench.config.identity import completed, described, protocol_id, run_id
 from petlbench.config.settings import BackboneChoice, Budget, Execution, Numerics, Protocol, QueryConfig, Train
-from petlbench.config.typed import COMMAND_LINE, Layer, build, check_keys
+from petlbench.config.typed import COMMAND_LINE, Layer, Text, build, check_keys
 from petlbench.errors import ConfigError, did_you_mean
 from petlbench.registry import METHODS
 
@@ -83,7 +83,7 @@ def load_method(name: str) -> tuple[Any, dict[str, Any]]:
         return METHODS.get(values.pop("plugin", name)), values
     if name not in METHODS:
         hint = did_you_mean(name, {*METHODS.known(), *names("methods")})
-        raise ConfigError(f"no method '{name}'.{hint} (petlbench methods lists all){METHODS.reasons(name)}")
+        raise ConfigError(f"no method '{name}'.{hint} (petlbench ls methods lists all){METHODS.reasons(name)}")
     return METHODS.get(name), {}
 
 
@@ -93,6 +93,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
     ConfigError names the key or value that is wrong and where it was set.
     """
     values = nested(settings)
+    given_by = COMMAND_LINE if _holds_text(values) else "settings"
     name, task = _named(values, "method"), _named(values, "task")
     plugin, of_plugin = load_method(name)
     layers = [*_suite_layers(task), *(of_method := _layers(origin("methods", name) if of_plugin else name, of_plugin, task))]
@@ -104,7 +105,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         layers += _layers(origin("recipes", recipe), of_recipe, task)
         hyperparameters = f"recipe {recipe}"
     execution = {key: values.pop(key) for key in _EXECUTION if key in values}
-    layers.append(Layer(COMMAND_LINE, values))
+    layers.append(Layer(given_by, values))
     for layer in layers:
         known = [*_SECTIONS, "method", *_NUMERICS]
         check_keys({key: None for key in layer.values if key not in known}, [*known, "task", "recipe", *_EXECUTION], layer.origin)
@@ -117,7 +118,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
         **dataclasses.asdict(build(Numerics, [_only(layer, _NUMERICS) for layer in layers])),
         recipe=recipe,
         hyperparameters=hyperparameters,
-        execution=build(Execution, [Layer(COMMAND_LINE, execution)]),
+        execution=build(Execution, [Layer(given_by, execution)]),
     )
 
 
@@ -159,6 +160,11 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
+def _holds_text(values: Mapping[str, Any]) -> bool:
+    """True when a value was typed as a word of a command."""
+    return any(_holds_text(value) if isinstance(value, Mapping) else isinstance(value, Text) for value in values.values())
+
+
 def _named(values: dict[str, Any], required: str) -> str:
     """Take the method's or the task's name out of the settings."""
     section = values.get("method")
@@ -169,7 +175,7 @@ def _named(values: dict[str, Any], required: str) -> str:
         if isinstance(given, (list, tuple)):
             given = "+".join(map(str, given))
     if not isinstance(given, str) or not given:
-        raise ConfigError(f"{required}=NAME is missing (petlbench {required}s lists all)")
+        raise ConfigError(f"{required}=NAME is missing (petlbench ls {required}s lists all)")
     return task_name(str(given)) if required == "task" else str(given)
 
 

@@ -117,7 +117,7 @@ class Numerics:
 class BackboneChoice:
     """The frozen model of a run."""
 
-    name: str = "mini_clip"  # name of a backbone; petlbench backbones lists all
+    name: str = "mini_clip"  # name of a backbone; petlbench ls backbones lists all
     checkpoint: str | None = None  # local weight file to use instead of the backbone's own
 
     @property

@@ -118,7 +118,7 @@ def _method_names() -> Mapping[tuple[str, str, str, str], MethodName]:
         if name.ours and name.ours not in names("methods"):
             known = names("methods")
             raise TableError(
-                f"{METHODS_FILE}:{line}: no method '{name.ours}'.{did_you_mean(name.ours, known)} (petlbench methods lists all)"
+                f"{METHODS_FILE}:{line}: no method '{name.ours}'.{did_you_mean(name.ours, known)} (petlbench ls methods lists all)"
             )
         table[key] = name
     return table

@@ -65,7 +65,7 @@ class Plan:
 def plan(
     methods: str | Sequence[str] = "all",
     tasks: str | Sequence[str] = "mini",
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     settings: Mapping[str, Any] | None = None,
     available: bool = False,
 ) -> Plan:
@@ -76,6 +76,7 @@ def plan(
     or broken record counts as missing, one that failed or diverged as failed. Every run is checked, so that a grid does not end in its middle;
     methods selected by ``all`` only are skipped where the backbone lacks what they need.
     """
+    seeds = None if seeds is None else _checked_seeds(seeds)
     traits = cache(traits_of)  # a server is asked once for all runs
     common = _with_served_name(nested(settings or {}), traits)
     wanted = selected_tasks(tasks)
@@ -100,10 +101,18 @@ def plan(
     return found
 
 
-def _seeds_of(task: str, given: Sequence[int] | None) -> tuple[str, tuple[int, ...]]:
+def _checked_seeds(seeds: Sequence[int] | int) -> tuple[int, ...]:
+    """Return seeds without repetition. ConfigError for none at all and for what is no whole number."""
+    listed = (seeds,) if isinstance(seeds, int) else tuple(seeds)
+    if not listed or not all(type(seed) is int for seed in listed):
+        raise ConfigError(f"seeds must be whole numbers such as [0, 1, 2], got {seeds!r}")
+    return tuple(dict.fromkeys(listed))
+
+
+def _seeds_of(task: str, given: tuple[int, ...] | None) -> tuple[str, tuple[int, ...]]:
     """Return the origin of a task's seeds and the seeds: the ``given`` ones, else those of its suite."""
     if given is not None:
-        return "as asked", tuple(given)
+        return "as asked", given
     suite = suite_of(task)
     return (f"suite {suite}", load_suite(suite).seeds) if suite in names("suites") else ("default", (0,))
 
@@ -146,7 +155,9 @@ def selected_tasks(chosen: str | Sequence[str]) -> list[str]:
             tasks.append(task)
         else:
             hint = did_you_mean(name, [*suites, *TASKS.known()])
-            raise ConfigError(f"no suite or task '{name}'.{hint} (petlbench suites and petlbench tasks list all){TASKS.reasons(name)}")
+            raise ConfigError(
+                f"no suite or task '{name}'.{hint} (petlbench ls suites and petlbench ls tasks list all){TASKS.reasons(name)}"
+            )
     return tasks
 
 

@@ -111,5 +111,5 @@ def test_backbones_are_listed_and_looked_up_without_the_extra_for_remote_ones(mo
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert BACKBONES.names() == ["mini_clip", "open_clip", "timm"]
-    with pytest.raises(ConfigError, match=r"^no backbone 'mini_clp'\. Did you mean 'mini_clip'\? \(petlbench backbones lists all\)$"):
+    with pytest.raises(ConfigError, match=r"^no backbone 'mini_clp'\. Did you mean 'mini_clip'\? \(petlbench ls backbones lists all\)$"):
         load_backbone("mini_clp")

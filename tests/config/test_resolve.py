@@ -93,8 +93,8 @@ def test_a_wrong_key_in_a_file_is_reported_with_the_file(configs: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("method=lroa", "task=mini/digits"), "no method 'lroa'. Did you mean 'lora'? (petlbench methods lists all)"),
-        ((*RUN, "recipe=noha"), "no recipe 'noha'. Did you mean 'noah'? (petlbench recipes lists all)"),
+        (("method=lroa", "task=mini/digits"), "no method 'lroa'. Did you mean 'lora'? (petlbench ls methods lists all)"),
+        ((*RUN, "recipe=noha"), "no recipe 'noha'. Did you mean 'noah'? (petlbench ls recipes lists all)"),
         ((*RUN, "recip=noah"), "unknown key 'recip'. Did you mean 'recipe'? (command line)"),
         ((*RUN, "trian.epochs=3"), "unknown key 'trian'. Did you mean 'train'? (command line)"),
         ((*RUN, "sed=3"), "unknown key 'sed'. Did you mean 'seed'? (command line)"),
@@ -133,8 +133,8 @@ def test_a_wrong_key_in_a_file_is_reported_with_the_file(configs: Path) -> None:
         ((*RUN, "train=5"), "train is a section; set what is in it, such as train.epochs=…, got 5 (command line)"),
         ((*RUN, "seed=-1"), "seed must be an int in [0, 2**32), got -1"),
         ((*RUN, "precision=fp16"), "precision must be one of auto, fp32, bf16, got 'fp16' (command line)"),
-        (("task=mini/digits", "method.rank=3"), "method=NAME is missing (petlbench methods lists all)"),
-        (("method=lora",), "task=NAME is missing (petlbench tasks lists all)"),
+        (("task=mini/digits", "method.rank=3"), "method=NAME is missing (petlbench ls methods lists all)"),
+        (("method=lora",), "task=NAME is missing (petlbench ls tasks lists all)"),
         ((*RUN, "epochs"), "'epochs' is not of the form key=value, such as method=lora or train.epochs=20"),
         ((*RUN, "--seed=3"), "'--seed=3' is not of the form key=value, such as method=lora or train.epochs=20"),
     ],
@@ -283,4 +283,4 @@ def test_a_broken_plugin_takes_its_presets_from_the_list_and_disturbs_no_other(m
     assert "adapter cannot be imported" in message("method=adaptformer", "task=mini/digits")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert message("method=lroa", "task=mini/digits") == "no method 'lroa'. Did you mean 'lora'? (petlbench methods lists all)"
+        assert message("method=lroa", "task=mini/digits") == "no method 'lroa'. Did you mean 'lora'? (petlbench ls methods lists all)"

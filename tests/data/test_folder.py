@@ -156,7 +156,7 @@ def test_a_class_with_fewer_images_than_shots_is_named(root: Path) -> None:
 
 
 def test_an_unknown_task_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"no task 'mini/digit'\. Did you mean 'mini/digits'\? \(petlbench tasks lists all\)"):
+    with pytest.raises(ConfigError, match=r"no task 'mini/digit'\. Did you mean 'mini/digits'\? \(petlbench ls tasks lists all\)"):
         find_task("mini/digit")
 
 

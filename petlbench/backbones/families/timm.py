@@ -42,7 +42,7 @@ def load(name: str, checkpoint: str | None) -> Backbone:
 def _created(name: str, pretrained: bool) -> VisionTransformer:
     if not timm.is_model(name):
         hint = did_you_mean(name, timm.list_models("vit*", pretrained=True))
-        raise ConfigError(f"timm has no model '{name}'.{hint} (petlbench backbones shows examples)")
+        raise ConfigError(f"timm has no model '{name}'.{hint} (petlbench ls backbones shows examples)")
     try:
         vit = timm.create_model(name, pretrained=pretrained)
     except (OSError, RuntimeError, ValueError) as error:

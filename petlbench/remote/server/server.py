@@ -24,7 +24,7 @@ def serve(config: ServeConfig, device: torch.device, ready: Callable[[str], None
     """Answer until interrupted. ``ready`` gets one line with the address as soon as requests are taken. ConfigError when the address is in use."""
     token = config.token()
     if config.backbone == "remote":
-        raise ConfigError("serve needs a model in this process, got backbone=remote; petlbench backbones lists them")
+        raise ConfigError("serve needs a model in this process, got backbone=remote; petlbench ls backbones lists them")
     if config.threads:
         torch.set_num_threads(config.threads)
     with _listening(config.host, config.port) as listener:

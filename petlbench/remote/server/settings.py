@@ -16,7 +16,7 @@ from petlbench.remote.wire import TOKEN_VARIABLE, token_from
 class ServeConfig:
     """Which model is served, where, and how much at a time."""
 
-    backbone: str = "mini_clip"  # petlbench backbones lists all
+    backbone: str = "mini_clip"  # petlbench ls backbones lists all
     checkpoint: str | None = None  # a local weight file to use instead of the card's
     host: str = "127.0.0.1"  # 0.0.0.0: every network that this machine is on; then set a token
     port: int = 8000  # 0: one that is free
