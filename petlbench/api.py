@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.config.resolve import merged, nested, resolve
-from petlbench.errors import CheckpointError, ConfigError
+from petlbench.errors import CheckpointError, ConfigError, RecordError
 from petlbench.records.schema import Record
 from petlbench.records.store import is_kept
 from petlbench.runs import plan as grid
@@ -115,7 +115,7 @@ def run(settings: Mapping[str, Any] | None = None, /, *, progress: bool = True, 
 
     config = resolve(merged(nested(settings or {}), nested(more)))
     with bars(progress) as shown:
-        return Result(*execute(config, bar_of(shown, f"{config.method} on {config.task}"), reraise))
+        return Result(*execute(config, bar_of(shown, config.label), reraise))
 
 
 def plan(
@@ -178,7 +178,7 @@ def carry_out(
         current = shown.add_task("", total=None, visible=jobs == 1)
 
         def started(run: grid.PlannedRun) -> Callable[[int, int], None]:
-            shown.update(current, description=run.label, completed=0, total=None)
+            shown.update(current, description=run.config.label, completed=0, total=None)
             return lambda done, total: shown.update(current, completed=done, total=total)
 
         for number, (_, record, path) in enumerate(local.carry_out(todo, jobs, started, reraise), start=1):
@@ -191,10 +191,12 @@ def carry_out(
 
 
 def results(out: str | os.PathLike[str] = "results") -> pd.DataFrame:
-    """Return all records of a results folder, a row each, with the columns of ``runs.csv`` (docs/results.md)."""
+    """Return all records of a results folder, a row each, with the columns of ``runs.csv`` (docs/results.md). RecordError without that folder."""
     from petlbench.analysis.export import flat_frame
     from petlbench.records.store import RecordStore
 
+    if not Path(out).is_dir():
+        raise RecordError(f"no results folder {out}; name the folder that runs were written to (out=)")
     return flat_frame(RecordStore(Path(out)).read())
 
 

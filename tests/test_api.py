@@ -13,7 +13,7 @@ from torch import Tensor
 import petlbench
 from petlbench import Access, QueryMethod, QueryModel, TrainingData
 from petlbench.api import Result, Results
-from petlbench.errors import AccessError, CheckpointError, ConfigError
+from petlbench.errors import AccessError, CheckpointError, ConfigError, RecordError
 from petlbench.records.schema import read_record
 
 FAST: dict[str, Any] = {"protocol.shots": 1, "train.epochs": 1, "train.warmup_epochs": 0, "threads": 1}
@@ -155,3 +155,20 @@ def test_seeds_from_python_are_checked_and_counted_once(tmp_path: Path) -> None:
 def test_an_error_says_whether_a_value_was_typed_or_given_in_python() -> None:
     with pytest.raises(ConfigError, match=r"method.rank must be an int, got 'eight' \(settings\)"):
         petlbench.run({"method.rank": "eight"}, method="lora", task="mini/digits")
+
+
+def test_a_plan_prints_its_counts(tmp_path: Path) -> None:
+    planned = petlbench.plan(["linear", "zero_shot"], "mini/digits", seeds=[0, 1], out=tmp_path)
+    assert repr(planned) == "<plan of 4 runs: 0 done, 0 failed, 4 missing>"
+    assert planned.counts() == {method: {"done": 0, "failed": 0, "missing": 2} for method in ("linear", "zero_shot")}
+    assert "<td>2</td>" in planned._repr_html_()
+
+
+def test_results_of_a_folder_that_does_not_exist_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"no results folder .*absent"):
+        petlbench.results(tmp_path / "absent")
+
+
+def test_a_name_in_place_of_settings_is_refused() -> None:
+    with pytest.raises(ConfigError, match="settings are a mapping or keyword arguments, such as method='lora', got 'lora'"):
+        petlbench.run("lora")  # type: ignore[arg-type]

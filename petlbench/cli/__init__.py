@@ -73,7 +73,9 @@ def _with_words(args: list[str]) -> list[str]:
     found, rest = [], iter(args)
     for arg in rest:
         option, equals, value = arg.partition("=")
-        if option in _WORDS and (equals or (value := next(rest, ""))):
+        if option in _WORDS:
+            if not equals and not (value := next(rest, "")):
+                raise click.UsageError(f"{option} needs a value, such as {option} VALUE")
             found.append(f"{option.removeprefix('--')}={value}")
         else:
             found.append(arg)

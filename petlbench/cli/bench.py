@@ -16,10 +16,11 @@ from petlbench.cli.words import AS_JSON, read_seeds, split_words
 from petlbench.errors import ConfigError
 
 AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are missing.")
+GRID = "method=, task= and seeds= take several names or numbers with commas. petlbench run --help method=lora lists the settings of runs, such as out=DIR."
 console = Console(stderr=True)
 
 
-@click.command()
+@click.command(epilog=GRID)
 @click.argument("words", nargs=-1, metavar="KEY=VALUE...")
 @AS_JSON
 @AVAILABLE
@@ -38,8 +39,7 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
     written = write_and_show(planned.out, quiet=as_json)
     for result in results.failures:
         record = result.record
-        label = f"{record.method.name} on {record.task}, seed {record.seed}"
-        console.print(f"{record.status}: {label}: {record.error}", style="red", highlight=False, markup=False)
+        console.print(f"{record.status}: {record.label}: {record.error}", style="red", highlight=False, markup=False)
     left = 0 if retry_failed else before["failed"]
     if left:
         console.print(f"{left} runs failed earlier; --retry-failed runs them again")

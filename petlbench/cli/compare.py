@@ -16,6 +16,7 @@ from petlbench.analysis.aggregate import comparable_parts, leaderboard, ranked_c
 from petlbench.analysis.statistics import Comparison, compare, row_names
 from petlbench.analysis.tradeoffs import tradeoffs
 from petlbench.cli.printing import table_console
+from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import suite_tasks
 from petlbench.errors import ConfigError, RecordError, did_you_mean
@@ -31,7 +32,7 @@ class CompareSettings:
     suite: str | None = None  # only this suite
 
 
-@click.command("compare")
+@click.command("compare", cls=SettingsCommand, settings=CompareSettings)
 @click.argument("words", nargs=-1, metavar="[METHOD...] [suite=NAME] [out=DIR]")
 @AS_JSON
 def compare_methods(words: tuple[str, ...], as_json: bool) -> None:

@@ -17,6 +17,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from petlbench.cli.printing import print_rows
+from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import load_suite, names, suite_name, task_name
 from petlbench.config.resolve import resolve
@@ -108,7 +109,7 @@ class CleanSettings:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
 
 
-@data.command()
+@data.command(cls=SettingsCommand, settings=CleanSettings)
 @click.argument("words", nargs=-1, metavar="[SUITE|TASK...] [older=DAYS] [larger=MB]")
 @click.option("--delete", is_flag=True, help="Delete what is listed. It is decoded again when a run needs it.")
 def clean(words: tuple[str, ...], delete: bool) -> None:

@@ -9,12 +9,13 @@ import click
 from petlbench.access.rungs import Access
 from petlbench.checkpoints.file import read_checkpoint
 from petlbench.cli.leaderboard import ResultsFolder
+from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import names_and_words, settings_of
 from petlbench.config.resolve import load_method, restore
 from petlbench.errors import CheckpointError
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings=ResultsFolder)
 @click.argument("words", nargs=-1, metavar="[CHECKPOINT TARGET] [out=DIR]")
 def export(words: tuple[str, ...]) -> None:
     """Write all runs as one flat table, runs.csv and runs.parquet in the results folder: petlbench export out=results
@@ -31,7 +32,7 @@ def export(words: tuple[str, ...]) -> None:
 
         click.echo("\n".join(str(path) for path in write_flat(Path(out))))
     elif len(names) != 2:
-        raise click.UsageError(f"export {names[0]} needs the file to write as well; without both it writes the table of all runs")
+        raise click.UsageError(f"export takes CHECKPOINT and TARGET, or no names for the table of all runs, got {' '.join(names)}")
     else:
         _export_checkpoint(*map(Path, names))
 

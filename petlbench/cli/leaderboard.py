@@ -10,6 +10,7 @@ import click
 
 from petlbench.analysis.aggregate import leaderboard as leaderboard_frame
 from petlbench.cli.printing import table_console
+from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import settings_of, split_words
 from petlbench.config.files import suite_tasks
 from petlbench.errors import RecordError
@@ -34,7 +35,7 @@ def _number(ctx: click.Context, parameter: click.Parameter, seconds: float | Non
     return seconds
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings=ResultsFolder)
 @click.argument("words", nargs=-1, metavar="[out=DIR]")
 @click.option("--watch", type=click.FloatRange(1, 3600), callback=_number, is_flag=False, flag_value=10.0, metavar="[SECONDS]", help=_WATCH)
 def leaderboard(words: tuple[str, ...], watch: float | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import click
 
 from petlbench.cli.printing import print_rows
+from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_name
 from petlbench.config.resolve import load_method, method_names
@@ -32,7 +33,7 @@ class LsSettings:
     data_root: str | None = None  # folder of the datasets; null: the environment variable PETLBENCH_DATA
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings=LsSettings)
 @click.argument("kind", type=click.Choice(["methods", "suites", "tasks", "backbones", "recipes"]))
 @click.argument("words", nargs=-1, metavar="[SUITE...] [data_root=DIR]")
 @AS_JSON

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from petlbench.analysis.merge import merge as merge_folders
+from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import names_and_words, settings_of
 from petlbench.errors import ConfigError
 
@@ -19,7 +20,7 @@ class MergeSettings:
     out: str | None = None  # results folder to create; must not exist
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings=MergeSettings)
 @click.argument("words", nargs=-1, required=True, metavar="FOLDER... out=DIR")
 def merge(words: tuple[str, ...]) -> None:
     """Join results of several machines in a new folder: petlbench merge results-a results-b out=results

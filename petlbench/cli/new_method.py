@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import settings_of, split_words
 from petlbench.errors import ConfigError
 
@@ -21,7 +22,7 @@ class NewMethodSettings:
     root: str = "."  # the checkout that has methods/ and configs/
 
 
-@click.command("new-method")
+@click.command("new-method", cls=SettingsCommand, settings=NewMethodSettings)
 @click.argument("name")
 @click.argument("words", nargs=-1, metavar="[root=DIR]")
 def new_method(name: str, words: tuple[str, ...]) -> None:

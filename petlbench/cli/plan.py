@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 
 import click
 
 from petlbench import api
-from petlbench.cli.bench import AVAILABLE, grid_settings
+from petlbench.cli.bench import AVAILABLE, GRID, grid_settings
 from petlbench.cli.printing import print_rows
 from petlbench.cli.words import AS_JSON
 from petlbench.runs.plan import seconds_per_run
 
 
-@click.command()
+@click.command(epilog=GRID)
 @click.argument("words", nargs=-1, metavar="KEY=VALUE...")
 @AS_JSON
 @AVAILABLE
@@ -30,10 +29,8 @@ def plan(words: tuple[str, ...], as_json: bool, available: bool) -> None:
         click.echo(json.dumps({"runs": cells, "seeds": planned.seeds, "skipped": planned.skipped, "estimated_seconds": seconds}))
         return
     rows = []
-    for method in dict.fromkeys(run.config.method for run in runs):
-        states = Counter(run.state for run in runs if run.config.method == method)
+    for method, counts in planned.counts().items():
         per_run = f"{estimates[method]:.1f}" if method in estimates else "–"
-        counts = {state: states[state] for state in ("done", "failed", "missing")}
         rows.append({"method": method, **counts, "s per run": per_run})
     print_rows(rows, right=("done", "failed", "missing", "s per run"))
     for sentence in planned.sentences():

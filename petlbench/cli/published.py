@@ -13,7 +13,8 @@ import click
 
 from petlbench.cli.printing import print_rows
 from petlbench.cli.words import AS_JSON
-from petlbench.errors import ConfigError, TableError, did_you_mean
+from petlbench.config.typed import COMMAND_LINE, check_keys
+from petlbench.errors import ConfigError, TableError
 from petlbench.published import numbers as printed
 
 _FILTERS = ("paper", "table", "suite", "method", "backbone", "access", "shots", "dataset", "metric", "source_kind")
@@ -27,7 +28,8 @@ def published(words: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     """List numbers that papers print: petlbench published paper=spt suite=vtab method=lora dataset=cifar100
 
     A word selects by part of a name (suite, dataset and shots: by the whole of it); method= also takes the name that a method has here. Without
-    words the printed tables are listed. Kind says how a number was seen; what is not primary is a copy of the number.
+    words the printed tables are listed. Kind says how a number was seen; what is not primary is a copy of the number. --csv and --json print the
+    sources, too.
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
@@ -59,7 +61,6 @@ def _as_row(number: printed.PublishedNumber) -> dict[str, str]:
         "metric": number.metric,
         "value": str(number.value) + (f" ± {number.std}" if number.std is not None else ""),
         "kind": number.source_kind,
-        "source": number.source,
     }
 
 
@@ -85,8 +86,9 @@ def _pairs(words: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     pairs = {}
     for word in words:
         key, equals, text = word.partition("=")
-        if not equals or key not in known:
-            raise ConfigError(f"'{word}' is not of the form key=text with one of {', '.join(known)}.{did_you_mean(key, known)}")
+        if not equals:
+            raise ConfigError(f"'{word}' is not of the form key=text, such as paper=spt")
+        check_keys([key], known, COMMAND_LINE, is_listed=True)
         if not text or key in pairs:
             raise ConfigError(f"'{word}': " + (f"{key} stands twice; give it once" if text else f"a text is expected behind {key}="))
         pairs[key] = text

@@ -6,11 +6,11 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
 from petlbench import api
+from petlbench.cli.settings_help import write_settings
 from petlbench.cli.words import AS_JSON, parse_words, split_words
 from petlbench.config.help import FieldHelp, section_help
 from petlbench.config.resolve import RunConfig, resolve
@@ -55,7 +55,7 @@ def settings_help(config: RunConfig) -> str:
     formatter.write_text(f"Values for method={config.method} task={config.task}. Suites, tasks and recipes have defaults of their own.")
     for title, rows in _groups(config):
         with formatter.section(title):
-            formatter.write_dl([(f"{row.key}={_shown(row.value)}", _help(row)) for row in rows], col_max=44)
+            write_settings(formatter, rows)
     return formatter.getvalue().strip()
 
 
@@ -68,17 +68,3 @@ def _groups(config: RunConfig) -> Iterator[tuple[str, list[FieldHelp]]]:
     yield "Queries and their limits", [*section_help(config.access, "access."), *section_help(config.budget, "budget.")]
     yield "Random numbers and number format", section_help(Numerics(config.seed, config.precision))  # type: ignore[arg-type]
     yield "Execution (not part of the run's identity)", section_help(config.execution)
-
-
-def _help(row: FieldHelp) -> str:
-    """A setting's comment, and its choices where it has few."""
-    return f"{row.comment} ({row.type})" if row.comment and row.type.startswith("one of") else row.comment or row.type
-
-
-def _shown(value: Any) -> str:
-    """Write a value as a user types it."""
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_shown, value))}]"
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

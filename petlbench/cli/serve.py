@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import split_words
 from petlbench.config.typed import COMMAND_LINE, Layer, build
 from petlbench.errors import ConfigError
@@ -11,7 +12,7 @@ from petlbench.optim.device import pick_device
 from petlbench.remote.server.settings import ServeConfig
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings=ServeConfig)
 @click.argument("words", nargs=-1, metavar="KEY=VALUE...")
 def serve(words: tuple[str, ...]) -> None:
     """Serve a backbone to methods that ask: petlbench serve backbone=mini_clip port=8000 output=probabilities

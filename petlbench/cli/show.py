@@ -8,13 +8,14 @@ import click
 from rich.console import Console
 
 from petlbench.cli.leaderboard import ResultsFolder
+from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import settings_of, split_words
 from petlbench.errors import RecordError
 from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings=ResultsFolder)
 @click.argument("record", type=click.Path(path_type=Path))
 @click.argument("words", nargs=-1, metavar="[out=DIR]")
 def show(record: Path, words: tuple[str, ...]) -> None:
@@ -23,6 +24,6 @@ def show(record: Path, words: tuple[str, ...]) -> None:
     if not record.exists():
         found = [path for path in RecordStore(out).paths() if path.stem.rpartition("-")[2].startswith(str(record))]
         if len(found) != 1:
-            raise RecordError(f"{record}: no such file, and {len(found)} records in {out} have a run id that starts so")
+            raise RecordError(f"{record}: no such file, and {len(found) or 'no'} records in {out} have a run id that starts with it")
         record = found[0]
     Console().print_json(read_record(record).model_dump_json())

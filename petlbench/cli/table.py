@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import read_seeds, settings_of, split_words
 from petlbench.published.numbers import published
 from petlbench.records.store import RecordStore
@@ -24,7 +25,7 @@ class TableSettings:
     seeds: str | None = None  # only these: 0,1,2
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings=TableSettings)
 @click.argument("paper")
 @click.argument("words", nargs=-1, metavar="[backbone=NAME] [protocol=NAME] [seeds=0,1,2] [out=DIR]")
 @click.option("--partial", is_flag=True, help="Averages over the columns that all rows have, where others are missing.")

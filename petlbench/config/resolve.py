@@ -55,6 +55,11 @@ class RunConfig:
         return dict(json.loads(json.dumps(found)))  # refuses what a record could not be read back with
 
     @property
+    def label(self) -> str:
+        """Name the run in a sentence."""
+        return f"{self.method} on {self.task}, seed {self.seed}"
+
+    @property
     def run_id(self) -> str:
         return run_id(self.identity)
 
@@ -108,7 +113,7 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
     layers.append(Layer(given_by, values))
     for layer in layers:
         known = [*_SECTIONS, "method", *_NUMERICS]
-        check_keys({key: None for key in layer.values if key not in known}, [*known, "task", "recipe", *_EXECUTION], layer.origin)
+        check_keys([key for key in layer.values if key not in known], [*known, "task", "recipe", *_EXECUTION], layer.origin)
     return RunConfig(
         task=task,
         method=name,
@@ -138,6 +143,8 @@ def restore(identity: Mapping[str, Any], settings: Mapping[str, Any] | None = No
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Turn settings with dots in their keys into nested ones; ``method`` and ``backbone`` are short for their ``.name``."""
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"settings are a mapping or keyword arguments, such as method='lora', got {settings!r}")
     found: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):

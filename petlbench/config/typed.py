@@ -7,7 +7,7 @@ import json
 import math
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -50,9 +50,9 @@ def build(kind: type[S], layers: Sequence[Layer], prefix: str = "") -> S:
         raise ConfigError(f"{prefix.rstrip('.') or 'a setting'} is nested too deeply ({layers[-1].origin})") from None
 
 
-def check_keys(values: Mapping[str, Any], known: Sequence[str], origin: str, prefix: str = "", is_listed: bool = False) -> None:
+def check_keys(keys: Iterable[str], known: Sequence[str], origin: str, prefix: str = "", is_listed: bool = False) -> None:
     """Raise ConfigError, with the nearest name, for a key that is not known. In a section, and where ``is_listed``, it lists those that are."""
-    for key in values:
+    for key in keys:
         if key not in known:
             listed = f" Known: {', '.join(known)}" if prefix or is_listed else ""
             raise ConfigError(f"unknown key '{prefix}{key}'.{did_you_mean(str(key), known)}{listed} ({origin})")

@@ -25,10 +25,9 @@ def bar_of(progress: Progress, description: str) -> Callable[[int, int], None]:
 
 def sentence(record: Record) -> str:
     """Describe a finished run in one line."""
-    name = f"{record.method.name} on {record.task}, seed {record.seed}"
     if record.metrics is None:
-        return f"{name}: {record.status}: {(record.error or '').partition(chr(10))[0]}"
+        return f"{record.label}: {record.status}: {(record.error or '').partition(chr(10))[0]}"
     metrics = record.metrics
     note = " (budget reached)" if record.status == "budget" else ""
     note += " (oracle: the epoch was chosen on the test split)" if record.selection == "oracle_test" else ""
-    return f"{name}: accuracy {metrics.accuracy:.2f} % ± {metrics.standard_error:.2f} in {record.cost.total_seconds:.1f} s{note}"
+    return f"{record.label}: accuracy {metrics.accuracy:.2f} % ± {metrics.standard_error:.2f} in {record.cost.total_seconds:.1f} s{note}"

@@ -161,6 +161,11 @@ class Record(_Section):
     checkpoint: str | None = None
 
     @property
+    def label(self) -> str:
+        """Name the run in a sentence."""
+        return f"{self.method.name} on {self.task}, seed {self.seed}"
+
+    @property
     def has_result(self) -> bool:
         """True if it counts in tables: it finished, or stopped with a result when its budget was spent."""
         return self.status in RESULTS

@@ -112,7 +112,7 @@ def sentences(comparison: Comparison) -> list[str]:
 
 def terminal_report(title: str, comparison: Comparison, methods: pd.DataFrame, with_pairs: bool) -> RenderableType:
     """Render a comparison for a terminal of 120 characters; ``methods`` from ``with_tradeoffs``."""
-    parts: list[RenderableType] = [Text(title, style="bold"), _rich(methods_table(methods))]
+    parts: list[RenderableType] = [Text(title, style="bold"), *([_rich(methods_table(methods))] if len(methods) else [])]
     if with_pairs and len(comparison.pairs):
         parts += ["", _rich(pairs_table(comparison))]
     return Group(*parts, *(Text(f"* {sentence}") for sentence in sentences(comparison)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from petlbench.backbones.traits import Traits
 from petlbench.config.files import load_suite, names, suite_name, suite_of, task_name
@@ -33,12 +33,8 @@ class PlannedRun:
     config: RunConfig
     state: State
 
-    @property
-    def label(self) -> str:
-        return f"{self.config.method} on {self.config.task}, seed {self.config.seed}"
 
-
-@dataclass
+@dataclass(repr=False)
 class Plan:
     """A grid of runs, and the skipped methods and missing tasks."""
 
@@ -51,6 +47,24 @@ class Plan:
     def out(self) -> Path:
         """The results folder."""
         return Path(self.runs[0].config.execution.out)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of runs in each state per method."""
+        states = get_args(State)
+        by_method: dict[str, dict[str, int]] = {run.config.method: dict.fromkeys(states, 0) for run in self.runs}
+        for run in self.runs:
+            by_method[run.config.method][run.state] += 1
+        return by_method
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{sum(run.state == state for run in self.runs)} {state}" for state in get_args(State))
+        return "\n".join([f"<plan of {len(self.runs)} runs: {states}>", *self.sentences()])
+
+    def _repr_html_(self) -> str:
+        """Show the counts as a table in a notebook."""
+        import pandas as pd
+
+        return str(pd.DataFrame.from_dict(self.counts(), orient="index").to_html())
 
     def sentences(self) -> list[str]:
         """Return one sentence per reason for skipping methods or tasks."""

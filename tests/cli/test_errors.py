@@ -41,7 +41,7 @@ def assert_refused(result: tuple[int, str, str], *expected: str) -> None:
     ("words", "expected"),
     [
         (("run", "method=lroa", "task=mini/digits"), "no method 'lroa'. Did you mean 'lora'?"),
-        ((*RUN, "recipe=noha"), "no recipe 'noha'. Did you mean 'noah'? (petlbench recipes lists all)"),
+        ((*RUN, "recipe=noha"), "no recipe 'noha'. Did you mean 'noah'? (petlbench ls recipes lists all)"),
         (("run", "method=lora", "task=mini/digit"), "no task 'mini/digit'. Did you mean 'mini/digits'?"),
         ((*RUN, "backbone=mini_clap"), "no backbone 'mini_clap'. Did you mean 'mini_clip'?"),
         ((*RUN, "trian.epochs=3"), "unknown key 'trian'. Did you mean 'train'?"),
@@ -57,6 +57,12 @@ def assert_refused(result: tuple[int, str, str], *expected: str) -> None:
         (("evaluate", "absent.safetensors"), "absent.safetensors: not a readable safetensors file"),
         (("leaderboard", "--out", "absent"), "run petlbench bench first"),
         (("show", "absent.json"), "absent.json: no such file"),
+        (("leaderboard", "--out"), "--out needs a value, such as --out VALUE"),
+        (("published", "pper=spt"), "unknown key 'pper'. Did you mean 'paper'?"),
+        (
+            ("export", "model.safetensors"),
+            "export takes CHECKPOINT and TARGET, or no names for the table of all runs, got model.safetensors",
+        ),
         (("runn",), "no command 'runn'. Did you mean 'run'?"),
     ],
 )

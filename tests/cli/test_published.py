@@ -45,7 +45,7 @@ def test_published_without_words_lists_the_tables() -> None:
 
 
 def test_published_says_what_it_takes() -> None:
-    assert "'pape=noah' is not of the form key=text" in refusal("published", "pape=noah")
+    assert "unknown key 'pape'. Did you mean 'paper'?" in refusal("published", "pape=noah")
     assert "no published number with paper=nobody" in refusal("published", "paper=nobody")
     assert "'paper=': a text is expected behind paper=" in refusal("published", "paper=")
     assert "'paper=vpt': paper stands twice" in refusal("published", "paper=spt", "paper=vpt")

@@ -66,7 +66,6 @@ def test_a_grid_takes_seed_or_seeds() -> None:
 def test_options_of_scripts_are_words() -> None:
     assert _with_words(["merge", "a", "--out", "b"]) == ["merge", "a", "out=b"]
     assert _with_words(["table", "vpt", "--seeds=0,1", "--partial"]) == ["table", "vpt", "seeds=0,1", "--partial"]
-    assert _with_words(["leaderboard", "--out"]) == ["leaderboard", "--out"]
 
 
 @pytest.mark.parametrize("kind", _LISTED)

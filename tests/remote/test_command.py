@@ -87,7 +87,7 @@ def test_the_ready_line_names_model_and_address(call: Call) -> None:
 def test_an_open_door_is_warned_of(call: Call, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret\n")
     words = ("serve", "port=0", "host=0.0.0.0", "threads=1")
-    assert "warning: anyone who reaches 0.0.0.0 can ask this model; set PETLBENCH_TOKEN" in call(*words)[2]
+    assert "warning: anyone who reaches 0.0.0.0 can query this model; set PETLBENCH_TOKEN" in call(*words)[2]
     assert call(*words, "token_file=token")[2] == ""
 
 
