@@ -9,7 +9,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 BIOME := @biomejs/biome@2.6.8
-WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
+WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn bench-driver plan leaderboard test test-all lint lint-page format docs clean

@@ -22,6 +22,7 @@ from petlbench.registry import METHODS
 from tests.words import plan
 
 FAST = ("train.epochs=2", "train.warmup_epochs=0", "threads=1")
+FEW = "protocol.shots=2"
 
 
 def bench(out: Path, *words: str, expect: int = 0) -> dict:
@@ -64,15 +65,15 @@ def test_a_second_bench_runs_only_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_other_runs(tmp_path: Path) -> None:
-    bench(tmp_path, "method=lora", "task=mini/digits", "seeds=0")
-    summary = bench(tmp_path, "method=lora", "task=mini/digits", "seeds=0", "method.rank=2")
+    bench(tmp_path, "method=lora", "task=mini/digits", "seeds=0", FEW)
+    summary = bench(tmp_path, "method=lora", "task=mini/digits", "seeds=0", FEW, "method.rank=2")
     assert summary["skipped"] == 0
     ranks = sorted(r.method.config["rank"] for r in RecordStore(tmp_path).read())
     assert ranks == [2, 8]
 
 
 def test_a_failing_run_does_not_stop_the_others_and_is_run_again_on_request(tmp_path: Path) -> None:
-    words = ("method=lora,linear", "task=mini/digits", "seeds=0", "train.optimizer=sgd", "train.learning_rate=1e30")
+    words = ("method=lora,linear", "task=mini/digits", "seeds=0", FEW, "train.optimizer=sgd", "train.learning_rate=1e30")
     summary = bench(tmp_path, *words, expect=1)
     assert {run["method"]: run["status"] for run in summary["runs"]}["lora"] == "diverged"
     assert len(summary["runs"]) == 2
@@ -97,7 +98,7 @@ def test_plan_says_what_bench_would_do(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_gives_the_same_accuracy_in_a_fresh_process(tmp_path: Path) -> None:
-    words = ["run", "method=lora", "task=mini/digits", *FAST, f"out={tmp_path}", "save=true", "--json"]
+    words = ["run", "method=lora", "task=mini/digits", FEW, *FAST, f"out={tmp_path}", "save=true", "--json"]
     first = json.loads(CliRunner().invoke(cli, words, catch_exceptions=False).stdout)
     (checkpoint,) = (tmp_path / "checkpoints").glob("*.safetensors")
     command = [sys.executable, "-m", "petlbench", "evaluate", str(checkpoint), "task=mini/digits", "threads=1", "--json"]
@@ -126,7 +127,7 @@ def test_a_killed_bench_continues_without_repeating_a_run(tmp_path: Path) -> Non
 
 
 def test_worker_processes_give_the_results_of_one_process(tmp_path: Path) -> None:
-    words = ("method=zero_shot,lora", "task=mini/digits", "seeds=0,1")
+    words = ("method=zero_shot,lora", "task=mini/digits", "seeds=0,1", FEW)
     alone, together = tmp_path / "alone", tmp_path / "together"
     bench(alone, *words)
     command = [sys.executable, "-m", "petlbench", "bench", *words, *FAST, f"out={together}", "--jobs", "2"]

@@ -16,8 +16,11 @@ from petlbench.config.resolve import method_names
 from petlbench.registry import METHODS
 from petlbench.testing import MethodConformance
 
+# More steps than its recipe has for 400 images: with 160, 21 steps of SPSA lower the cross entropy by 9 percent only, these by 20.
+WORDS = {"vp_spsa": ("train.batch_size=16",)}
+
 for _name in METHODS.names():
-    globals()[f"Test_{_name}"] = type(f"Test_{_name}", (MethodConformance,), {"method": _name})
+    globals()[f"Test_{_name}"] = type(f"Test_{_name}", (MethodConformance,), {"method": _name, "words": WORDS.get(_name, ())})
 
 for _name in sorted(set(method_names()) - set(METHODS.names())):  # presets: the same code under other settings, so in the longer run only
     globals()[f"Test_{_name}"] = pytest.mark.slow(type(f"Test_{_name}", (MethodConformance,), {"method": _name}))
