@@ -115,7 +115,7 @@ def test_a_tower_of_another_kind_answers_as_before_and_can_only_be_asked(tiny: s
     refused = open_learner(lora, backbone, mock_task().spec, CPU, "fp32", Meter())
     with (
         pytest.raises(
-            AccessError, match="method lora needs access WEIGHTS; the image tower of open_clip:test is no timm VisionTransformer"
+            AccessError, match="method lora needs access WEIGHTS; the image tower of open_clip:test is not a timm VisionTransformer"
         ),
         refused,
     ):

@@ -43,7 +43,9 @@ def test_a_plain_timm_model_with_the_exported_weights_predicts_what_the_run_did(
     assert percent == pytest.approx(evaluate_checkpoint(saved, {"threads": 1})["accuracy"], abs=0.21)  # one image of 500 may tip over
 
 
-@pytest.mark.parametrize(("method", "expected"), [("adapter", "adds blocks.0.petl"), ("vpt", "adds prompts"), ("linear", "asks a model")])
+@pytest.mark.parametrize(
+    ("method", "expected"), [("adapter", "adds blocks.0.petl"), ("vpt", "adds prompts"), ("linear", "only queries the model")]
+)
 def test_what_is_no_change_of_weights_is_refused(method: str, expected: str, tmp_path: Path) -> None:
     saved = read_checkpoint(checkpoint(method, tmp_path))
     with pytest.raises(CheckpointError, match=expected):

@@ -69,7 +69,7 @@ def labelled_outside_the_range(root: Path) -> str:
         (lacking_a_class, "/test/dog has no images"),
         (
             lacking_a_class_in_a_split_file,
-            "split_zhou_EuroSAT.json: labels are to run from 0 without a gap, 1 is wrong or has no training row",
+            "split_zhou_EuroSAT.json: expected labels from 0 without a gap, but 1 is wrong or has no training row",
         ),
         (naming_three_of_two_classes, "names.txt has 3 names, and there are 2 classes"),
         (naming_two_classes_of_imagenet, "classnames.txt: expected the 1000 WordNet ids of ImageNet in order"),

@@ -88,7 +88,7 @@ def test_available_says_which_task_is_left_out_because_it_is_broken(call: Call, 
     code, out, _ = call("plan", "method=linear", "task=vtab", "seeds=0", "data_root=data", "--available", "--json")
     assert code == 0 and [run["task"] for run in json.loads(out)["runs"]] == ["vtab/svhn"]
     (message,) = caplog.messages
-    assert message.startswith("vtab/dtd is left out: data/vtab-1k/dtd/test.txt: cannot be read")
+    assert message.startswith("vtab/dtd is skipped: data/vtab-1k/dtd/test.txt: cannot be read")
 
 
 def test_a_joined_task_is_available_when_all_of_it_is(call: Call, tmp_path: Path) -> None:

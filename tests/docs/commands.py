@@ -18,7 +18,7 @@ from petlbench.cli import cli
 from petlbench.cli.bench import grid_settings
 from petlbench.cli.words import settings_of, split_words
 from petlbench.config import resolve as configuration
-from petlbench.config.resolve import merged
+from petlbench.config.resolve import merged, nested
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.runs.plan import selected_methods, selected_tasks
 from tests.words import resolve
@@ -113,9 +113,9 @@ def _check_petlbench(arguments: Sequence[str]) -> None:
         case "bench" | "plan":
             grid = grid_settings(words)
             methods, tasks = (grid.pop(name, default) for name, default in (("methods", "all"), ("tasks", "mini")))
-            del grid["seeds"]
+            settings = nested(grid["settings"])
             for method in selected_methods(methods):
-                configuration.resolve(merged(grid, {"method": {"name": method}, "task": selected_tasks(tasks)[0]}))
+                configuration.resolve(merged(settings, {"method": {"name": method}, "task": selected_tasks(tasks)[0]}))
         case "serve":
             settings_of(ServeConfig, split_words(words))
         case "ls" | "prepare" | "verify":

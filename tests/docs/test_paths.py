@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from petlbench.registry import BACKBONES, METHODS, TASKS
 from tests.docs.commands import PAGES, ROOT
 
 _CODE = re.compile(r"^ *```.*?^ *```|`[^`\n]+`|^::: \S+", re.DOTALL | re.MULTILINE)
@@ -18,6 +19,7 @@ _TOPS = ("petlbench", "methods", "datasets", "configs", "tools", "tests", "docs"
 _PATH = re.compile(rf"(?<![\w./:=-])(?:{'|'.join(_TOPS)})/[\w./*…-]*")
 _SOURCE = re.compile(r"(?<![\w./*…-])[\w-]+\.(?:py|yaml|toml|jsonc|cff|js)(?![\w.])")
 _PLACEHOLDER = re.compile(r"\*|…|\b(?:NAME|FILE|SUITE|TABLE)\b")
+GROUPS = {f"{registry.kind}s" for registry in (METHODS, TASKS, BACKBONES)}
 MADE_BY_THE_READER = {"channel_scale", "mini_clip.safetensors", "asked_border"}
 
 
@@ -35,7 +37,9 @@ def named_files(text: str) -> Iterator[str]:
 
 
 def is_importable(name: str) -> bool:
-    """Whether it is a module, or an attribute of one."""
+    """Return True for a module, an attribute of one and a group of entry points."""
+    if name.removeprefix("petlbench.") in GROUPS:
+        return True
     module, attributes = name, []
     while module:
         try:

@@ -185,7 +185,7 @@ def test_a_released_file_has_the_names_of_the_release(tmp_path: Path) -> None:
         ({"tl_vectors": None}, r"clip_cifar100\.pt: the checkpoint lacks tl_vectors"),
         (
             {"tl_vectors": torch.zeros(7, WIDTH)},
-            r"tl_vectors has shape \(7, 32\) in the checkpoint, \(6, 32\) is expected; the sizes in method",
+            r"tl_vectors has shape \(7, 32\) in the checkpoint, expected \(6, 32\); the sizes in method",
         ),
         ({"head.weight": torch.zeros(1)}, r"has unexpected head\.weight"),
     ],
