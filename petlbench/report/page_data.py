@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from petlbench.access.rungs import BOXES, STYLES, hyphenated
+from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import (
     accuracy_columns,
     average_columns,
@@ -31,6 +31,7 @@ from petlbench.published.numbers import ACCURACY, ORACLE, PublishedNumber, name_
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from petlbench.report.paper_shape import load_table, table_names
+from petlbench.report.style import STYLES, hyphenated
 
 _PAIR = ["method", "other", "difference", "difference_low", "difference_high", "wins", "ties", "losses", "p_holm"]
 
