@@ -12,7 +12,9 @@ from petlbench.cli.words import read_seeds, settings_of, split_words
 from petlbench.published.numbers import published
 from petlbench.records.store import RecordStore
 from petlbench.report.paper_files import write_table
-from petlbench.report.paper_table import Choice, fill, load_table
+from petlbench.report.paper_runs import Choice
+from petlbench.report.paper_shape import load_table
+from petlbench.report.paper_table import fill
 
 
 @dataclass

@@ -13,11 +13,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from petlbench.access.rungs import PAGE_COLOURS, hyphenated
 from petlbench.published.numbers import published
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report.page_data import page_data
+from petlbench.report.style import PAGE_COLOURS, hyphenated
 
 _SCRIPTS = ("charts.js", "tables.js", "details.js", "page.js")  # one script, in this order
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from petlbench.access.rungs import BOXES, STYLES, hyphenated
+from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import (
     accuracy_columns,
     average_columns,
@@ -30,7 +30,8 @@ from petlbench.published.averages import Average, averages_of, flat
 from petlbench.published.numbers import ACCURACY, ORACLE, PublishedNumber, name_of
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
-from petlbench.report.paper_table import load_table, table_names
+from petlbench.report.paper_shape import load_table, table_names
+from petlbench.report.style import STYLES, hyphenated
 
 _PAIR = ["method", "other", "difference", "difference_low", "difference_high", "wins", "ties", "losses", "p_holm"]
 

@@ -1,219 +1,23 @@
-"""Tables in the shape of the papers' (configs/tables, one file per paper): their rows and columns, our runs, published numbers, differences."""
+"""A paper's tables with their cells filled: our runs, published numbers, differences, and a caption that says what was compared."""
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from petlbench.analysis.aggregate import runs_frame
-from petlbench.config.files import load_recipe, load_suite, load_yaml, names, origin
-from petlbench.config.settings import Protocol
-from petlbench.errors import TableError, did_you_mean
-from petlbench.published.averages import Average, averages_of, column_groups, flat
-from petlbench.published.numbers import ACCURACY, PublishedNumber, method_name, published
+from petlbench.errors import TableError
+from petlbench.published.averages import Average, flat
+from petlbench.published.numbers import ACCURACY, PublishedNumber, method_name
 from petlbench.records.schema import Record
+from petlbench.report.paper_runs import Choice, PanelRuns, Repetition, all_runs, runs_of
+from petlbench.report.paper_shape import Panel, PaperTable
 
-NOT_COMPARED = ("name", "shots", "split_seed")  # shots are rows; seeds of the few-shot draw are repetitions
 KINDS = {"primary": "", "reprint": "r", "figure": "f", "derived": "d"}  # marks; rows of third parties are not shown
 OFF_PROTOCOL = "†"
 _HUNDREDTH = Decimal("0.01")
-Run = dict[str, Any]  # a row of runs_frame with the protocol's settings
-Repetition = tuple[int, str]  # seed, seed of the few-shot draw
-Line = tuple[str, str]  # our label of a method, shots as in published numbers
-
-
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Row(_Shape):
-    """A method of the paper."""
-
-    method: str  # as printed
-    shots: tuple[str, ...] = ()  # where they are not the panel's: "0" for what is not trained
-
-
-class Panel(_Shape):
-    """One table: its rows and columns in the paper's order."""
-
-    title: str
-    suite: str
-    groups: tuple[str, ...]  # of the suite, or single datasets
-    averages: tuple[str, ...]
-    tables: tuple[str, ...]  # of the published numbers; the first that has a cell counts
-    shots: Annotated[tuple[str, ...], Field(min_length=1)]
-    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
-
-    @property
-    def datasets(self) -> dict[str, str]:
-        """Dataset -> its group, in the order of the columns."""
-        of_suite = column_groups()[self.suite]
-        return {dataset: group for group in self.groups for dataset in of_suite.get(group, (group,))}
-
-    @property
-    def lines(self) -> list[tuple[str, str]]:
-        """(method as printed, shots) of each row."""
-        pairs = [(row.method, shots) for row in self.rows for shots in row.shots or self.shots]
-        order = list(dict.fromkeys([shots for row in self.rows for shots in row.shots] + list(self.shots)))
-        return sorted(pairs, key=lambda pair: order.index(pair[1]))
-
-    def averages_over(self) -> list[Average]:
-        return [average for average in averages_of(self.suite) if average.name in self.averages]
-
-
-class PaperTable(_Shape):
-    """The tables of a paper's main results."""
-
-    title: str
-    paper: str  # of the published numbers
-    recipe: str | None = None  # has the paper's protocol, where it differs from the suite's
-    backbones: Annotated[dict[str, str], Field(min_length=1)]  # ours -> as printed; the first is the default
-    panels: dict[str, Panel]
-
-    def protocol(self, suite: str, dataset: str) -> dict[str, Any]:
-        """Return the settings of the paper's protocol on a dataset that the suite's YAML or the recipe's states."""
-        of_suite = load_suite(suite)
-        layers = [of_suite.settings, of_suite.task_settings.get(f"{suite}/{dataset}", {})]
-        if self.recipe is not None:
-            recipe = load_recipe(self.recipe)[1]
-            layers += [recipe, recipe.get("suites", {}).get(suite, {})]
-        stated = {key: value for layer in layers for key, value in layer.get("protocol", {}).items() if key not in NOT_COMPARED}
-        normal = asdict(Protocol(**stated))
-        return {key: normal[key] for key in stated}
-
-
-def table_names() -> list[str]:
-    """Return the papers whose tables can be written."""
-    return [name for name in names("tables") if name != "averages"]
-
-
-def load_table(name: str) -> PaperTable:
-    """Load a paper's table by name. TableError names the key or name in its YAML that does not exist."""
-    if name not in table_names():
-        raise TableError(f"no table '{name}'.{did_you_mean(name, table_names())} There are {', '.join(table_names())}")
-    where = origin("tables", name)
-    try:
-        table = PaperTable.model_validate(load_yaml("tables", name))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise TableError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    for panel in table.panels.values():
-        _check(table, panel, where)
-    return table
-
-
-def _check(table: PaperTable, panel: Panel, where: str) -> None:
-    if panel.suite not in column_groups():
-        raise TableError(f"{where}: no suite '{panel.suite}' with averages.{did_you_mean(panel.suite, column_groups())}")
-    groups = column_groups()[panel.suite]
-    known: dict[str, tuple[Iterable[str], Iterable[str]]] = {
-        "group or dataset": (panel.groups, {*groups, *(dataset for group in groups.values() for dataset in group)}),
-        "average": (panel.averages, {average.name for average in averages_of(panel.suite)}),
-        "published table": (panel.tables, {number.table for number in published() if number.paper == table.paper}),
-    }
-    for what, (named, existing) in known.items():
-        for name in named:
-            if name not in existing:
-                raise TableError(f"{where}: no {what} '{name}'.{did_you_mean(name, existing)}")
-    for row in panel.rows:
-        method_name(table.paper, panel.suite, row.method)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The user's choice of runs for a table."""
-
-    backbone: str | None = None  # None: the paper's
-    protocol: str | None = None  # a name or an id; needed where there are runs of several
-    seeds: tuple[int, ...] = ()  # empty: all
-    is_partial: bool = False  # averages over the columns that all rows have
-
-
-@dataclass
-class PanelRuns:
-    """The runs of one panel."""
-
-    accuracies: dict[Line, dict[str, dict[Repetition, float]]]  # line -> dataset -> repetition -> percent
-    backbone: str
-    off_protocol: dict[str, list[str]] = field(default_factory=dict)  # dataset -> settings that differ from the paper's, in words
-    protocols: list[str] = field(default_factory=list)  # ids
-    selections: list[str] = field(default_factory=list)
-    codes: list[str] = field(default_factory=list)
-
-    @property
-    def methods(self) -> list[str]:
-        return list(dict.fromkeys(method for method, _ in self.accuracies))
-
-
-def _all_runs(records: Iterable[Record]) -> list[Run]:
-    """Return the rows of ``runs_frame`` with the settings of their protocols."""
-    records = list(records)
-    frame = runs_frame(records)
-    settings = {record.key: record.protocol.settings for record in records}
-    return [{**{str(key): value for key, value in run.items()}, "settings": settings[run["key"]]} for run in frame.to_dict("records")]
-
-
-def _runs_of(table: PaperTable, panel: Panel, runs: Sequence[Run], choice: Choice) -> PanelRuns:
-    """Select the runs for a panel. TableError if they are of several protocols or of several weights of one backbone, and none is chosen."""
-    backbone = choice.backbone or next(iter(table.backbones))
-    tasks = {f"{panel.suite}/{dataset}": dataset for dataset in panel.datasets}
-    chosen = [
-        run
-        for run in runs
-        if run["task"] in tasks
-        and backbone in (run["backbone"], run["backbone"].partition("@")[0])
-        and (not choice.seeds or run["seed"] in choice.seeds)
-        and (choice.protocol is None or choice.protocol in (run["protocol"], run["settings"].get("name")))
-    ]
-    _check_alike(f"{table.title}, {panel.title}", chosen)
-    zero_shot = {method_name(table.paper, panel.suite, method).ours for method, shots in panel.lines if shots == "0"}
-    found = PanelRuns({}, chosen[0]["backbone"] if chosen else backbone)
-    shown = []
-    for run in chosen:
-        shots = "0" if run["method"] in zero_shot else _shots(panel, run["settings"])
-        if shots in ("0", *panel.shots):
-            shown.append(run)
-            repetitions = found.accuracies.setdefault((run["method"], shots), {}).setdefault(tasks[run["task"]], {})
-            repetitions[run["seed"], str(run["settings"].get("split_seed"))] = run["accuracy"]
-    for run in shown:
-        found.off_protocol[tasks[run["task"]]] = _differences(run["settings"], table.protocol(panel.suite, tasks[run["task"]]))
-    found.protocols, found.selections, found.codes = (sorted({run[key] for run in shown}) for key in ("protocol", "selection", "code"))
-    return found
-
-
-def _differences(used: dict[str, Any], papers: dict[str, Any]) -> list[str]:
-    used = asdict(Protocol()) | used  # a record lacks settings that are newer than it; their defaults keep the former behaviour
-    return [f"{key} {used[key]} (paper: {value})" for key, value in papers.items() if used[key] != value]
-
-
-def _shots(panel: Panel, settings: dict[str, Any]) -> str:
-    """Return a protocol's shots as the panel names them: "all training images" has another name on each suite."""
-    if settings.get("shots") is not None:
-        return str(settings["shots"])
-    return next((shots for shots in panel.shots if not shots.isdigit()), "all")
-
-
-def _check_alike(where: str, runs: Sequence[Run]) -> None:
-    """Raise TableError unless these runs may share a table: one backbone, one name of the protocol, one protocol in each column."""
-    backbones = sorted({run["backbone"] for run in runs})
-    if len(backbones) > 1:
-        raise TableError(f"{where}: runs on other weights of one backbone, {', '.join(backbones)}; choose one with backbone=NAME@…")
-    compared = defaultdict(set)
-    for run in runs:
-        settings = {key: value for key, value in run["settings"].items() if key not in NOT_COMPARED}
-        compared[run["task"]].add(json.dumps([settings, run["protocol"].partition(" ")[2]], sort_keys=True))
-    names = {run["settings"].get("name") for run in runs}
-    if len(names) > 1 or any(len(of_task) > 1 for of_task in compared.values()):
-        counts = Counter(run["protocol"] for run in runs)
-        listed = ", ".join(f"{count} runs of {protocol}" for protocol, count in counts.items())
-        raise TableError(f"{where}: runs of several protocols cannot share a column; choose one with protocol=NAME ({listed})")
 
 
 @dataclass(frozen=True)
@@ -280,8 +84,8 @@ class FilledTable:
 
 def fill(table: PaperTable, records: Iterable[Record], numbers: Sequence[PublishedNumber], choice: Choice) -> dict[str, FilledTable]:
     """Fill every panel of a table. TableError if our runs cannot share a column, or if none matches the choice."""
-    runs = _all_runs(records)
-    found = {name: _runs_of(table, panel, runs, choice) for name, panel in table.panels.items()}
+    runs = all_runs(records)
+    found = {name: runs_of(table, panel, runs, choice) for name, panel in table.panels.items()}
     if (choice.protocol or choice.backbone or choice.seeds) and not any(ours.accuracies for ours in found.values()):
         tasks = {f"{panel.suite}/{dataset}" for panel in table.panels.values() for dataset in panel.datasets}
         seeds: dict[str, set[int]] = defaultdict(set)

@@ -22,12 +22,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
-from petlbench.access.rungs import BOXES, STYLES
+from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import ranked_columns, runs_behind, task_columns, task_labels
 from petlbench.analysis.columns import COLUMNS
 from petlbench.analysis.formats import human_count
 from petlbench.records.store import write_atomically
 from petlbench.report.label_placement import place_labels
+from petlbench.report.style import STYLES
 
 
 def write_plots(part: pd.DataFrame, runs: pd.DataFrame, source: str, folder: Path, name: str) -> list[Path]:

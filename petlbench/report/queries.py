@@ -14,13 +14,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.access.rungs import BOXES, STYLES
+from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import ranked_columns
 from petlbench.analysis.formats import human_count
 from petlbench.analysis.tradeoffs import curves
 from petlbench.report.plots import add_footer, empty_figure, name_width, save_figure, suite_of, wrapped
+from petlbench.report.style import PALETTE, STYLES
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+_COLOURS = tuple(PALETTE.values())
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _RUNG_TEXTS = {
     "SCORES": "images in, class scores out",

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.access.rungs import BOXES, STYLES
+from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import ranked_columns
 from petlbench.analysis.columns import COLUMNS
 from petlbench.analysis.formats import human_count
@@ -21,6 +21,7 @@ from petlbench.analysis.statistics import ALPHA, Comparison, Friedman
 from petlbench.analysis.tradeoffs import COSTS
 from petlbench.report.label_placement import place_labels
 from petlbench.report.plots import add_footer, add_legend, empty_figure, save_figure, suite_of, wrapped
+from petlbench.report.style import PALETTE, STYLES
 
 _LINE = 0.24  # inches from one name of the critical-difference diagram to the next
 _BAR = 0.13  # and from one bar to the next
@@ -63,7 +64,13 @@ def critical_difference_diagram(comparison: Comparison, friedman: Friedman, suit
     for i, group in enumerate(friedman.groups):
         height, ends = _BAR * (i + 1), [by_name[group[0]], by_name[group[-1]]]
         axes.plot(
-            [ends[0] - 0.04, ends[1] + 0.04], [height, height], color="#D55E00", lw=3, solid_capstyle="round", zorder=4, clip_on=False
+            [ends[0] - 0.04, ends[1] + 0.04],
+            [height, height],
+            color=PALETTE["vermilion"],
+            lw=3,
+            solid_capstyle="round",
+            zorder=4,
+            clip_on=False,
         )
     reach = min(float(count), 1 + friedman.critical_difference)
     axes.annotate("", (1, -0.3), (reach, -0.3), arrowprops={"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "shrinkA": 0, "shrinkB": 0})

@@ -110,7 +110,7 @@ def test_all_methods_on_a_clip_with_a_resnet_are_those_that_only_ask(tmp_path: P
     planned = plan(["method=all", "task=mini/digits", "backbone=open_clip:RN50/openai", f"out={tmp_path}"])
     assert methods_of(planned) == ASK_SCORES_OF_TEXTS | {"linear", "vp", "vp_spsa"}
     reasons = {method: reason for reason, methods in planned.skipped.items() for method in methods}
-    assert "is not a timm VisionTransformer" in reasons["lora"] and "takes none" in reasons["pgn"]
+    assert "is not a timm VisionTransformer" in reasons["lora"] and "needs extra tokens, which open_clip:RN50/openai does not take" in reasons["pgn"]
 
 
 def test_a_bench_says_what_it_skips(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from petlbench.config.files import GROUP
 from petlbench.registry import BACKBONES, METHODS, TASKS
 from tests.docs.commands import PAGES, ROOT
 
@@ -19,7 +20,7 @@ _TOPS = ("petlbench", "methods", "datasets", "configs", "tools", "tests", "docs"
 _PATH = re.compile(rf"(?<![\w./:=-])(?:{'|'.join(_TOPS)})/[\w./*…-]*")
 _SOURCE = re.compile(r"(?<![\w./*…-])[\w-]+\.(?:py|yaml|toml|jsonc|cff|js)(?![\w.])")
 _PLACEHOLDER = re.compile(r"\*|…|\b(?:NAME|FILE|SUITE|TABLE)\b")
-GROUPS = {f"{registry.kind}s" for registry in (METHODS, TASKS, BACKBONES)}
+GROUPS = {GROUP, *(f"petlbench.{registry.kind}s" for registry in (METHODS, TASKS, BACKBONES))}  # of entry points: names, not modules
 MADE_BY_THE_READER = {"channel_scale", "mini_clip.safetensors", "asked_border"}
 
 
@@ -36,9 +37,9 @@ def named_files(text: str) -> Iterator[str]:
                 yield found.rstrip(".")
 
 
-def is_importable(name: str) -> bool:
-    """Return True for a module, an attribute of one and a group of entry points."""
-    if name.removeprefix("petlbench.") in GROUPS:
+def is_known(name: str) -> bool:
+    """Whether it is a module, an attribute of one, or a group of entry points."""
+    if name in GROUPS:
         return True
     module, attributes = name, []
     while module:
@@ -69,11 +70,11 @@ def is_there(name: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert [name for name in named_modules(text) if not is_importable(name)] == []
+    assert [name for name in named_modules(text) if not is_known(name)] == []
     assert [name for name in named_files(text) if not is_there(name)] == []
 
 
 def test_what_does_not_exist_is_found() -> None:
     text = "`petlbench.serve.app`, `petlbench.api.run`, `petlbench/boxes.py`, `methods/lora.py`, `methods/NAME.py`, `nothing.yaml`\n::: petlbench.no"
-    assert [name for name in named_modules(text) if not is_importable(name)] == ["petlbench.serve.app", "petlbench.no"]
+    assert [name for name in named_modules(text) if not is_known(name)] == ["petlbench.serve.app", "petlbench.no"]
     assert [name for name in named_files(text) if not is_there(name)] == ["petlbench/boxes.py", "nothing.yaml"]

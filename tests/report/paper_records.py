@@ -9,7 +9,9 @@ from typing import Any
 from petlbench.config.files import load_suite
 from petlbench.published.numbers import published
 from petlbench.records.schema import ProtocolId, Record
-from petlbench.report.paper_table import Choice, FilledTable, fill, load_table
+from petlbench.report.paper_runs import Choice
+from petlbench.report.paper_shape import load_table
+from petlbench.report.paper_table import FilledTable, fill
 from tests.record_factory import make_record
 
 VIT = "timm:vit_base_patch16_224.augreg_in21k"

@@ -1,4 +1,4 @@
-"""Rung, box and look of a box are said in ``petlbench.access.rungs``: the ladder, published numbers, the page and its script follow."""
+"""``petlbench.access.rungs`` has rungs and boxes, ``petlbench.report.style`` the look of a box: ladder, published numbers, page and script follow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import get_args
 
 import pytest
 
-from petlbench.access.rungs import BOXES, PAGE_COLOURS, STYLES, Access, hyphenated
+from petlbench.access.rungs import BOXES, Access
 from petlbench.published.numbers import PublishedNumber
 from petlbench.report.page_data import page_data
+from petlbench.report.style import PAGE_COLOURS, STYLES, hyphenated
 from tests.report.pages import page
 
 ASSETS = files("petlbench.report") / "page_assets"

@@ -6,7 +6,9 @@ from petlbench.config.files import load_suite
 from petlbench.errors import TableError
 from petlbench.published.numbers import published
 from petlbench.records.schema import Record
-from petlbench.report.paper_table import Cell, Choice, FilledRow, FilledTable, fill, load_table, table_names
+from petlbench.report.paper_runs import Choice
+from petlbench.report.paper_shape import load_table, table_names
+from petlbench.report.paper_table import Cell, FilledRow, FilledTable, fill
 from tests.report.paper_records import CLIP, RN50, VIT, filled, grid, run
 
 
