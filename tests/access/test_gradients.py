@@ -1,4 +1,4 @@
-"""Scores that can be differentiated with respect to images: right, once, and without a way to the weights."""
+"""Differentiate scores with respect to images: correct, only once, and without access to the weights."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_every_image_keeps_its_own_patches_in_calls_of_any_size(verb: str) -> No
 
 
 class _Small:
-    """An endpoint that takes so many bytes a call."""
+    """An endpoint that limits the bytes and the patches of a call."""
 
     def __init__(self, endpoint: Endpoint, max_bytes: int, max_patches: int) -> None:
         self._endpoint = endpoint

@@ -20,7 +20,7 @@ from tests.record_factory import make_record
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
-    """Every field of a record that is no section."""
+    """Name every field of a record that is not a section, with its sections in front."""
     found = set()
     for name, field in model.model_fields.items():
         sections = [
@@ -58,7 +58,7 @@ def test_runs_without_a_result_are_rows_with_empty_cells() -> None:
 
 
 def test_types_do_not_depend_on_the_records() -> None:
-    """Neither on whole accuracies nor on missing ones."""
+    """Whole-number and missing accuracies get the same column types."""
     frames = [flat_frame(records) for records in ([], [make_record(accuracy=80)], [make_record(status="failed")])]
     assert all((frame.dtypes == frames[0].dtypes).all() for frame in frames)
 

@@ -1,4 +1,4 @@
-"""What a backbone gives is known before its weights are loaded, and a plan, a run and a learner refuse the same."""
+"""Know a backbone's traits before its weights are loaded; a plan, a run and a learner refuse the same combinations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def vision_weights(folder: Path, classes: int, architecture: str = "test_vit") -
 
 @pytest.fixture
 def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing loads a backbone."""
+    """Fail the test if anything loads a backbone."""
 
     def load(*_: object) -> None:
         raise AssertionError("a backbone was loaded")

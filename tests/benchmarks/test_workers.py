@@ -1,4 +1,4 @@
-"""Workers take turns, and one that fails does not hold the others up."""
+"""Let workers take turns; one that fails does not delay the others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FakeWorker:
 
 @pytest.fixture
 def turns(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Who was told to go, in order, when workers are fake ones."""
+    """Replace workers by fake ones; return their names in the order in which they are started."""
     monkeypatch.setattr(workers, "Worker", FakeWorker)
     FakeWorker.log = []
     return FakeWorker.log
@@ -74,7 +74,7 @@ def test_an_error_in_a_worker_is_sent_as_one_line() -> None:
 
 
 class TwoRounds:
-    """A subject whose training is nothing."""
+    """A subject whose training does nothing."""
 
     number_format, repetitions = "fp32", 1
 

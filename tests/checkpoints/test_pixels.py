@@ -1,4 +1,4 @@
-"""What was learned with tokens, deployed as pixels: the artifact, both ways of asking, and what is refused."""
+"""Deploy learned tokens as pixels: the artifact, both ways of querying with it, and which artifacts are refused."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _cut(folder: Path) -> None:
 
 
 def _drop_patches(folder: Path) -> None:
-    """… and describe what is left, as someone might by hand."""
+    """Delete the patches and update the checksum, as someone might by hand."""
     tensors = load_file(folder / "tensors.safetensors")
     del tensors["patches"]
     save_file(tensors, folder / "tensors.safetensors")

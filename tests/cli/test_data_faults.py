@@ -1,4 +1,4 @@
-"""What can be wrong with a dataset or go wrong on its way: one clear message or a safe continuation, through the real commands."""
+"""Faulty datasets and failing downloads through the real commands: one clear message, or a safe continuation."""
 
 from __future__ import annotations
 

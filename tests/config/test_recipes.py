@@ -26,14 +26,14 @@ def test_what_the_papers_call_for_is_there() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_trains_every_method_alike(recipe: str) -> None:
-    """Whatever a method's YAML says for the suite: two rows of one protocol differ by the method and by nothing else."""
+    """The recipe overrides a method's YAML for the suite: two rows of one protocol differ only by the method."""
     configs = [under(recipe, method) for method in method_names()]
     assert all(config.train == configs[0].train and config.protocol == configs[0].protocol for config in configs)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_names_every_setting_that_its_numbers_depend_on(recipe: str) -> None:
-    """What it left out, a suite or a method could set."""
+    """A suite or a method could set whatever the recipe leaves out."""
     _, values = load_recipe(recipe)
     not_of_the_paper = {"shots", "shortage", "split_seed", "compile", "checkpoint_activations"}
     only_of_sgd = {"momentum"} if values["train"]["optimizer"] != "sgd" else set()

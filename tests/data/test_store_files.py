@@ -1,4 +1,4 @@
-"""A store is on the disk whole or not at all, whoever else builds, shares, damages or deletes it."""
+"""Keep stores on disk complete or not at all, whatever other processes build, share, damage or delete."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_stores_are_listed_and_can_be_evicted_one_by_one() -> None:
 
 
 def in_two_suites(**changes: Any) -> list[int]:
-    """How many images were decoded for each of two suites that have a dataset on the disk in common."""
+    """Count the decoded images for each of two suites that share a dataset on disk."""
     return [opened(Renderer().spec(name=f"{suite}/noise", **({"layout": "folders"} | changes)))[1] for suite in ("first", "second")]
 
 
@@ -155,7 +155,7 @@ def test_suites_that_have_a_dataset_in_common_store_it_once() -> None:
 
 @pytest.mark.usefixtures("cache")
 def test_images_that_are_made_here_are_shared_with_no_other_suite() -> None:
-    """Their revisions are words that somebody else may use too."""
+    """Their revisions are arbitrary words, which another suite may use too."""
     assert in_two_suites(layout="") == [13, 13]
 
 

@@ -35,7 +35,7 @@ def named_files(text: str) -> Iterator[str]:
 
 
 def is_importable(name: str) -> bool:
-    """Whether it is a module, or an attribute of one."""
+    """Tell whether a name is a module or an attribute of one."""
     module, attributes = name, []
     while module:
         try:

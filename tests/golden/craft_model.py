@@ -1,4 +1,4 @@
-"""What the CraFT cases share: a tiny CLIP as a backbone, a handle on it, and limits by prefix."""
+"""Helpers of the CraFT cases: a tiny CLIP as a backbone, a handle on it, and tolerances by prefix."""
 
 from __future__ import annotations
 

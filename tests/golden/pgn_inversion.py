@@ -56,7 +56,7 @@ def _check_small_patch(case: Case) -> None:
 
 
 def _check_logits(case: Case, whole: Case) -> None:
-    """``whole``: the case with the backbone, the images and the head."""
+    """Check the logits; ``whole`` is the case with the backbone, the images and the head."""
     sizes, head = whole.config["backbone"], whole.below("head.")
     vit, _ = whole.backbone(sizes, sizes["layer_norm_eps"])
     patches = invert(vit.patch_embed.proj.weight, vit.patch_embed.proj.bias, case.tensors["pgn_vit.prompts_eval"]).patches
@@ -69,7 +69,7 @@ def _check_logits(case: Case, whole: Case) -> None:
 
 
 def _embedded(weight: Tensor, bias: Tensor, patches: Tensor) -> Tensor:
-    """Tokens (B, K, D) of patches (B, K, 3, P, P)."""
+    """Embed patches (B, K, 3, P, P) as tokens (B, K, D)."""
     return F.conv2d(patches.flatten(0, 1), weight, bias).flatten(1).unflatten(0, patches.shape[:2])
 
 

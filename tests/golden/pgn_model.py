@@ -83,7 +83,7 @@ def check_clip(case: Case) -> None:
 
 
 def _check(case: Case, method: PGN, model: QueryModel, trained: dict[str, nn.Module | None]) -> None:
-    """``trained``: what learns beside the generator, by the case's names."""
+    """Check outputs, loss and gradients; ``trained`` holds the trained modules beside the generator, by the case's names."""
     images, labels = case.tensors["images"], case.tensors["labels"]
     method.eval()
     prompts = method.prompts(images)

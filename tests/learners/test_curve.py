@@ -1,4 +1,4 @@
-"""When the accuracy of a method that asks is looked at, and what that may cost."""
+"""Evaluate a method that queries during training: at which epochs, and within which budget."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Point = tuple[int, int]  # images and contexts
 
 
 def followed(*epochs: Point, budget: Budget | None = None) -> tuple[Curve, Meter, list[int]]:
-    """A curve over epochs that send so many images and contexts each, drawn by looks of ten images, and the epochs that were looked at."""
+    """Draw a curve over epochs that send (images, contexts), by evaluations of ten images; return curve, meter and the evaluated epochs."""
     meter, looked, ended = Meter(budget or Budget()), [], 0
     curve = Curve(meter, lambda: {"epoch": torch.tensor(ended)})
     for images, contexts in epochs:
@@ -140,6 +140,6 @@ def test_a_remote_model_is_looked_at_only_where_it_is_said(word: str, looks: int
 
 
 def paid(url: str) -> int:
-    """Images that a server has counted."""
+    """Return the number of images that a server has counted."""
     lines = httpx.get(f"{url}/metrics").text.splitlines()
     return next(int(float(line.split()[1])) for line in lines if line.startswith("petlbench_images_total "))

@@ -28,7 +28,7 @@ SIZES = {"rank": 4, "bottleneck": 4, "prompt_length": 4}
 
 
 def others(name: str) -> list[str]:
-    """All names that must not give the answers of this one."""
+    """Return all methods that must not give the same answers as this one."""
     return [other for other in white_box() if other != name and not any({name, other} <= group for group in SAME)]
 
 

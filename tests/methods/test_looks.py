@@ -18,7 +18,7 @@ BATCH, STEPS = 12, 6
 
 
 def looked_at(run: Asking) -> list[dict[str, Tensor]]:
-    """What was learned at every look; a look predicts, as an evaluation does."""
+    """Train with an evaluation after every step; return the learned state at each."""
     states: list[dict[str, Tensor]] = []
 
     def look() -> None:

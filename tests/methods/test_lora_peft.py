@@ -16,7 +16,7 @@ from tests.methods.networks import DIRECTION, IMAGES, configured, fill, small, t
 
 
 def ours(name: str) -> str:
-    """A parameter of peft's as ours is called."""
+    """Translate peft's parameter name into ours."""
     block, matrix = re.fullmatch(r"blocks\.(\d+)\.(?:attn|mlp)\.\w+\.lora_([AB])\.default\.weight", name).groups()  # type: ignore[union-attr]
     place = name.split(".")[3]
     return f"blocks.{block}.petl.{place}.{'down' if matrix == 'A' else 'up'}.weight"

@@ -19,7 +19,7 @@ LABELS = torch.tensor([0, 2, 1])
 
 
 def scores(images: Tensor) -> Tensor:
-    """(N, 3, S, S) to (N, 4)."""
+    """Score images (N, 3, S, S) as (N, 4)."""
     return F.adaptive_avg_pool2d(images.square(), 2)[:, 0].flatten(1)
 
 
@@ -81,7 +81,7 @@ def test_a_fixed_patch_lies_in_the_upper_left_corner() -> None:
 
 
 def places(patch: RandomPatch, count: int) -> list[tuple[int, int]]:
-    """Where the patch lies in each of so many batches."""
+    """Return the position of the patch in each of ``count`` batches."""
     found = []
     for _ in range(count):
         hit = (patch(torch.zeros(2, 3, S, S))[:, 0] != 0).nonzero()

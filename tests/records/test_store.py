@@ -1,4 +1,4 @@
-"""Records on disk: where they lie, and that no fault leaves half of one."""
+"""Store records on disk: their paths, and no half-written record after a fault."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def files_below(folder: Path) -> set[Path]:
 
 
 def contents(store: RecordStore, path: Path) -> set[bytes]:
-    """Of the files that a record names."""
+    """Return the contents of the files that a record names."""
     record = read_record(path)
     assert record.predictions is not None
     found = {file.read_bytes() for file in store.files_of(record, path)}

@@ -1,4 +1,4 @@
-"""The routes: what they answer, what they refuse and how they say so."""
+"""The server's routes: their answers, and their errors for refused requests."""
 
 from __future__ import annotations
 

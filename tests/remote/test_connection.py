@@ -1,4 +1,4 @@
-"""How a client's questions reach a server: retries, patience, failures of a step, proxies, addresses."""
+"""Send a client's queries to a server: retries, timeouts, failures of a step, proxies, addresses."""
 
 from __future__ import annotations
 

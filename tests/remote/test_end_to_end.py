@@ -1,4 +1,4 @@
-"""Against a real server process, every method that only asks gives what it gives in process, whatever happens on the way."""
+"""Run every method that only queries against a real server process: same results as in process, whatever faults occur."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def carried_out(out: Path, method: str, *words: str) -> tuple[Record, dict[str, torch.Tensor]]:
-    """The record of a run, and what it learned."""
+    """Run a method; return the record and the learned tensors."""
     record, _ = execute(resolve([f"method={method}", f"out={out}", *WORDS, *words]), reraise=True)
     assert record.checkpoint is not None
     return record, load_file(out / record.checkpoint)
@@ -45,7 +45,7 @@ def carried_out(out: Path, method: str, *words: str) -> tuple[Record, dict[str, 
 
 @pytest.fixture(scope="module")
 def in_process(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs without a server, each once."""
+    """Run methods without a server, each only once."""
     known: dict[str, tuple[Record, dict[str, torch.Tensor]]] = {}
 
     def run(method: str) -> tuple[Record, dict[str, torch.Tensor]]:
@@ -68,13 +68,13 @@ def assert_same(one: tuple[Record, dict[str, torch.Tensor]], other: tuple[Record
 
 
 def paid(url: str) -> int:
-    """Images that the server has counted."""
+    """Return the number of images that the server has counted."""
     lines = httpx.get(f"{url}/metrics").text.splitlines()
     return next(int(float(line.split()[1])) for line in lines if line.startswith("petlbench_images_total "))
 
 
 def sent(record: Record) -> int:
-    """Images that the run has counted."""
+    """Return the number of images that the run has counted."""
     return sum(phase.images for phase in record.cost.queries.values())
 
 
@@ -91,7 +91,7 @@ def test_a_method_learns_and_predicts_the_same_against_a_server(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> RetryPolicy:
-    """The client of the product with shorter waits."""
+    """Shorten the waits of the client."""
     policy = RetryPolicy(backoff_seconds=0.01, longest_backoff_seconds=0.2, answer_seconds=2.0, patience_seconds=120.0)
     monkeypatch.setattr("petlbench.remote.connection.RetryPolicy", partial(dataclasses.replace, policy))
     return policy

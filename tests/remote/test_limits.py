@@ -1,4 +1,4 @@
-"""How much a server lets in: sizes, numbers, requests at a time."""
+"""Limit what a server accepts: sizes, numbers, simultaneous requests."""
 
 from __future__ import annotations
 

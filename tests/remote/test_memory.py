@@ -1,4 +1,4 @@
-"""What the server remembers: the newest within limits, and one reply per idempotency key."""
+"""The server's caches: the newest entries within limits, and one reply per idempotency key."""
 
 from __future__ import annotations
 

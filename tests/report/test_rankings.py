@@ -34,7 +34,7 @@ def named(figure: Figure) -> list[str]:
 
 
 def bars(figure: Figure) -> list[tuple[float, float]]:
-    """From which mean rank to which the bars go."""
+    """Return the first and the last mean rank of every bar."""
     return [tuple(line.get_xdata()) for line in figure.axes[0].lines if line.get_linewidth() == 3]
 
 

@@ -1,4 +1,4 @@
-"""The picture of which tokens which classes use."""
+"""Draw which classes use which tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHARES = torch.tensor([[0.1, 0.7, 0.2], [0.6, 0.1, 0.3]])
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
-    """Figures by name, which are not written."""
+    """Collect figures by name instead of writing them."""
     figures: dict[str, Figure] = {}
 
     def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -38,7 +38,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
 def left_behind(
     results: Path, task: str, seed: int = 0, shares: torch.Tensor = SHARES, parts: tuple[str, ...] = (), method: str = "pgn"
 ) -> Record:
-    """A record and what it uses. With ``parts`` the classes are one of each."""
+    """Make a record with its token usage. With ``parts`` there is one class of each part."""
     record = make_record(method, task, seed)
     path = RecordStore(results).path_of(record).with_suffix(".usage.safetensors")
     names = tuple(f"{part} class" for part in parts) or tuple(f"class {row}" for row in range(len(shares)))

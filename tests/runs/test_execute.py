@@ -1,4 +1,4 @@
-"""One run, from its configuration to its record: counters, model selection, and what a method cannot reach."""
+"""Execute one run from its configuration to its record: counters, model selection, and limits of a method's access."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def present(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The images of all tasks are there."""
+    """Pretend that the images of all tasks are present."""
     monkeypatch.setattr(bench, "_present", lambda tasks, root, available: list(tasks))
 
 

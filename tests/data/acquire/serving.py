@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """What it serves and how badly; what it was asked for."""
+    """A server with settings for its content and its faults, which records the requested ranges."""
 
     content = bytes(range(256)) * 40
     etag = '"one"'

@@ -1,4 +1,4 @@
-"""Files and archives on their way to their place below a data root."""
+"""Fetch files and archives and move them to their place below a data root."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tar(**files: bytes) -> bytes:
 
 
 def remains(root: Path) -> list[str]:
-    """What lies in the folder for downloads, locks aside."""
+    """List the files in the folder for downloads, without locks."""
     return sorted(path.name for path in (root / FOLDER).iterdir() if path.suffix != ".lock")
 
 

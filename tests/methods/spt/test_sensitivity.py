@@ -76,7 +76,7 @@ def test_each_batch_costs_one_forward_and_one_backward_pass() -> None:
 
 
 def test_no_gradient_outlives_the_moment_it_is_squared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So the scores are the only tensor of the backbone's size."""
+    """This keeps the scores the only tensor of the backbone's size."""
     vit, head = model()
     alive: list[int] = []
     square = sensitivity._add_square
@@ -97,7 +97,7 @@ def test_scores_are_float32_of_any_number_format() -> None:
 
 
 def condition(vit: nn.Module, head: nn.Module) -> list[Any]:
-    """Everything that has to be as before, by identity where it is a tensor."""
+    """Return everything that must stay unchanged, tensors by identity."""
     parameters = [*vit.named_parameters(), *head.named_parameters()]
     modules = [*vit.named_modules(), *head.named_modules()]
     return [
