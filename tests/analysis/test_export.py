@@ -19,7 +19,7 @@ from petlbench.records.store import RecordStore
 from tests.record_factory import make_record
 
 
-def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
+def field_names(model: type[BaseModel], prefix: str = "") -> set[str]:
     """Name every field of a record that is not a section, with its sections in front."""
     found = set()
     for name, field in model.model_fields.items():
@@ -29,7 +29,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
             if isinstance(kind, type) and issubclass(kind, BaseModel)
         ]
         is_collection = typing.get_origin(field.annotation) in (list, dict)
-        found |= leaves(sections[0], f"{prefix}{name}.") if sections and not is_collection else {f"{prefix}{name}"}
+        found |= field_names(sections[0], f"{prefix}{name}.") if sections and not is_collection else {f"{prefix}{name}"}
     return found
 
 
@@ -38,7 +38,7 @@ def test_every_field_of_a_record_has_one_column() -> None:
     assert len(set(in_columns)) == len(in_columns) and len({column.name for column in COLUMNS}) == len(COLUMNS)
     queries = {f"cost.queries.{phase}.{what}" for phase in PHASES for what in COUNTED}
     splits = {f"split_hashes.{split}" for split in ("train", "val", "test")}
-    assert set(in_columns) == leaves(Record) - {"cost.queries", "split_hashes"} | queries | splits
+    assert set(in_columns) == field_names(Record) - {"cost.queries", "split_hashes"} | queries | splits
 
 
 def test_values_are_those_of_the_record() -> None:

@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     started.end()
 
 
-def carried_out(out: Path, method: str, *words: str) -> tuple[Record, dict[str, torch.Tensor]]:
+def run_and_load(out: Path, method: str, *words: str) -> tuple[Record, dict[str, torch.Tensor]]:
     """Run a method; return the record and the learned tensors."""
     record, _ = execute(resolve([f"method={method}", f"out={out}", *WORDS, *words]), reraise=True)
     assert record.checkpoint is not None
@@ -50,7 +50,7 @@ def in_process(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     def run(method: str) -> tuple[Record, dict[str, torch.Tensor]]:
         if method not in known:
-            known[method] = carried_out(tmp_path_factory.mktemp("local"), method)
+            known[method] = run_and_load(tmp_path_factory.mktemp("local"), method)
         return known[method]
 
     return run
@@ -67,13 +67,13 @@ def assert_same(one: tuple[Record, dict[str, torch.Tensor]], other: tuple[Record
     assert all(torch.equal(learned[name], tensor) for name, tensor in expected_learned.items())
 
 
-def paid(url: str) -> int:
+def images_at_server(url: str) -> int:
     """Return the number of images that the server has counted."""
     lines = httpx.get(f"{url}/metrics").text.splitlines()
     return next(int(float(line.split()[1])) for line in lines if line.startswith("petlbench_images_total "))
 
 
-def sent(record: Record) -> int:
+def images_of_run(record: Record) -> int:
     """Return the number of images that the run has counted."""
     return sum(phase.images for phase in record.cost.queries.values())
 
@@ -82,15 +82,15 @@ def sent(record: Record) -> int:
 def test_a_method_learns_and_predicts_the_same_against_a_server(
     method: str, server: ServerProcess, in_process: Run, tmp_path: Path
 ) -> None:
-    before = paid(server.url)
-    remote = carried_out(tmp_path, method, "backbone=remote", f"url={server.url}")
+    before = images_at_server(server.url)
+    remote = run_and_load(tmp_path, method, "backbone=remote", f"url={server.url}")
     assert_same(remote, in_process(method))
     assert remote[0].backbone.transport == "http" and remote[0].cost.images_forwarded == 0
-    assert paid(server.url) - before == sent(remote[0])
+    assert images_at_server(server.url) - before == images_of_run(remote[0])
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> RetryPolicy:
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> RetryPolicy:
     """Shorten the waits of the client."""
     policy = RetryPolicy(backoff_seconds=0.01, longest_backoff_seconds=0.2, answer_seconds=2.0, patience_seconds=120.0)
     monkeypatch.setattr("petlbench.remote.connection.RetryPolicy", partial(dataclasses.replace, policy))
@@ -99,26 +99,26 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> RetryPolicy:
 
 @pytest.mark.parametrize("method", ONE_PER_RUNG)
 def test_answers_that_are_late_broken_or_lost_change_nothing_and_cost_nothing(
-    method: str, server: ServerProcess, in_process: Run, impatient: RetryPolicy, tmp_path: Path
+    method: str, server: ServerProcess, in_process: Run, short_waits: RetryPolicy, tmp_path: Path
 ) -> None:
     quick: list[Fault] = [getattr(processes, name) for name in ("busy", "broken", "broken_afterwards", "truncated", "cut_short", "lost")]
-    expected, before = in_process(method), paid(server.url)
+    expected, before = in_process(method), images_at_server(server.url)
     with proxy(server.port, lambda number: processes.slow(2.5) if number == 1 else quick[number % len(quick)]) as (url, attempts):
-        remote = carried_out(tmp_path, method, "backbone=remote", f"url={url}")
+        remote = run_and_load(tmp_path, method, "backbone=remote", f"url={url}")
         assert min(attempts) >= 2  # every query failed once
     assert_same(remote, expected)
-    assert paid(server.url) - before == sent(remote[0])
+    assert images_at_server(server.url) - before == images_of_run(remote[0])
 
 
 @pytest.mark.parametrize("method", ONE_PER_RUNG)
 def test_a_server_that_dies_during_a_query_and_comes_back_changes_nothing(
-    method: str, server: ServerProcess, in_process: Run, impatient: RetryPolicy, tmp_path: Path
+    method: str, server: ServerProcess, in_process: Run, short_waits: RetryPolicy, tmp_path: Path
 ) -> None:
     def dies(exchange: Exchange) -> None:
         exchange.send_and(server.kill_and_start_again)
         exchange.hang_up()
 
     with proxy(server.port, lambda number: dies if number == ONE_PER_RUNG[method] else processes.honest) as (url, attempts):
-        remote = carried_out(tmp_path, method, "backbone=remote", f"url={url}")
+        remote = run_and_load(tmp_path, method, "backbone=remote", f"url={url}")
         assert max(attempts) > 1
     assert_same(remote, in_process(method))

@@ -23,7 +23,7 @@ ROWS = list(csv.DictReader((Path(__file__).parent / "selection_stats.csv").open(
 TYPES = ("q", "k", "v", "proj", "fc1", "fc2")
 
 
-def most(rule: Rule, candidate: Candidate) -> int:
+def most_kept(rule: Rule, candidate: Candidate) -> int:
     """Entries that a tensor can keep without being trained as a whole."""
     return math.ceil(rule.threshold(candidate)) - 1
 
@@ -31,7 +31,7 @@ def most(rule: Rule, candidate: Candidate) -> int:
 def spread(rule: Rule, total: int, over: list[Candidate]) -> Iterator[tuple[str, int]]:
     """Single entries that add up to a sum, none of them making its tensor whole."""
     for candidate in over:
-        count = min(total, most(rule, candidate))
+        count = min(total, most_kept(rule, candidate))
         total -= count
         yield candidate.name, count
     assert total == 0, "more single entries than the thresholds allow"
@@ -47,7 +47,7 @@ def whole_vectors(row: dict[str, str], rule: Rule) -> set[str]:
     for in_norms in range(min(short, len(norms)) + 1):
         names = {c.name for c in [*norms[:in_norms], *biases[: short - in_norms], *long_biases[:long]]}
         room_in_norms, room_in_biases = (
-            sum(most(rule, c) for c in group if c.name not in names) for group in (norms, biases + long_biases)
+            sum(most_kept(rule, c) for c in group if c.name not in names) for group in (norms, biases + long_biases)
         )
         if (
             len(names) == count
@@ -104,7 +104,7 @@ def test_single_entries_of_every_released_selection_stay_below_our_thresholds() 
         rule = Rule(class_token=768, module=row["module"])  # type: ignore[arg-type]
         for short, name in zip(TYPES, MATRICES, strict=True):
             of_type = [c for c in vit_b() if c.name.endswith(f"{name}.weight")]
-            assert int(row[f"u_{short}"]) <= (len(of_type) - int(row[f"m_{short}"])) * most(rule, of_type[0])
+            assert int(row[f"u_{short}"]) <= (len(of_type) - int(row[f"m_{short}"])) * most_kept(rule, of_type[0])
 
 
 def test_the_table_is_whole() -> None:
