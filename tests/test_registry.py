@@ -1,4 +1,4 @@
-"""Plugins are found lazily, and a bad one is named without disturbing the others."""
+"""Find plugins lazily; name a bad one without disturbing the others."""
 
 from __future__ import annotations
 

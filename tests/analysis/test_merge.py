@@ -1,4 +1,4 @@
-"""Results of several machines become one folder, or are refused whole."""
+"""Merge results of several machines into one folder, or refuse all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record that was tampered with is found out."""
+"""Find records that were tampered with."""
 
 from __future__ import annotations
 

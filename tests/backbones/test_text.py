@@ -1,4 +1,4 @@
-"""Text towers: trimmed and chunked forward passes give what the model itself gives, and vectors take the place of words."""
+"""Text towers: trimmed and chunked forward passes equal the model's own, and context vectors replace words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes of published work: complete, told apart, and as the documentation says."""
+"""The recipes of published work: complete, distinct, and as documented."""
 
 from __future__ import annotations
 

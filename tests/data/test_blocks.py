@@ -40,7 +40,7 @@ class File:
 
 
 class Backwards:
-    """Images of several sizes that lie in a file from the last to the first; writes down the order in which they are read."""
+    """Images of several sizes, stored in a file from the last to the first; records the order in which they are read."""
 
     def __init__(self, count: int) -> None:
         self.labels = np.zeros(count, np.int64)

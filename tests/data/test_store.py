@@ -1,4 +1,4 @@
-"""Every image is decoded once, and what is too large for a store is decoded as it is read."""
+"""Decode every image once; decode splits that are too large for a store as they are read."""
 
 from __future__ import annotations
 

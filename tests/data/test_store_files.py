@@ -63,7 +63,7 @@ def test_a_full_disk_is_one_clear_error(cache: Path, monkeypatch: pytest.MonkeyP
     def full(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch:  # undoing all would undo the test's own cache as well
+    with monkeypatch.context() as patch:  # a plain undo() would undo the test's own cache as well
         patch.setattr(Path, "open", full)
         with pytest.raises(DataError, match=r"cannot write the image cache .*: No space left on device; set PETLBENCH_CACHE.*or make room"):
             opened(Renderer().spec())
@@ -219,7 +219,8 @@ def test_few_images_are_in_memory_while_a_store_is_built() -> None:
         alive -= 1
 
     TaskStore(TaskSpec("mock/counted", ("a",), ("{}",), "1", lambda part: Counted()), 1).open("train", SQUARE)
-    assert most <= 5 * torch.get_num_threads() + 2 and alive == 0  # four and what a thread lets go of, one between, one that is written
+    # per thread four and one that it releases, one in between, one that is written
+    assert most <= 5 * torch.get_num_threads() + 2 and alive == 0
 
 
 @pytest.mark.usefixtures("cache")

@@ -10,7 +10,7 @@ import petlbench.datasets
 from petlbench.config.files import names
 
 FOLDERS = [Path(folder) for package in (petlbench, petlbench.datasets) for folder in package.__path__]
-SUITES = set(names("suites")) - {"mini"}  # which renders the tasks of its name itself, and is the default of a bench
+SUITES = set(names("suites")) - {"mini"}  # code may name mini: it renders its tasks itself and is the default of a bench
 
 
 def named_suites(text: str) -> set[str]:

@@ -61,7 +61,7 @@ def _check_logits(case: Case, whole: Case) -> None:
     vit, _ = whole.backbone(sizes, sizes["layer_norm_eps"])
     patches = invert(vit.patch_embed.proj.weight, vit.patch_embed.proj.bias, case.tensors["pgn_vit.prompts_eval"]).patches
     _check(case, "pgn_vit.patches", patches)
-    half = (0.5, 0.5, 0.5)  # of a card that nobody reads
+    half = (0.5, 0.5, 0.5)  # the card's values are unused
     endpoint = Backbone(Card("golden", sizes["img_size"], half, half, source="golden case"), vit).endpoint(torch.device("cpu"))
     with grant(Access.FEATURES, endpoint, (), ClassTexts(()), Meter(), QueryConfig()) as model:
         features = model.features(whole.tensors["images"], patches=patches)

@@ -183,7 +183,7 @@ def test_the_memory_of_a_run_does_not_depend_on_the_runs_before_it_nor_on_who_lo
     reply = subprocess.run([sys.executable, "-c", RUNS, str(tmp_path)], capture_output=True, text=True, check=False)
     assert reply.returncode == 0, reply.stderr
     (first, whole), (greedy, _), (again, _) = json.loads(reply.stdout)
-    slack = 100  # what asking takes, and code that only the first run reads
+    slack = 100  # for the measurement and for code that only the first run loads
     assert 128 <= first < 128 + slack and 128 <= again < 128 + slack
     assert 384 <= greedy < 384 + slack
     assert whole > 128 + 256 + 100  # with the weights and the libraries

@@ -1,4 +1,4 @@
-"""Evaluate a method that queries during training: at which epochs, and within which budget."""
+"""Evaluate a method that queries while it trains: at which epochs, and within which budget."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def asked(out: Path, *words: str) -> Record:
 
 
 def test_the_points_of_a_run_end_with_its_result_and_change_nothing(tmp_path: Path) -> None:
-    record, without = asked(tmp_path), asked(tmp_path, "curve=false")  # a model in this process is looked at unless it is said
+    record, without = asked(tmp_path), asked(tmp_path, "curve=false")  # a model in this process is evaluated by default
     assert record.metrics is not None and without.metrics is not None
     per_epoch = record.cost.queries["train"].images // 4
     assert [point.images for point in record.curve] == [2 * per_epoch, 4 * per_epoch]

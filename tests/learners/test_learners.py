@@ -207,7 +207,7 @@ def test_a_rung_that_does_not_fit_the_kind_of_method_is_refused(method: type[Met
 
 
 class Last(GradientMethod):
-    """Trains the last block and remembers what it was shown."""
+    """Trains the last block."""
 
     def adapt(self, vit: Any) -> None:
         vit.blocks[-1].requires_grad_(True)

@@ -1,4 +1,4 @@
-"""LoRA through peft: the same numbers as ours, the layers that were asked for, and no cost to those who do not use it."""
+"""LoRA through peft: same numbers as our LoRA, only the configured layers, and no import for other methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recomputed averages: of what is published, and of tables from anywhere."""
+"""Audit averages by recomputing them, in the published tables and in tables from anywhere."""
 
 from decimal import Decimal
 from pathlib import Path

@@ -140,7 +140,7 @@ def test_a_place_without_parameters_looks_unlike_every_number() -> None:
     cells = colours(axes)
     empty = cells[1, 0]
     filled = [cells[0, OPERATIONS.index(operation)] for operation in "qkv"]
-    assert np.ptp(empty[:3]) == 0  # grey, which neither the scale has nor the page
+    assert np.ptp(empty[:3]) == 0  # grey, which is neither in the scale nor on the page
     assert 0.8 < empty[0] < 0.95
     assert empty[3] == 1
     assert all(np.ptp(colour[:3]) > 0.2 for colour in filled)

@@ -1,4 +1,4 @@
-"""Rung, box and look of a box are said in ``petlbench.access.rungs``: the ladder, published numbers, the page and its script follow."""
+"""Define rungs, boxes and their looks only in ``petlbench.access.rungs``: the ladder, published numbers, page and script follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seeds of a suite are those that its tasks are run with, unless others are asked for."""
+"""Run the tasks of a suite with the suite's seeds unless others are given."""
 
 from __future__ import annotations
 

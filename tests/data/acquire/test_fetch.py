@@ -96,7 +96,7 @@ def test_an_archive_that_is_not_the_expected_one_leaves_nothing(server: Server, 
         fetch(item(server, "images", member="images"), tmp_path)
     assert not (tmp_path / "images").exists()
     assert not (tmp_path / "evil").exists()
-    assert downloaded_files(tmp_path) == ["data.tar.gz"]  # to look at
+    assert downloaded_files(tmp_path) == ["data.tar.gz"]  # kept for inspection
 
 
 def test_a_compressed_file_that_is_cut_off_leaves_nothing(server: Server, tmp_path: Path) -> None:
