@@ -1,4 +1,4 @@
-"""The table of all runs: every field of a record has a column, with the same type whatever the records hold."""
+"""Export the table of all runs: one column per field of a record, with types that do not depend on the records."""
 
 from __future__ import annotations
 

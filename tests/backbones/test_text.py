@@ -59,7 +59,7 @@ def moved(initial: Tensor, count: int = 3) -> Tensor:
 
 
 class Seen:
-    """Notes the sizes of what goes through the MLP of the first block."""
+    """Records the sizes of inputs to the MLP of the first block."""
 
     def __init__(self, tower: Any) -> None:
         self.shapes: list[tuple[int, ...]] = []

@@ -214,7 +214,7 @@ class Last(GradientMethod):
 
 
 class Prepared(GradientMethod):
-    """Chooses a block by looking at the task."""
+    """Chooses a block using the task's images."""
 
     def prepare(self, vit: Any, head: nn.Module, data: TrainingData) -> dict[str, Tensor]:
         torch.rand(3)

@@ -1,4 +1,4 @@
-"""Every method is a computation of its own: where two names would give the same answers, a table with both would count one result twice."""
+"""Check that every method computes something different: two names with the same answers would count one result twice in a table."""
 
 from __future__ import annotations
 

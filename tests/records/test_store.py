@@ -186,7 +186,7 @@ def test_a_result_replaces_a_result(tmp_path: Path) -> None:
 
 
 def test_of_two_processes_at_the_same_moment_the_one_with_a_result_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other one has looked already, found no result and is about to write."""
+    """The other process has already checked that there is no result and is about to write."""
     started, written = threading.Event(), threading.Event()
 
     def slowly(path: Path, content: bytes) -> None:

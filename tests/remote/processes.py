@@ -89,7 +89,7 @@ Fault = Callable[["Exchange"], None]
 
 
 class Exchange:
-    """One request at the proxy, and what can be done with it."""
+    """One request at the proxy, with the ways to handle it."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, port: int) -> None:
         self._handler = handler
@@ -108,7 +108,7 @@ class Exchange:
             do()
 
     def reply(self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), length: int | None = None) -> None:
-        """Answer the client; a ``length`` beyond the body's is announced and not kept."""
+        """Answer the client; a ``length`` beyond the body's is announced but not sent."""
         self._handler.send_response(status)
         for name, value in (*headers, ("Content-Length", str(len(body) if length is None else length))):
             self._handler.send_header(name, value)
@@ -141,7 +141,7 @@ def broken(exchange: Exchange) -> None:
 
 
 def broken_afterwards(exchange: Exchange) -> None:
-    """The server has answered, and what stands before it fails."""
+    """Answer with an error of a gateway although the server has answered."""
     exchange.ask()
     exchange.reply(502, b"")
 
@@ -153,7 +153,7 @@ def truncated(exchange: Exchange) -> None:
 
 
 def cut_short(exchange: Exchange) -> None:
-    """Half of the answer, and a Content-Length that says it is all."""
+    """Send half of the answer with a Content-Length that makes it look complete."""
     status, body = exchange.ask()
     exchange.reply(status, body[: len(body) // 2])
 

@@ -43,7 +43,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Browser, file: Path) -> Iterator[Open]:
-    """Opens a file, by default the page of ``tests.report.pages``. In the end no page may have complained or have asked for more than files."""
+    """Open a file, by default the page of ``tests.report.pages``; check at the end that no page logged errors or requested anything but files."""
     complaints: list[str] = []
     contexts: list[BrowserContext] = []
 

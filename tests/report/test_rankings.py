@@ -1,4 +1,4 @@
-"""Content of the plots of a comparison; their looks are judged by eye."""
+"""Check the content of a comparison's plots, not their looks."""
 
 from __future__ import annotations
 

@@ -24,12 +24,12 @@ TYPES = ("q", "k", "v", "proj", "fc1", "fc2")
 
 
 def most_kept(rule: Rule, candidate: Candidate) -> int:
-    """Entries that a tensor can keep without being trained as a whole."""
+    """Return how many entries a tensor can keep without being trained as a whole."""
     return math.ceil(rule.threshold(candidate)) - 1
 
 
 def spread(rule: Rule, total: int, over: list[Candidate]) -> Iterator[tuple[str, int]]:
-    """Single entries that add up to a sum, none of them making its tensor whole."""
+    """Spread a sum over single entries of tensors without making any tensor whole."""
     for candidate in over:
         count = min(total, most_kept(rule, candidate))
         total -= count
@@ -38,7 +38,7 @@ def spread(rule: Rule, total: int, over: list[Candidate]) -> Iterator[tuple[str,
 
 
 def whole_vectors(row: dict[str, str], rule: Rule) -> set[str]:
-    """Vectors of the row's number and length that leave room for its single entries."""
+    """Choose vectors of the row's number and length that leave room for its single entries."""
     count, length = int(row["n_whole_vectors"]), int(row["whole_vector_params"])
     long = (length - 768 * count) // (3072 - 768)
     short = count - long
@@ -59,7 +59,7 @@ def whole_vectors(row: dict[str, str], rule: Rule) -> set[str]:
 
 
 def kept_counts(row: dict[str, str], rule: Rule) -> dict[str, int]:
-    """Kept entries of every candidate, such that the row's selection follows."""
+    """Choose the kept entries of every candidate so that they give the row's selection."""
     masks = [[flag == "1" for flag in block] for block in row["tuned_matrices"].split("|")]
     structured = {f"blocks.{i}.{name}.weight" for i, block in enumerate(masks) for name, flag in zip(MATRICES, block, strict=True) if flag}
     whole = structured | whole_vectors(row, rule)

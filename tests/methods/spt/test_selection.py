@@ -38,7 +38,7 @@ def concentrated(seed: int) -> Tensor:
 
 
 def first_entries(counts: dict[str, int]) -> Tensor:
-    """The first entries of some of the tiny backbone's tensors."""
+    """Return the positions of the first entries of some of the tiny backbone's tensors."""
     return torch.cat([start(tiny(), name) + torch.arange(count) for name, count in counts.items()])
 
 
