@@ -1,4 +1,4 @@
-"""A small random model that is asked at a rung."""
+"""Open a small random model at a rung."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run with tokens leaves, without the time that it takes."""
+"""Make the checkpoint of a run with tokens without training it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = ("method.prompts=3", "method.library_size=5", "method.channels=4", "meth
 
 
 def learned(*words: str, method: str = "pgn", scale: float = 1.0) -> Checkpoint:
-    """What a run has at its start, which is enough to be deployed. ``scale``: of its tokens, which are small at the start."""
+    """Return the checkpoint of an untrained method, enough to deploy. ``scale`` multiplies its tokens, which start small."""
     config = resolve([f"method={method}", "task=mini/digits", "threads=1", *words])
     backbone, checksum = load_backbone_cached(config.backbone.name, None, CPU)
     torch.manual_seed(0)

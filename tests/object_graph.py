@@ -1,4 +1,4 @@
-"""What an object leads to."""
+"""Find every object that another one references."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from petlbench.testing import reach as conformance_kit
 
 
 def reachable(root: object) -> Iterator[object]:
-    """Everything that code holding ``root`` can get at, as the conformance kit walks it."""
+    """Find every object that code holding ``root`` can reach, as the conformance kit does."""
     return (found for _, found in conformance_kit.reachable(root))
 
 
 def of_the_graph(answer: Tensor) -> Iterator[object]:
-    """Every node of an autograd graph and what it holds, the graphs of tensors that are held included."""
+    """Find what the nodes of an autograd graph reference, with the graphs of those tensors."""
     waiting, seen = [answer.grad_fn], set()
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""Records without a run, for tests of what is made from records."""
+"""Make records without a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is built holds what the sources hold, also in folders that nobody has told the build of."""
+"""Build the distribution with all files of the sources, also in new folders that the build does not list."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NEW = {  # in folders that are not there yet
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    """What a build reads, with new files, and with folders beside them that are not to be installed."""
+    """Copy the files that a build reads; add new ones, and folders that must not be installed."""
     target = tmp_path / "sources"
     target.mkdir()
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):

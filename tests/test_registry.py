@@ -1,4 +1,4 @@
-"""Plugins are found lazily, and a bad one is named without disturbing the others."""
+"""Find plugins lazily; name a bad one without disturbing the others."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_nothing_of_a_plugin_that_breaks_half_way_stays_registered(registry: Reg
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Registry[str]) -> Callable[[str, str], None]:
-    """Pretends that a package with an entry point is installed."""
+    """Pretend that a package with an entry point is installed."""
     entries: list[EntryPoint] = []
     monkeypatch.setattr("petlbench.registry.entry_points", lambda group: [entry for entry in entries if entry.group == group])
 

@@ -42,7 +42,7 @@ def room_of(path: Path) -> str:
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and module of every import in a file, wherever it stands."""
+    """Return line and module of every import in a file, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: name the module in full"
@@ -53,7 +53,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def upward(path: Path) -> list[str]:
-    """The imports of a file that do not go down."""
+    """Return the imports of a file that do not go to a lower room."""
     room = room_of(path)
     if room in ABOVE_ALL:
         return []

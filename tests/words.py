@@ -17,5 +17,5 @@ def resolve(words: Sequence[str]) -> RunConfig:
 
 
 def plan(words: Sequence[str], available: bool = False) -> Plan:
-    """What ``petlbench plan`` plans."""
+    """Make the plan of ``petlbench plan``."""
     return api.plan(available=available, **grid_settings(tuple(words)))

@@ -1,4 +1,4 @@
-"""What a query costs: calls, images, contexts, bytes and budgets."""
+"""Charge queries in calls, images, contexts and bytes, and enforce budgets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.asking import CPU, NAMES, PROMPTS, contexts, granted, images
 
 
 class _Noted:
-    """An endpoint that takes down what it is sent."""
+    """An endpoint that counts the calls, images, contexts and bytes that it receives."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint

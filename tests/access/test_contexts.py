@@ -1,4 +1,4 @@
-"""Scores in contexts: of images that are sent, and of images that were uploaded."""
+"""Score images in contexts, whether the images are sent with the query or were uploaded before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer holds when an API gives less than logits, and how a large question is cut into calls."""
+"""Reduce answers to what an API returns (less than logits), and split large queries into calls."""
 
 from __future__ import annotations
 

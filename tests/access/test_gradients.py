@@ -1,4 +1,4 @@
-"""Scores that can be differentiated with respect to images: right, once, and without a way to the weights."""
+"""Differentiate scores with respect to images: correct, only once, and without access to the weights."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_gradients_of_probabilities_are_those_of_the_plain_models_probabilities(
 
 def test_no_weight_is_given_a_gradient() -> None:
     backbone = tiny_backbone()
-    backbone.vit.requires_grad_(True)  # else there could be none
+    backbone.vit.requires_grad_(True)  # otherwise there would be no gradients to leak
     with granted(Access.GRADIENTS, backbone) as model:
         model.scores(images().requires_grad_(True)).sum().backward()
     assert all(p.grad is None for p in backbone.vit.parameters())

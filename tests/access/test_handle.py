@@ -1,4 +1,4 @@
-"""The access ladder: what a method is handed can do what its rung says, is counted, and leads to nothing else."""
+"""The access ladder: a method's handle allows what its rung says, counts its use, and gives access to nothing else."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def patches(images: int = 2, count: int = 3) -> Tensor:
     return torch.randn(images, count, 3, 8, 8, generator=torch.Generator().manual_seed(5))
 
 
-def cells(images: Tensor) -> Tensor:
+def patches_of_images(images: Tensor) -> Tensor:
     """The four patches (B, 4, 3, 8, 8) that images of 16 pixels consist of."""
     return images.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
 
@@ -33,7 +33,7 @@ def test_patches_of_an_image_become_the_tokens_that_it_consists_of() -> None:
     backbone = tiny_backbone()
     with torch.no_grad():
         expected = backbone.vit.patch_embed(images())  # type: ignore[operator]
-        torch.testing.assert_close(backbone.embed_patches(cells(images())), expected)
+        torch.testing.assert_close(backbone.embed_patches(patches_of_images(images())), expected)
 
 
 @pytest.mark.parametrize("rung", [Access.SCORES, Access.CONTEXT])
@@ -85,7 +85,7 @@ def test_every_image_keeps_its_own_patches_in_calls_of_any_size(verb: str) -> No
 
 
 class _Small:
-    """An endpoint that takes so many bytes a call."""
+    """An endpoint that limits the bytes and the patches of a call."""
 
     def __init__(self, endpoint: Endpoint, max_bytes: int, max_patches: int) -> None:
         self._endpoint = endpoint

@@ -1,4 +1,4 @@
-"""What stands between a method and the harness: a number that leads to nothing, for as long as a block lasts."""
+"""Tickets, the numbers that a method holds instead of harness objects: no way to the object, valid within one block only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens behind those of an image: what the tower makes of them, their gradients, and no way from them to a weight."""
+"""Tokens appended to those of an image: the tower's output, their gradients, and no way from them to a weight."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def tower(**options: Any) -> VisionTransformer:
-    """Random and disturbed where initial values would hide a mistake."""
+    """Make a random tower, with noise on initial values (ones, zeros) that would hide a mistake."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sizes = {"img_size": 16, "patch_size": 8, "embed_dim": WIDTH, "depth": 3, "num_heads": 4, "num_classes": 0, "global_pool": "token"}
@@ -60,7 +60,7 @@ def tokens(images: int = 2, count: int = 3, seed: int = 5) -> Tensor:
 
 
 def by_hand(vit: VisionTransformer, images: Tensor, tokens: Tensor) -> Tensor:
-    """The class token (B, D) of every step that timm takes, written out; all tokens through all of every block."""
+    """Compute the class token (B, D) with every step of timm written out and all tokens in every block."""
     x = torch.cat([vit._pos_embed(vit.patch_embed(images)), tokens], dim=1)
     x = vit.norm_pre(x)
     for block in vit.blocks:

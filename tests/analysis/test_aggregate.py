@@ -1,4 +1,4 @@
-"""Leaderboards: what is averaged, kept apart and withheld."""
+"""Average runs into the rows of a leaderboard: which runs share a row, and which figures are withheld."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of all runs: every field of a record has a column, with the same type whatever the records hold."""
+"""Export the table of all runs: one column per field of a record, with types that do not depend on the records."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from petlbench.records.store import RecordStore
 from tests.record_factory import make_record
 
 
-def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
-    """Every field of a record that is no section."""
+def field_names(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Name every field of a record that is not a section, with its sections in front."""
     found = set()
     for name, field in model.model_fields.items():
         sections = [
@@ -29,7 +29,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
             if isinstance(kind, type) and issubclass(kind, BaseModel)
         ]
         is_collection = typing.get_origin(field.annotation) in (list, dict)
-        found |= leaves(sections[0], f"{prefix}{name}.") if sections and not is_collection else {f"{prefix}{name}"}
+        found |= field_names(sections[0], f"{prefix}{name}.") if sections and not is_collection else {f"{prefix}{name}"}
     return found
 
 
@@ -38,7 +38,7 @@ def test_every_field_of_a_record_has_one_column() -> None:
     assert len(set(in_columns)) == len(in_columns) and len({column.name for column in COLUMNS}) == len(COLUMNS)
     queries = {f"cost.queries.{phase}.{what}" for phase in PHASES for what in COUNTED}
     splits = {f"split_hashes.{split}" for split in ("train", "val", "test")}
-    assert set(in_columns) == leaves(Record) - {"cost.queries", "split_hashes"} | queries | splits
+    assert set(in_columns) == field_names(Record) - {"cost.queries", "split_hashes"} | queries | splits
 
 
 def test_values_are_those_of_the_record() -> None:
@@ -58,7 +58,7 @@ def test_runs_without_a_result_are_rows_with_empty_cells() -> None:
 
 
 def test_types_do_not_depend_on_the_records() -> None:
-    """Neither on whole accuracies nor on missing ones."""
+    """Whole-number and missing accuracies get the same column types."""
     frames = [flat_frame(records) for records in ([], [make_record(accuracy=80)], [make_record(status="failed")])]
     assert all((frame.dtypes == frames[0].dtypes).all() for frame in frames)
 

@@ -1,4 +1,4 @@
-"""Numbers as readers see them."""
+"""Format numbers for readers."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Results of several machines become one folder, or are refused whole."""
+"""Merge results of several machines into one folder, or refuse all of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.record_factory import LABELS, make_record, store_record
 
 
 def refusal(folders: list[Path], out: Path) -> str:
-    """The reason, when nothing has been written."""
+    """Return the error of a refused merge; check that nothing was written."""
     before = sorted(out.parent.rglob("*"))
     with pytest.raises(RecordError) as caught:
         merge(folders, out)

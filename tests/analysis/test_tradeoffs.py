@@ -1,4 +1,4 @@
-"""Accuracy against cost: the published formula with its numbers, and fronts that nothing dominates."""
+"""Trade accuracy against cost: the published formula with its numbers, and Pareto fronts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record that was tampered with is found out."""
+"""Find records that were tampered with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def problem(path: Path, change: Callable[[dict[str, Any]], Any]) -> str:
-    """The only problem of a record after a change."""
+    """Change a record; return the only problem found in it."""
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data))

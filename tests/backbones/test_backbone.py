@@ -1,4 +1,4 @@
-"""The frozen backbone is shared by runs and does not notice them."""
+"""Share the frozen backbone between runs, which leave it unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An open_clip model whose image tower was moved into timm's class answers as it did before."""
+"""Convert the image tower of open_clip models to timm's class, with the same outputs."""
 
 from __future__ import annotations
 

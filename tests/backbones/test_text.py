@@ -1,4 +1,4 @@
-"""Text towers: trimmed and chunked forward passes give what the model itself gives, and vectors take the place of words."""
+"""Text towers: trimmed and chunked forward passes equal the model's own, and context vectors replace words."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def moved(initial: Tensor, count: int = 3) -> Tensor:
 
 
 class Seen:
-    """Notes the sizes of what goes through the MLP of the first block."""
+    """Records the sizes of inputs to the MLP of the first block."""
 
     def __init__(self, tower: Any) -> None:
         self.shapes: list[tuple[int, ...]] = []

@@ -1,4 +1,4 @@
-"""What a backbone gives is known before its weights are loaded, and a plan, a run and a learner refuse the same."""
+"""Know a backbone's traits before its weights are loaded; a plan, a run and a learner refuse the same combinations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def vision_weights(folder: Path, classes: int, architecture: str = "test_vit") -
 
 @pytest.fixture
 def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing loads a backbone."""
+    """Fail the test if anything loads a backbone."""
 
     def load(*_: object) -> None:
         raise AssertionError("a backbone was loaded")
@@ -110,7 +110,10 @@ def test_all_methods_on_a_clip_with_a_resnet_are_those_that_only_ask(tmp_path: P
     planned = plan(["method=all", "task=mini/digits", "backbone=open_clip:RN50/openai", f"out={tmp_path}"])
     assert methods_of(planned) == ASK_SCORES_OF_TEXTS | {"linear", "vp", "vp_spsa"}
     reasons = {method: reason for reason, methods in planned.skipped.items() for method in methods}
-    assert "is not a timm VisionTransformer" in reasons["lora"] and "needs extra tokens, which open_clip:RN50/openai does not take" in reasons["pgn"]
+    assert (
+        "is not a timm VisionTransformer" in reasons["lora"]
+        and "needs extra tokens, which open_clip:RN50/openai does not take" in reasons["pgn"]
+    )
 
 
 def test_a_bench_says_what_it_skips(tmp_path: Path) -> None:

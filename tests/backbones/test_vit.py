@@ -1,4 +1,4 @@
-"""What is done to timm's vision transformer: its last block ends with the class token, with the same answers and gradients and less work."""
+"""Compute only the class token in the last block of timm's vision transformer: same outputs and gradients, less work."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from torch.testing import assert_close
 from petlbench.backbones.backbone import share
 from petlbench.backbones.vit import end_with_the_class_token
 
-IMAGES = torch.randn(
-    3, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-)  # so that an order of sums shows in no digit
+# float64, so that the order of summation shows in no compared digit
+IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def tower(**options: Any) -> VisionTransformer:

@@ -1,4 +1,4 @@
-"""Local weight files of three kinds: what fits is loaded, what does not is named, nothing is executed."""
+"""Load local weight files of three kinds: mismatches are named, and nothing is executed."""
 
 from __future__ import annotations
 

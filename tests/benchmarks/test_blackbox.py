@@ -18,7 +18,7 @@ BATCH, REPEATS, ROUNDS, CONTEXTS = 3, 2, 2, 4
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, dict[str, Any]]:
-    """What the command said and wrote."""
+    """Run the command; return its result and the JSON that it wrote."""
     target = tmp_path_factory.mktemp("bench") / "blackbox.json"
     words = ["--batch", BATCH, "--repeats", REPEATS, "--rounds", ROUNDS, "--contexts", CONTEXTS, "--classes", 3, "--threads", 1]
     with pytest.MonkeyPatch.context() as patch:

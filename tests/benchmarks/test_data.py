@@ -17,7 +17,7 @@ WORDS = (
 
 
 def finished(augment: str, tmp_path: Path) -> tuple[Result, dict[str, Any]]:
-    """What the command said and wrote."""
+    """Run the command; return its result and the JSON that it wrote."""
     target = tmp_path / "data.json"
     words = [*WORDS.split(), "--augment", augment, "--json", str(target)]
     result = CliRunner().invoke(data.main, words, catch_exceptions=False)

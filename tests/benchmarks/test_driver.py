@@ -18,7 +18,7 @@ FIRST = "from pathlib import Path; import os; [Path(place).mkdir() for place in 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, dict[str, Any]]:
-    """What the command said and wrote; a process that finds anything of an earlier one fails."""
+    """Run the command; return its result and its JSON. A process that finds files of an earlier one fails."""
     target = tmp_path_factory.mktemp("bench") / "driver.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "COMMANDS", {"first": ["-c", FIRST], "second": ["-c", FIRST]})

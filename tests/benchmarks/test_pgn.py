@@ -18,7 +18,7 @@ BATCH, ROUNDS, PROMPTS = 4, 3, 2
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, dict[str, Any]]:
-    """What the command said and wrote."""
+    """Run the command; return its result and the JSON that it wrote."""
     target = tmp_path_factory.mktemp("bench") / "pgn.json"
     words = ["--batch", BATCH, "--rounds", ROUNDS, "--prompts", PROMPTS, "--classes", 3, "--threads", 1, "--backbone", "mini_clip"]
     with pytest.MonkeyPatch.context() as patch:

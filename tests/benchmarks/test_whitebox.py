@@ -21,7 +21,7 @@ SETTINGS = Settings(backbone="mini_clip", precision="auto", device="cpu", batch=
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, dict[str, Any]]:
-    """What the command said and wrote."""
+    """Run the command; return its result and the JSON that it wrote."""
     target = tmp_path_factory.mktemp("bench") / "whitebox.json"
     words = ["--backbone", "mini_clip", "--methods", "lora,bitfit", "--batch", BATCH, "--steps", 1, "--rounds", 2, "--threads", 1]
     result = CliRunner().invoke(whitebox.main, [*map(str, words), "--device", "cpu", "--json", str(target)], catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""Workers take turns, and one that fails does not hold the others up."""
+"""Let workers take turns; one that fails does not delay the others."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ class FakeWorker:
 
 
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Who was told to go, in order, when workers are fake ones."""
+def started_workers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace workers by fake ones; return their names in the order in which they are started."""
     monkeypatch.setattr(workers, "Worker", FakeWorker)
     FakeWorker.log = []
     return FakeWorker.log
 
 
-def test_rounds_of_all_workers_interleave(turns: list[str]) -> None:
+def test_rounds_of_all_workers_interleave(started_workers: list[str]) -> None:
     measure(["a", "b"], SETTINGS, "")
-    assert turns == ["a", "b"] * (3 + 3 + 1)  # rounds forward, rounds of training, the end
+    assert started_workers == ["a", "b"] * (3 + 3 + 1)  # rounds forward, rounds of training, the end
 
 
-def test_a_worker_that_fails_is_named_and_the_others_go_on(turns: list[str]) -> None:
+def test_a_worker_that_fails_is_named_and_the_others_go_on(started_workers: list[str]) -> None:
     measured, failures = measure(["fails at once", "a", "fails in training", "b"], SETTINGS, "")
     assert failures == {"fails at once": "out of order", "fails in training": "out of order"}
     assert {name: (len(m.forward_seconds), len(m.step_seconds)) for name, m in measured.items()} == {"a": (3, 3), "b": (3, 3)}
-    assert turns[-2:] == ["a", "b"]
+    assert started_workers[-2:] == ["a", "b"]
 
 
 def test_a_worker_that_is_killed_is_a_failure_with_its_exit_code() -> None:
@@ -74,7 +74,7 @@ def test_an_error_in_a_worker_is_sent_as_one_line() -> None:
 
 
 class TwoRounds:
-    """A subject whose training is nothing."""
+    """A subject whose training does nothing."""
 
     number_format, repetitions = "fp32", 1
 

@@ -1,4 +1,4 @@
-"""What was learned and predicted, on disk."""
+"""Write checkpoints and predictions to disk and read them back."""
 
 from __future__ import annotations
 

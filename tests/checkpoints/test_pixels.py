@@ -1,4 +1,4 @@
-"""What was learned with tokens, deployed as pixels: the artifact, both ways of asking, and what is refused."""
+"""Deploy learned tokens as pixels: the artifact, both ways of querying with it, and which artifacts are refused."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_classes_that_a_task_does_not_score_cannot_win(folder: Path, monkeypatch
 
     monkeypatch.setattr("petlbench.checkpoints.pixels.open_task", scored)
     accuracy = evaluate_artifact(read_artifact(folder), {"threads": 1})["accuracy"]
-    assert list(accuracy.values()) == pytest.approx([100 * (labels[0] == 3).mean()] * 4)  # all is taken for a 3
+    assert list(accuracy.values()) == pytest.approx([100 * (labels[0] == 3).mean()] * 4)  # every image is classified as a 3
 
 
 def test_other_weights_and_other_classes_are_refused(folder: Path, url: str) -> None:
@@ -170,7 +170,7 @@ def _cut(folder: Path) -> None:
 
 
 def _drop_patches(folder: Path) -> None:
-    """… and describe what is left, as someone might by hand."""
+    """Delete the patches and update the checksum, as someone might by hand."""
     tensors = load_file(folder / "tensors.safetensors")
     del tensors["patches"]
     save_file(tensors, folder / "tensors.safetensors")

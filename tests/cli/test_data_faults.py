@@ -1,4 +1,4 @@
-"""What can be wrong with a dataset or go wrong on its way: one clear message or a safe continuation, through the real commands."""
+"""Faulty datasets and failing downloads through the real commands: one clear message, or a safe continuation."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_an_archive_that_leads_outside_is_refused_and_leaves_nothing(
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         archive.addfile(tarfile.TarInfo("cifar-10-batches-py/../../../evil"))
     server.content = buffer.getvalue()
-    monkeypatch.setattr("petlbench.data.acquire.download._check", lambda *_: None)  # the checksum would have told as well
+    monkeypatch.setattr("petlbench.data.acquire.download._check", lambda *_: None)  # the checksum would detect it too
     code, _, err = call("data", "prepare", "pgn12/cifar10", f"data_root={root}")
     assert code == 1 and err.count("\n") == 1
     assert "'cifar-10-batches-py/../../../evil' would be written outside the folder; nothing was unpacked" in err

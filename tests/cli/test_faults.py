@@ -144,7 +144,7 @@ def test_a_result_outlives_a_repetition_without_one(
 
 
 def test_a_run_that_fails_after_its_test_leaves_no_files(tmp_path: Path, plugin: Callable[..., type]) -> None:
-    """It changes the shared backbone, which is noticed at the end."""
+    """The method changes the shared backbone, which is only detected after the test."""
 
     class Meddler(GradientMethod):
         def adapt(self, vit: Any) -> None:

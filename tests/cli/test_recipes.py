@@ -19,7 +19,7 @@ FAST = ("task=mini/digits", "train.epochs=2", "train.warmup_epochs=1", "threads=
 
 
 def call(*words: str) -> Any:
-    """What a command prints, as JSON when asked for."""
+    """Run a command; return its output, parsed if it is JSON."""
     result = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout) if "--json" in words else result.stdout

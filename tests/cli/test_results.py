@@ -1,4 +1,4 @@
-"""The commands for results that are there: compare, validate, merge, export."""
+"""The commands for existing results: compare, validate, merge, export."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sleeping(monkeypatch: pytest.MonkeyPatch, *events: Callable[[], object]) -> list[float]:
-    """Let these happen instead of one sleep each, then Ctrl-C; returns what was slept."""
+    """Replace each sleep by the next event, then press Ctrl-C; return the seconds of every sleep."""
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:

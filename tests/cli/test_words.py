@@ -1,4 +1,4 @@
-"""The grammar that all commands share: values are words, names stand alone, switches are options."""
+"""The grammar that all commands share: values are ``key=value`` words, names have no key, switches are options."""
 
 from __future__ import annotations
 

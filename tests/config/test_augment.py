@@ -1,4 +1,4 @@
-"""What a protocol's augment may say: every meaning has one text, and every mistake one clear error."""
+"""Parse a protocol's augment setting: one spelling for every meaning, one clear error for every mistake."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_todays_code_gives_a_recorded_configuration_its_recorded_id(version: int
 
 
 def test_of_version_1_only_settings_that_version_2_put_into_every_id_keep_todays_code_from_the_recorded_id() -> None:
-    """They came before ``added`` and are in the ids of versions 2 and 3, so the ids of version 1 cannot be had again: its runs are not resumed."""
+    """Older than ``added``, they are part of the ids of versions 2 and 3: ids of version 1 cannot be computed again, so its runs are not resumed."""
     record = recorded(1)
     identity = restore(record.config).identity
     assert run_id(identity) != record.run_id
@@ -130,7 +130,7 @@ def test_a_description_is_completed_to_the_same_section() -> None:
 
 
 def test_runs_from_before_a_setting_share_a_row_with_those_at_its_default_and_no_other() -> None:
-    """Of the former the configuration lacks the key; that of the latter does too."""
+    """Both configurations lack the key of the setting."""
     records = [make_record(seed=0), make_record(seed=1), make_record(seed=0, settings={"mirror": True}, created="2026-02-01T00:00:00Z")]
     assert sorted(set(runs_frame(records)["method"])) == ["lora", "lora [mirror=true]"]
 
@@ -144,7 +144,7 @@ def test_every_field_that_runs_were_recorded_with_is_in_their_ids_and_no_new_one
 
 
 def _names(kind: type) -> list[str]:
-    """The fields below a dataclass that are always in an id, sorted."""
+    """Return the fields below a dataclass that are always part of an id, sorted."""
     return sorted(_paths(described(kind()), ""))
 
 

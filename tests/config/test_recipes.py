@@ -1,4 +1,4 @@
-"""The recipes of published work: complete, told apart, and as the documentation says."""
+"""The recipes of published work: complete, distinct, and as documented."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECIPES = names("recipes")
 PROTOCOLS = Path(__file__).parents[2] / "docs" / "protocols.md"
 
 
-def under(recipe: str, method: str = "lora", task: str = "mini/digits") -> RunConfig:
+def with_recipe(recipe: str, method: str = "lora", task: str = "mini/digits") -> RunConfig:
     return resolve([f"method={method}", f"task={task}", f"recipe={recipe}"])
 
 
@@ -26,14 +26,14 @@ def test_what_the_papers_call_for_is_there() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_trains_every_method_alike(recipe: str) -> None:
-    """Whatever a method's YAML says for the suite: two rows of one protocol differ by the method and by nothing else."""
-    configs = [under(recipe, method) for method in method_names()]
+    """The recipe overrides a method's YAML for the suite: two rows of one protocol differ only by the method."""
+    configs = [with_recipe(recipe, method) for method in method_names()]
     assert all(config.train == configs[0].train and config.protocol == configs[0].protocol for config in configs)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_names_every_setting_that_its_numbers_depend_on(recipe: str) -> None:
-    """What it left out, a suite or a method could set."""
+    """A suite or a method could set whatever the recipe leaves out."""
     _, values = load_recipe(recipe)
     not_of_the_paper = {"shots", "shortage", "split_seed", "compile", "checkpoint_activations"}
     only_of_sgd = {"momentum"} if values["train"]["optimizer"] != "sgd" else set()
@@ -42,7 +42,7 @@ def test_a_recipe_names_every_setting_that_its_numbers_depend_on(recipe: str) ->
 
 
 def test_every_recipe_has_a_protocol_of_its_own() -> None:
-    protocols = {recipe: under(recipe).protocol_id for recipe in RECIPES}
+    protocols = {recipe: with_recipe(recipe).protocol_id for recipe in RECIPES}
     assert all(protocol.startswith(f"{recipe}-") for recipe, protocol in protocols.items())
     assert len({*protocols.values(), resolve(["method=lora", "task=mini/digits"]).protocol_id}) == len(RECIPES) + 1
 
@@ -56,13 +56,13 @@ def test_a_stored_run_of_a_recipe_resolves_to_itself(recipe: str) -> None:
 
 @pytest.mark.parametrize("recipe", ["vpt_paper", "spt"])
 def test_fine_grained_tasks_are_cropped_and_leave_the_validation_part_alone(recipe: str) -> None:
-    protocol = under(recipe, task="fgvc/cub200_2011").protocol
+    protocol = with_recipe(recipe, task="fgvc/cub200_2011").protocol
     assert (protocol.resize, protocol.augment, protocol.train_on) == (256, "crop + flip", "train")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_documentation_says_what_a_recipe_sets(recipe: str) -> None:
-    config = under(recipe)
+    config = with_recipe(recipe)
     train, protocol = config.train, config.protocol
     images = train.batch_size * train.accumulate
     expected = [

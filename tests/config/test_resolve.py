@@ -1,4 +1,4 @@
-"""From defaults, YAML and words to one strict configuration with an identity."""
+"""Resolve defaults, YAML and words into one strict configuration with an identity."""
 
 from __future__ import annotations
 

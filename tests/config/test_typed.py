@@ -1,4 +1,4 @@
-"""Texts are read by the type of their field; whatever else is typed is refused in one line."""
+"""Parse texts by the type of their field; refuse anything else in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task of small images that count how often they were asked for."""
+"""A task of small images that counts how often they are decoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NATIVE = Form("native")
 
 
 class Renderer:
-    """Images of several sizes that count how often they were asked for, and that fail at one if told to."""
+    """Images of several sizes; counts how often they are decoded, and fails at one of them on request."""
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.calls: Counter[tuple[str, int]] = Counter()
@@ -41,7 +41,7 @@ class Renderer:
 
 
 def opened(spec: TaskSpec, form: Form = SQUARE, limit_mb: int = 1) -> tuple[dict[str, Split], int]:
-    """All splits, and how many images were decoded for them."""
+    """Open all splits; return them and the number of images decoded for them."""
     store = TaskStore(spec, limit_mb)
     splits = {split: store.open(split, form) for split in SIZES}
     return splits, store.tally.count

@@ -231,7 +231,7 @@ def test_training_images_are_evaluated_like_test_images_whatever_they_are_stored
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("side", [9, 6])
 def test_crops_of_images_that_are_not_square_reach_their_ends(side: int) -> None:
-    """What is left of the longer side beyond the centre square must be seen too, also where the shorter one is that of the window."""
+    """Crops must also reach beyond the centre square of the longer side, even where the shorter side equals the window."""
     task = loaded("crop", resize=side)
     batches = Batches(task.train, task.transform, 7, CPU, seeded())
     image = torch.from_numpy(np.array(task.train.images[0])).permute(2, 0, 1) / 255

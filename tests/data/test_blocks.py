@@ -40,7 +40,7 @@ class File:
 
 
 class Backwards:
-    """Images of several sizes that lie in a file from the last to the first; writes down the order in which they are read."""
+    """Images of several sizes, stored in a file from the last to the first; records the order in which they are read."""
 
     def __init__(self, count: int) -> None:
         self.labels = np.zeros(count, np.int64)
@@ -61,13 +61,13 @@ def task(source: ImageSource, revision: str) -> TaskSpec:
 
 
 def rendered(source: ImageSource) -> RenderedSource:
-    """The same images, read in the order of the split."""
+    """Return the same images, read in the order of the split."""
     return RenderedSource(source.labels, source.decode)
 
 
 @pytest.fixture
 def one_block_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or two, where one ends."""
+    """Keep one block in memory, or two where one ends."""
     monkeypatch.setattr(_arrays, "HELD_BYTES", 0)
 
 

@@ -1,4 +1,4 @@
-"""What is computed once for many runs: found again under the same circumstances, under no others."""
+"""Reuse results that many runs share: only under the same circumstances."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def task(root: Path) -> TaskSpec:
 
 
 def refusal(root: Path) -> str:
-    """The error of opening the task, in one line."""
+    """Open the task; return its error, which has to be one line."""
     with pytest.raises(DataError) as caught:
         store = TaskStore(task(root), limit_mb=10)
         for split in SPLITS:

@@ -1,4 +1,4 @@
-"""Image files of every kind that real datasets hold, against what Pillow's own conversion gives."""
+"""Decode image files of every kind found in real datasets, with the same result as Pillow's own conversion."""
 
 from __future__ import annotations
 

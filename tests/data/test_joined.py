@@ -1,4 +1,4 @@
-"""Several tasks as one."""
+"""Join several tasks into one."""
 
 from __future__ import annotations
 

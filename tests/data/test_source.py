@@ -1,4 +1,4 @@
-"""Sources of images: several as one, some of one, and in which order they are read."""
+"""Image sources: concatenated, as subsets, and the order in which they are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from petlbench.data.source import Concatenation, ImageSource, RenderedSource, po
 
 
 class Laid:
-    """Images that lie in an order of their own, each filled with its place in the file."""
+    """Images whose order in the file differs from the split's, each filled with its position in the file."""
 
     def __init__(self, positions: NDArray[np.int64]) -> None:
         self.positions = positions

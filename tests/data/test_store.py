@@ -1,4 +1,4 @@
-"""Every image is decoded once, and what is too large for a store is decoded as it is read."""
+"""Decode every image once; decode splits that are too large for a store as they are read."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_what_is_too_large_is_decoded_as_it_is_read(cache: Path, form: Form) -> 
 
 
 def _limited(renderer: Renderer) -> TaskStore:
-    """A store that has room for five of the six training images."""
+    """Make a store that has room for five of the six training images."""
     store = TaskStore(renderer.spec(), 1)
     store._limit = 5 * 8 * 8 * 3
     return store

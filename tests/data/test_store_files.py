@@ -1,4 +1,4 @@
-"""A store is on the disk whole or not at all, whoever else builds, shares, damages or deletes it."""
+"""Keep stores on disk complete or not at all, whatever other processes build, share, damage or delete."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_full_disk_is_one_clear_error(cache: Path, monkeypatch: pytest.MonkeyP
     def full(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch:  # undoing all would undo the test's own cache as well
+    with monkeypatch.context() as patch:  # a plain undo() would undo the test's own cache as well
         patch.setattr(Path, "open", full)
         with pytest.raises(DataError, match=r"cannot write the image cache .*: No space left on device; set PETLBENCH_CACHE.*or make room"):
             opened(Renderer().spec())
@@ -134,7 +134,7 @@ def test_stores_are_listed_and_can_be_evicted_one_by_one() -> None:
 
 
 def in_two_suites(**changes: Any) -> list[int]:
-    """How many images were decoded for each of two suites that have a dataset on the disk in common."""
+    """Count the decoded images for each of two suites that share a dataset on disk."""
     return [opened(Renderer().spec(name=f"{suite}/noise", **({"layout": "folders"} | changes)))[1] for suite in ("first", "second")]
 
 
@@ -155,7 +155,7 @@ def test_suites_that_have_a_dataset_in_common_store_it_once() -> None:
 
 @pytest.mark.usefixtures("cache")
 def test_images_that_are_made_here_are_shared_with_no_other_suite() -> None:
-    """Their revisions are words that somebody else may use too."""
+    """Their revisions are arbitrary words, which another suite may use too."""
     assert in_two_suites(layout="") == [13, 13]
 
 
@@ -219,7 +219,8 @@ def test_few_images_are_in_memory_while_a_store_is_built() -> None:
         alive -= 1
 
     TaskStore(TaskSpec("mock/counted", ("a",), ("{}",), "1", lambda part: Counted()), 1).open("train", SQUARE)
-    assert most <= 5 * torch.get_num_threads() + 2 and alive == 0  # four and what a thread lets go of, one between, one that is written
+    # per thread four and one that it releases, one in between, one that is written
+    assert most <= 5 * torch.get_num_threads() + 2 and alive == 0
 
 
 @pytest.mark.usefixtures("cache")

@@ -1,4 +1,4 @@
-"""Threads keep the order of their work and never have more of it in their hands than they may."""
+"""Process work in threads: in order, and never more items at a time than the limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are to stay on a GPU."""
+"""Decide which images stay on a GPU."""
 
 from __future__ import annotations
 

@@ -196,13 +196,13 @@ def resisc45(root: Path) -> None:
 
 
 def _rename(folder: Path) -> None:
-    """To the suffix .jpg, which lists imply."""
+    """Rename images to the suffix .jpg, which lists imply."""
     for path in folder.rglob("*.JPEG"):
         path.rename(path.with_suffix(".jpg"))
 
 
 def facts(name: str) -> Dataset:
-    """What is registered of a dataset; where folders are the classes, with as many classes as the miniature has."""
+    """Return a dataset's registered facts; where folders are the classes, with the miniature's number of classes."""
     dataset = datasets()[name]
     if name not in BY_FOLDER:
         return dataset

@@ -1,4 +1,4 @@
-"""What lies in one file is read in blocks, by one thread for all that wait, and each block as seldom as may be."""
+"""Read arrays of one file in blocks: one thread reads for all that wait, and no block is read more often than necessary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from petlbench.datasets.disk.layouts._arrays import Rows
 
 
 class File:
-    """``count`` images of 4x4, image i filled with i % 256; counts the rows that are read, and how often something is."""
+    """``count`` images of 4x4, image i filled with i % 256; counts the reads and how often each row is read."""
 
     def __init__(self, count: int, block: int) -> None:
         self.reads = 0
@@ -76,7 +76,7 @@ def test_no_more_bytes_are_kept_than_may_be_and_what_was_used_last_stays(monkeyp
 
 
 def test_two_blocks_are_kept_however_large_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that read on in the file are at work on two where one ends."""
+    """Threads that read ahead in the file need two blocks where one ends."""
     monkeypatch.setattr(_arrays, "HELD_BYTES", 0)
     file = File(100, block=10)
     values(file.listing, [9, 10, 8, 11, 9])

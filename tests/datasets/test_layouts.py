@@ -47,7 +47,7 @@ def dtd(root: Path) -> TaskSpec:
 
 @pytest.fixture(autouse=True)
 def images_are_cached_below_the_test(cache: Path) -> None:
-    """Stores of one test are not those of another."""
+    """Give each test its own cache of stores."""
 
 
 def test_vtab_folders_keep_the_order_of_their_lists(tmp_path: Path) -> None:

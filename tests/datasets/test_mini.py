@@ -156,7 +156,7 @@ def test_whole_biased_parts_have_exactly_the_declared_share_of_own_colours(monke
 
 
 def background_colour(image: np.ndarray) -> int:
-    """The one colour besides white, as an index into the list; an error if there is no such colour."""
+    """Find the only colour besides white, as an index into the list; fail if there is none."""
     is_white = (image == 255).all(axis=2)
     assert 0.05 < is_white.mean() < 0.8
     (background,) = np.unique(image[~is_white], axis=0)
@@ -194,6 +194,6 @@ def test_location_labels_are_where_the_shape_is(rendered: dict[str, dict[str, Sp
 
 
 def weights(image: np.ndarray) -> np.ndarray:
-    """Share of the white pixels in each column that has any."""
+    """Return the share of white pixels in each column that has any."""
     columns = (image[..., 0] > 0).sum(axis=0)
     return columns[columns > 0] / columns.sum()

@@ -1,4 +1,4 @@
-"""Biased-MNIST and Loc-MNIST over small idx files that lie as MNIST does."""
+"""Biased-MNIST and Loc-MNIST from small idx files in MNIST's layout."""
 
 from __future__ import annotations
 

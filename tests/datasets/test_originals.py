@@ -1,4 +1,4 @@
-"""Datasets as their authors distribute them, and the splits that suites make of them."""
+"""Read datasets as their authors distribute them, and the splits that suites make of them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from petlbench.datasets.mini.mini import SCENES
 OPTIONS = st.sampled_from([SCENES, _scenes.SceneOptions()])
 
 
-def lone(shape: str, x: float = 0.0, y: float = 0.0) -> _scenes.Solid:
+def solid_at(shape: str, x: float = 0.0, y: float = 0.0) -> _scenes.Solid:
     return _scenes.Solid(shape, x, y, 0.7, 0.3, (173, 35, 35), False)
 
 
@@ -47,14 +47,14 @@ def test_objects_keep_their_distance_and_come_farthest_first(seed: int, options:
 
 
 def test_visible_area_of_a_lone_sphere_is_its_disc() -> None:
-    scene = seen_from_the_usual_place(lone("sphere"))
+    scene = seen_from_the_usual_place(solid_at("sphere"))
     depth = float(scene.camera.depth(np.array([(0.0, 0.0, 0.7)]))[0])
     assert _scenes.visible_pixels(scene) == pytest.approx(math.pi * (1.1 * 64 * 0.7 / depth) ** 2, rel=0.03)
 
 
 @pytest.mark.parametrize("shape", _scenes.SHAPES)
 def test_an_object_behind_another_loses_what_is_covered(shape: str) -> None:
-    behind, front = lone(shape, -0.6, 0.52), lone(shape, 0.6, -0.52)  # on one line with the camera
+    behind, front = solid_at(shape, -0.6, 0.52), solid_at(shape, 0.6, -0.52)  # on one line with the camera
     alone = _scenes.visible_pixels(seen_from_the_usual_place(behind))[0]
     both = _scenes.visible_pixels(seen_from_the_usual_place(behind, front))
     assert 0 < both[0] < 0.8 * alone < both[1]
@@ -63,7 +63,7 @@ def test_an_object_behind_another_loses_what_is_covered(shape: str) -> None:
 
 @pytest.mark.parametrize("shape", _scenes.SHAPES)
 def test_visible_area_is_where_the_picture_shows_the_object(shape: str) -> None:
-    scene = seen_from_the_usual_place(lone(shape))
+    scene = seen_from_the_usual_place(solid_at(shape))
     picture = _scenes.render_scene(scene).astype(int)
     is_red = picture[..., 0] - picture[..., 2] > 10  # background and shadow are grey
     assert is_red.sum() == pytest.approx(_scenes.visible_pixels(scene)[0], rel=0.25)
@@ -72,7 +72,7 @@ def test_visible_area_is_where_the_picture_shows_the_object(shape: str) -> None:
 
 
 def test_light_comes_from_the_upper_left() -> None:
-    picture = _scenes.render_scene(seen_from_the_usual_place(lone("sphere"))).astype(int)
+    picture = _scenes.render_scene(seen_from_the_usual_place(solid_at("sphere"))).astype(int)
     red = np.clip(picture[..., 0] - picture[..., 2], 10, None) - 10  # background and shadow are grey
     row, col = np.unravel_index(red.argmax(), red.shape)
     rows, cols = np.nonzero(red)

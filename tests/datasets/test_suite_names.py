@@ -10,11 +10,11 @@ import petlbench.datasets
 from petlbench.config.files import names
 
 FOLDERS = [Path(folder) for package in (petlbench, petlbench.datasets) for folder in package.__path__]
-SUITES = set(names("suites")) - {"mini"}  # which renders the tasks of its name itself, and is the default of a bench
+SUITES = set(names("suites")) - {"mini"}  # code may name mini: it renders its tasks itself and is the default of a bench
 
 
 def named_suites(text: str) -> set[str]:
-    """The suites that stand alone, or before the name of a task, in the strings of a module, docstrings left out."""
+    """Find the names of suites, alone or before a task's name, in the strings of a module except docstrings."""
     tree = ast.parse(text)
     bare = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
     strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in bare]

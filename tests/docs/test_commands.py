@@ -35,11 +35,11 @@ NOT_RUN = {  # all other commands are run
 }
 
 
-def why_not(command: Typed) -> str | None:
+def reason_not_to_run(command: Typed) -> str | None:
     return next((reason for pattern, reason in NOT_RUN.items() if re.search(pattern, command.text)), None)
 
 
-RUN = {page: [command for command in TYPED if command.page == page and not why_not(command)] for page in PAGES}
+RUN = {page: [command for command in TYPED if command.page == page and not reason_not_to_run(command)] for page in PAGES}
 
 
 @pytest.mark.parametrize("command", TYPED, ids=str)

@@ -38,7 +38,7 @@ def named_files(text: str) -> Iterator[str]:
 
 
 def is_known(name: str) -> bool:
-    """Whether it is a module, an attribute of one, or a group of entry points."""
+    """Return True for a module, an attribute of one, or a group of entry points."""
     if name in GROUPS:
         return True
     module, attributes = name, []

@@ -93,6 +93,6 @@ def _check_forward(case: Case, name: str, value: Tensor) -> None:
 
 
 def _check_path(case: Case, name: str, path: Tensor, start: Tensor, limit: float) -> None:
-    """Solutions (steps, D), relative to how far the expected ones move."""
+    """Compare solutions (steps, D), with tolerances relative to the distance that the expected ones move."""
     moved = float((case.tensors[f"expected.{name}"][-1] - start).abs().max())
     case.check(f"expected.{name}", path, atol=limit * moved, rtol=0)

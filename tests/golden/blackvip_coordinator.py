@@ -62,7 +62,7 @@ def _encoder(case: Case) -> Encoder:
 
 
 def load_decoder(state: dict[str, Tensor], size: int, feature_width: int, config: dict[str, Any]) -> Decoder:
-    """A decoder of a case, in training mode. Cases leave out how many batches the running statistics have seen."""
+    """Load a case's decoder in training mode. Cases leave out the number of batches behind the running statistics."""
     decoder = Decoder(feature_width, geometry(size, feature_width, config["src_dim"], config.get("first_groups_value")))
     left_out = decoder.load_state_dict(state, strict=False)
     assert not left_out.unexpected_keys and all(name.endswith("num_batches_tracked") for name in left_out.missing_keys)
@@ -70,12 +70,12 @@ def load_decoder(state: dict[str, Tensor], size: int, feature_width: int, config
 
 
 def running_statistics(decoder: Decoder) -> dict[str, Tensor]:
-    """What BatchNorm has gathered, by the names of the cases."""
+    """Return BatchNorm's running statistics under the names of the cases."""
     return {name: buffer for name, buffer in decoder.named_buffers() if not name.endswith("num_batches_tracked")}
 
 
 def _check_rows(case: Case, prompted: Tensor, limits: dict[str, float]) -> None:
-    """All columns of the band of rows that the case names, of the first image."""
+    """Compare the band of rows that the case names, all columns, of the first image."""
     name = "expected.eval.prompted_rows0"
     band = re.search(r"rows (\d+)\.\.(\d+)", case.description["tensors"][name]["meaning"])
     assert band

@@ -103,7 +103,7 @@ def _configured(settings: dict[str, Any], has_momentum: bool = True, sequential:
 
 
 def _model(case: Case, size: int, seen: list[Tensor]) -> Any:
-    """The image tower of the case with its text features; what it answers is put on ``seen``."""
+    """Make the case's image tower with its text features; it appends its answers to ``seen``."""
     config = case.config["blackbox"]
     vision = open_clip.CLIPVisionCfg(
         layers=config["clip_layers"],

@@ -1,4 +1,4 @@
-"""Biased-MNIST and Loc-MNIST: which digit, colour, place and distractor comes where, and the pictures."""
+"""Biased-MNIST and Loc-MNIST: digit, colour, place and distractor of every image, and the pictures."""
 
 from __future__ import annotations
 

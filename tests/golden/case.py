@@ -39,7 +39,7 @@ class Case:
         return load_file(self.folder / "case.safetensors")
 
     def below(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names start with a prefix, without it."""
+        """Return the tensors whose names start with a prefix, without the prefix."""
         return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
     def backbone(self, sizes: dict[str, Any], norm_eps: float) -> tuple[VisionTransformer, dict[str, Tensor]]:
@@ -54,7 +54,7 @@ class Case:
         return share(vit.eval().requires_grad_(False)), head
 
     def tolerance(self, name: str) -> dict[str, float]:
-        """Absolute and relative limits for a tensor, by the pattern that names it; 1e-5 and the value's own size where none does."""
+        """Return absolute and relative limits for a tensor by the pattern that matches its name; by default those of logits, or 1e-5 and 0."""
         groups = self.description.get("tolerances", {})
         patterns = self.description.get("tolerance_for", {})
         group = next((target for pattern, target in patterns.items() if fnmatch.fnmatch(name, pattern)), None)
@@ -71,7 +71,7 @@ class Case:
 
 
 def all_cases() -> list[Case]:
-    """Every case folder. An empty or missing folder is an error: a golden test that compares nothing must not pass."""
+    """List every case folder. An empty or missing folder is an error: a golden test that compares nothing must not pass."""
     found = sorted(path.parent for path in FOLDER.glob("*/case.json"))
     if not found:
         raise FileNotFoundError(f"no golden cases below {FOLDER}")

@@ -105,7 +105,7 @@ def _check_run(case: Case, model: QueryModel) -> None:
     compare(case, "fitness", torch.tensor([fitness for _, fitness in replay.told]))
     compare(case, "bias", torch.stack([seen["bias"] for seen in reports]))
     compare(case, "xbest", torch.stack([seen["best"] for seen in reports]).float())
-    always = replace(method.config, weight=1.0)  # of a case whose lambda_ is 0 the weights do not tell
+    always = replace(method.config, weight=1.0)  # the weights of a case with lambda_ = 0 show nothing
     active = [int(always.weight_in(epoch, len(steps))) for epoch in range(len(steps))]
     compare(case, "reg_active", torch.tensor(active))
     assert [seen["weight"] for seen in steps] == [case.config["lambda_"] * on for on in active]

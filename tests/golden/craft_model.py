@@ -1,4 +1,4 @@
-"""What the CraFT cases share: a tiny CLIP as a backbone, a handle on it, and limits by prefix."""
+"""Helpers of the CraFT cases: a tiny CLIP as a backbone, a handle on it, and tolerances by prefix."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def backbone(case: Case, kind: type[CLIP | CustomTextCLIP] = CLIP) -> Backbone:
     words[weights.pop("token_embedding.used_ids")] = weights.pop("token_embedding.used_rows")
     weights["token_embedding.weight"] = words
     model.load_state_dict(convert_to_custom_text_state_dict(weights) if kind is CustomTextCLIP else weights)
-    model.visual.image_mean = model.visual.image_std = (0.5, 0.5, 0.5)  # of a card that nobody reads: the case's images are normalised
+    model.visual.image_mean = model.visual.image_std = (0.5, 0.5, 0.5)  # the card's values are unused: the case's images are normalised
     converted = convert(model, "open_clip:golden", "ViT-B-32", source="golden case")
     converted.logit_scale = case.config["logit_scale"]
     return converted

@@ -56,12 +56,12 @@ def _check_small_patch(case: Case) -> None:
 
 
 def _check_logits(case: Case, whole: Case) -> None:
-    """``whole``: the case with the backbone, the images and the head."""
+    """Check the logits; ``whole`` is the case with the backbone, the images and the head."""
     sizes, head = whole.config["backbone"], whole.below("head.")
     vit, _ = whole.backbone(sizes, sizes["layer_norm_eps"])
     patches = invert(vit.patch_embed.proj.weight, vit.patch_embed.proj.bias, case.tensors["pgn_vit.prompts_eval"]).patches
     _check(case, "pgn_vit.patches", patches)
-    half = (0.5, 0.5, 0.5)  # of a card that nobody reads
+    half = (0.5, 0.5, 0.5)  # the card's values are unused
     endpoint = Backbone(Card("golden", sizes["img_size"], half, half, source="golden case"), vit).endpoint(torch.device("cpu"))
     with grant(Access.FEATURES, endpoint, (), ClassTexts(()), Meter(), QueryConfig()) as model:
         features = model.features(whole.tensors["images"], patches=patches)
@@ -69,7 +69,7 @@ def _check_logits(case: Case, whole: Case) -> None:
 
 
 def _embedded(weight: Tensor, bias: Tensor, patches: Tensor) -> Tensor:
-    """Tokens (B, K, D) of patches (B, K, 3, P, P)."""
+    """Embed patches (B, K, 3, P, P) as tokens (B, K, D)."""
     return F.conv2d(patches.flatten(0, 1), weight, bias).flatten(1).unflatten(0, patches.shape[:2])
 
 

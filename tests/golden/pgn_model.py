@@ -83,7 +83,7 @@ def check_clip(case: Case) -> None:
 
 
 def _check(case: Case, method: PGN, model: QueryModel, trained: dict[str, nn.Module | None]) -> None:
-    """``trained``: what learns beside the generator, by the case's names."""
+    """Check outputs, loss and gradients; ``trained`` holds the trained modules beside the generator, by the case's names."""
     images, labels = case.tensors["images"], case.tensors["labels"]
     method.eval()
     prompts = method.prompts(images)
@@ -171,7 +171,7 @@ def _opened(case: Case, backbone: Backbone) -> Iterator[tuple[PGN, QueryModel]]:
 def _vision_only(case: Case) -> Backbone:
     sizes = case.config["backbone"]
     vit, _ = case.backbone(sizes, sizes["layer_norm_eps"])
-    half = (0.5, 0.5, 0.5)  # of a card that nobody reads: the case's images are normalised
+    half = (0.5, 0.5, 0.5)  # the card's values are unused: the case's images are normalised
     return Backbone(Card("golden", sizes["img_size"], half, half, source="golden case"), vit)
 
 

@@ -58,7 +58,7 @@ def _check(case: Case, variant: str) -> None:
 
 
 def _selection(case: Case, variant: str, vit: nn.Module, method: SPT) -> Selection:
-    """From the case's masks, names and index tensors. Which entries of norms were kept is not in it, only how many: the first ones stand for them."""
+    """Build a selection from the case's masks, names and index tensors. Of norms the case only counts the kept entries: take the first ones."""
     facts = case.description["per_variant"][variant]
     masks = iter(flag for row in facts["structured"] for flag in row)
     structured, positions, start = [], [], 0
@@ -75,14 +75,14 @@ def _selection(case: Case, variant: str, vit: nn.Module, method: SPT) -> Selecti
 
 
 def _flat(index: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Rows (out, in) or (i,) as flat positions, whose order must rise as ours does."""
+    """Turn rows (out, in) or (i,) into flat positions, which must be in ascending order as ours are."""
     flat = index[:, 0] * shape[1] + index[:, 1] if len(shape) == 2 else index[:, 0]
     assert bool((flat.diff() > 0).all()), "entries of a tensor are not in ascending order"
     return flat
 
 
 def _name(name: str) -> str:
-    """Our parameter names as the case writes them."""
+    """Translate our parameter name into the case's."""
     short = case_name(name)
     if match := _PER_PART.fullmatch(short):
         owner, kind, part = match.groups()

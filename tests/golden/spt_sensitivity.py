@@ -35,7 +35,7 @@ def check(case: Case) -> None:
 
 
 def _check_stored(case: Case, found: list[Candidate], rule: Rule, scores: Tensor) -> None:
-    """From the case's own scores everything is exactly equal."""
+    """Check that the case's own scores give exactly its sweep and selections."""
     order = ranking(scores, rule.kept(len(scores))[-1])
     steps = sweep(found, rule, order)
     trace = torch.tensor([[step.kept, step.unstructured, step.structured, step.matrices, step.vectors] for step in steps])
@@ -62,7 +62,7 @@ def _check_stored(case: Case, found: list[Candidate], rule: Rule, scores: Tensor
 
 
 def _check_recomputed(case: Case, found: list[Candidate], rule: Rule, stored: Tensor, scores: Tensor) -> None:
-    """From our scores the same tensors are structured; of single entries at most one in a hundred may differ."""
+    """Check that our scores choose the same whole tensors, and at most one in a hundred other single entries."""
     count = rule.kept(len(scores))[-1]
     for budget in case.config["budgets_saved_as_tensors"]:
         ours, theirs = (Selection.for_budget(found, rule, ranking(values, count), budget) for values in (scores, stored))
@@ -72,6 +72,6 @@ def _check_recomputed(case: Case, found: list[Candidate], rule: Rule, stored: Te
 
 
 def _coordinates(name: str, flat: Tensor, found: list[Candidate]) -> Tensor:
-    """Flat positions as rows of (out, in) or (i,)."""
+    """Turn flat positions into rows (out, in) or (i,)."""
     shape = next(candidate.shape for candidate in found if candidate.name == name)
     return torch.stack(torch.unravel_index(flat, shape), dim=1)

@@ -70,7 +70,7 @@ def _check(case: Case, variant: str, method: GradientMethod) -> None:
 
 
 def case_name(name: str) -> str:
-    """Our parameter names as the case writes them."""
+    """Translate our parameter name into the case's."""
     match = _NAME.fullmatch(name)
     if match is None:
         return name.removeprefix("vit.")

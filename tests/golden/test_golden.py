@@ -1,4 +1,4 @@
-"""Every golden case below ``PETLBENCH_GOLDEN`` (default: this project's own) against our implementation.
+"""Compare every golden case below ``PETLBENCH_GOLDEN`` (default: this project's own) with our implementation.
 
 A case is checked by the function for its name's longest known prefix. A case that nothing here knows fails.
 """

@@ -33,7 +33,7 @@ def check(case: Case) -> None:
 
 
 def _mapped(source_logits: Tensor, targets: int) -> Tensor:
-    """What a model without texts scores, whose features its own classifier hands on as they are."""
+    """Score with a model without texts whose classifier is the identity."""
     width = source_logits.shape[1]
     classifier = nn.Linear(width, width)
     nn.init.eye_(classifier.weight)

@@ -57,7 +57,7 @@ def _model(case: Case, method: VPT) -> AdaptedModel:
 
 
 def _trainable(model: AdaptedModel) -> dict[str, nn.Parameter]:
-    """By the names of the case: ``prompt_input``, ``prompt_deep``, ``prompt_proj.*``, ``head.*``."""
+    """Return trained parameters by the case's names: ``prompt_input``, ``prompt_deep``, ``prompt_proj.*``, ``head.*``."""
     return {name.removeprefix("vit.prompts."): p for name, p in model.named_parameters() if p.requires_grad}
 
 

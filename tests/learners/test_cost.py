@@ -1,4 +1,4 @@
-"""What a run costs, in counters."""
+"""Count what a run costs: operations, images, time and memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A clock that is one second later each time it is read."""
+    """Replace the clock by one that advances one second each time it is read."""
     readings = iter(range(100))
     monkeypatch.setattr("petlbench.learners.cost.time.perf_counter", lambda: float(next(readings)))
     yield
@@ -183,21 +183,21 @@ def test_the_memory_of_a_run_does_not_depend_on_the_runs_before_it_nor_on_who_lo
     reply = subprocess.run([sys.executable, "-c", RUNS, str(tmp_path)], capture_output=True, text=True, check=False)
     assert reply.returncode == 0, reply.stderr
     (first, whole), (greedy, _), (again, _) = json.loads(reply.stdout)
-    slack = 100  # what asking takes, and code that only the first run reads
+    slack = 100  # for the measurement and for code that only the first run loads
     assert 128 <= first < 128 + slack and 128 <= again < 128 + slack
     assert 384 <= greedy < 384 + slack
     assert whole > 128 + 256 + 100  # with the weights and the libraries
 
 
 def allocate(megabytes: int) -> None:
-    """New pages for certain, and free them: a tensor may get memory that an earlier test has freed."""
+    """Allocate new pages and free them; a tensor might reuse memory that an earlier test freed."""
     with mmap.mmap(-1, megabytes * 2**20) as block:
         for page in range(0, len(block), mmap.PAGESIZE):
             block[page] = 1
 
 
 def test_the_products_of_attention_are_counted() -> None:
-    """Scores and weighted values of 5 tokens, beside the linears for queries, keys and values and behind them."""
+    """Scores and weighted values of 5 tokens count, as do the linear layers before and after them."""
     attention = Attention(8, num_heads=2)
     linears = 2 * 5 * 8 * (24 + 8)
     assert flops_per_image(attention, torch.zeros(1, 5, 8)) == linears + 2 * (2 * 5 * 5 * 8)

@@ -1,4 +1,4 @@
-"""How the harness drives a method: what it stores, what it leaves alone, what it counts."""
+"""Drive methods through the harness: what it stores, what it leaves unchanged, what it counts."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Thawed(GradientMethod):
 
 
 class Normalised(Thawed):
-    """Its head has running statistics and no parameters of its own in them, as AdaptFormer's."""
+    """Its head has running statistics without parameters, as AdaptFormer's does."""
 
     def build_head(self, feature_width: int, class_count: int) -> nn.Module:
         return nn.Sequential(nn.BatchNorm1d(feature_width, affine=False), nn.Linear(feature_width, class_count))
 
 
 class Asks(QueryMethod):
-    """Asks for features once per epoch and keeps the handle, which it should not."""
+    """Queries features once per epoch and keeps the handle, which methods should not do."""
 
     access = Access.FEATURES
 
@@ -207,14 +207,14 @@ def test_a_rung_that_does_not_fit_the_kind_of_method_is_refused(method: type[Met
 
 
 class Last(GradientMethod):
-    """Trains the last block and remembers what it was shown."""
+    """Trains the last block."""
 
     def adapt(self, vit: Any) -> None:
         vit.blocks[-1].requires_grad_(True)
 
 
 class Prepared(GradientMethod):
-    """Chooses a block by looking at the task."""
+    """Chooses a block using the task's images."""
 
     def prepare(self, vit: Any, head: nn.Module, data: TrainingData) -> dict[str, Tensor]:
         torch.rand(3)

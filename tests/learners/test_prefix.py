@@ -1,4 +1,4 @@
-"""Frozen blocks below the first one that a method touches: found, computed once, and the same results as without."""
+"""Cache the output of the frozen blocks below the first one that a method changes: same results as without."""
 
 from __future__ import annotations
 

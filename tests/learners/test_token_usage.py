@@ -1,4 +1,4 @@
-"""What each class uses of a library: gathered by a run, kept beside its record."""
+"""Measure how much each class uses each token of a library; a run stores this beside its record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A method that asks, opened on the mock task as a run would open it."""
+"""A method that queries the model, opened on the mock task as a run would open it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Asking:
 
 @contextmanager
 def asking(*words: str) -> Iterator[Asking]:
-    """Two epochs of the method under further settings; those for particular suites are left out."""
+    """Open the method for two epochs with further settings, without its settings for particular suites."""
     config = resolve(["task=folder:none", "train.epochs=2", "train.warmup_epochs=0", *words])
     torch.manual_seed(config.seed)
     method, meter = load_method(config.method)[0](config.method_config, config.seed), Meter(config.budget)

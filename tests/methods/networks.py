@@ -22,12 +22,12 @@ DIRECTION = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(2)).do
 
 @cache
 def white_box() -> list[str]:
-    """Every plugin and preset that changes the network."""
+    """Name every plugin and preset that changes the network."""
     return [name for name in method_names() if issubclass(load_method(name)[0], GradientMethod)]
 
 
 def looks_at_the_task(name: str) -> bool:
-    """Whether the network of a method depends on training data."""
+    """Tell whether the network of a method depends on training data."""
     plugin, _ = load_method(name)
     return plugin.prepare is not GradientMethod.prepare  # type: ignore[attr-defined]
 
@@ -57,7 +57,7 @@ def small(name: str, *words: str) -> Any:
 
 
 def frozen() -> Any:
-    """What ``small`` starts from."""
+    """Return the unchanged network from which ``small`` starts."""
     return tiny_backbone().vit.double().eval()
 
 
@@ -84,7 +84,7 @@ def trainable(vit: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def fill(vit: nn.Module) -> None:
-    """Give what trains random values, the same to networks whose trainable tensors have the same shapes in the same order."""
+    """Fill trainable tensors with random values, the same for networks with the same shapes in the same order."""
     known = dict(frozen().named_parameters())
     generator = torch.Generator().manual_seed(3)
     for name, parameter in trainable(vit).items():

@@ -1,4 +1,4 @@
-"""Reprogramming: where image and frame lie, how many queries, the rates, what is stored."""
+"""BAR (reprogramming): positions of image and frame, number of queries, learning rates, stored state."""
 
 from __future__ import annotations
 

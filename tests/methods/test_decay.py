@@ -1,4 +1,4 @@
-"""Which trainable parameters weight decay pulls on."""
+"""Apply weight decay to the right trainable parameters of every method."""
 
 from __future__ import annotations
 

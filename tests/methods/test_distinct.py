@@ -1,4 +1,4 @@
-"""Every method is a computation of its own: where two names would give the same answers, a table with both would count one result twice."""
+"""Check that every method computes something different: two names with the same answers would count one result twice in a table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZES = {"rank": 4, "bottleneck": 4, "prompt_length": 4}
 
 
 def others(name: str) -> list[str]:
-    """All names that must not give the answers of this one."""
+    """Return all methods that must not give the same answers as this one."""
     return [other for other in white_box() if other != name and not any({name, other} <= group for group in SAME)]
 
 

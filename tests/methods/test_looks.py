@@ -17,8 +17,8 @@ METHODS = {
 BATCH, STEPS = 12, 6
 
 
-def looked_at(run: Asking) -> list[dict[str, Tensor]]:
-    """What was learned at every look; a look predicts, as an evaluation does."""
+def states_at_evaluations(run: Asking) -> list[dict[str, Tensor]]:
+    """Train with an evaluation after every step; return the learned state at each."""
     states: list[dict[str, Tensor]] = []
 
     def look() -> None:
@@ -39,7 +39,7 @@ def is_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_a_look_after_every_step_sees_what_that_step_learned(method: str) -> None:
     words, queries = METHODS[method]
     with asking(*words) as run:
-        states = looked_at(run)
+        states = states_at_evaluations(run)
     assert len(states) == STEPS
     with asking(*words, f"budget.images={4 * BATCH * queries}") as shorter:
         with pytest.raises(BudgetExceeded):
@@ -62,5 +62,5 @@ def test_looks_do_not_change_what_is_learned(method: str) -> None:
     words, _ = METHODS[method]
     with asking(*words) as unseen, asking(*words) as seen:
         unseen.fit()
-        looked_at(seen)
+        states_at_evaluations(seen)
         assert is_same(unseen.learner.state(), seen.learner.state())

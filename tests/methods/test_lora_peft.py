@@ -1,4 +1,4 @@
-"""LoRA through peft: the same numbers as ours, the layers that were asked for, and no cost to those who do not use it."""
+"""LoRA through peft: same numbers as our LoRA, only the configured layers, and no import for other methods."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from petlbench.methods.lora_peft import LoRAPeftConfig
 from tests.methods.networks import DIRECTION, IMAGES, configured, fill, small, take_steps, trainable
 
 
-def ours(name: str) -> str:
-    """A parameter of peft's as ours is called."""
+def our_name(name: str) -> str:
+    """Translate peft's parameter name into ours."""
     block, matrix = re.fullmatch(r"blocks\.(\d+)\.(?:attn|mlp)\.\w+\.lora_([AB])\.default\.weight", name).groups()  # type: ignore[union-attr]
     place = name.split(".")[3]
     return f"blocks.{block}.petl.{place}.{'down' if matrix == 'A' else 'up'}.weight"
@@ -27,13 +27,13 @@ def test_it_gives_the_features_and_gradients_of_our_lora(targets: str) -> None:
     words = (f"method.targets=[{targets}]", "method.rank=4")
     peft, lora = small("lora_peft", *words), small("lora_qkv_shared", *words)
     fill(peft)
-    lora.load_state_dict({ours(name): parameter for name, parameter in trainable(peft).items()}, strict=False)
+    lora.load_state_dict({our_name(name): parameter for name, parameter in trainable(peft).items()}, strict=False)
     features = [vit(IMAGES) for vit in (peft, lora)]
     torch.testing.assert_close(*features)
     for answer in features:
         (answer * DIRECTION).sum().backward()
     expected = {name: parameter.grad for name, parameter in trainable(lora).items()}
-    torch.testing.assert_close({ours(name): parameter.grad for name, parameter in trainable(peft).items()}, expected)
+    torch.testing.assert_close({our_name(name): parameter.grad for name, parameter in trainable(peft).items()}, expected)
 
 
 def test_b_moves_in_the_first_step_and_a_in_the_second() -> None:

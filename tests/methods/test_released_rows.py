@@ -1,4 +1,4 @@
-"""What the YAML of BlackVIP and of the methods beside it in its paper sets, against the tables of its released code."""
+"""Compare the YAML of BlackVIP and of the methods beside it in its paper with the tables of the released code."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def resolved(method: str, dataset: str) -> RunConfig:
 
 
 def spsa_gains(spsa: SPSAConfig) -> list[float]:
-    """beta, gamma, c, alpha, a; then what all runs share."""
+    """Return beta, gamma, c, alpha and a; check the settings that all runs share."""
     assert (spsa.step_offset, spsa.repeats, spsa.one_sided) == (1.0, 5, False)
     return [spsa.momentum, spsa.perturbation_decay, spsa.perturbation, spsa.step_decay, spsa.step]
 

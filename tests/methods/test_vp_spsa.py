@@ -1,4 +1,4 @@
-"""The border that is trained by asking."""
+"""VP-SPSA: the border that is trained by queries only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every trainable scalar is counted at one place, and at the right one."""
+"""Count every trainable scalar once, at the right place."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def nonzero(vit: nn.Module) -> dict[str, int]:
 
 
 def with_everything() -> Any:
-    """Something of every kind: a module at every place of every block, parameters of single parts, layer scales, prompts."""
+    """Build a model with every kind of parameter: a module at every place of every block, parts, layer scales, prompts."""
     vit = frozen()
     for block in vit.blocks:
         for place in PLACES:

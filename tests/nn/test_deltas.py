@@ -33,7 +33,7 @@ def adapted(method: str, **settings: Any) -> Any:
 
 
 def filled(delta: Delta, seed: int = 2) -> Delta:
-    """With random weights everywhere, also where training starts from zero."""
+    """Fill every weight with random values, also where training starts from zero."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in delta.parameters():
         nn.init.normal_(parameter, std=0.3, generator=generator)
@@ -41,7 +41,7 @@ def filled(delta: Delta, seed: int = 2) -> Delta:
 
 
 def by_hand(delta: Delta, z: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """s * (U act(V z + c1) + c2)."""
+    """Compute s * (U act(V z + c1) + c2)."""
     hidden = activation(z @ delta.down.weight.T + delta.down.bias)
     return delta.scale * (hidden @ delta.up.weight.T + delta.up.bias)
 

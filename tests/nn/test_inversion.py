@@ -22,7 +22,7 @@ def drawn(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
 
 
 def embedded(weight: Tensor, bias: Tensor | None, patches: Tensor) -> Tensor:
-    """By a convolution, as a vision transformer does it: (N, 3, P, P) to (N, D)."""
+    """Embed patches (N, 3, P, P) as (N, D) by a convolution, as a vision transformer does."""
     return F.conv2d(patches.double(), weight.double(), None if bias is None else bias.double(), stride=weight.shape[-1]).flatten(1)
 
 
@@ -58,7 +58,7 @@ def test_no_other_patch_comes_closer(side: int, seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 @given(side=SIDES, seed=SEEDS)
 def test_no_other_patch_of_the_same_embedding_is_smaller(side: int, seed: int) -> None:
-    """What is added lies where the embedding sees nothing."""
+    """Anything added lies in the null space of the embedding."""
     weight, tokens, other = drawn(seed, (2, 3, side, side), (4, 2), (4, 3, side, side))
     patches = invert(weight, None, tokens).patches.flatten(1)
     matrix = weight.flatten(1)

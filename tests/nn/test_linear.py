@@ -150,7 +150,7 @@ def test_predicting_before_training_leaves_the_layer_trainable() -> None:
 
 
 def saved_shapes(tuned: nn.Module, x: Tensor) -> list[tuple[int, ...]]:
-    """Shapes of what a forward pass keeps, parameters left out."""
+    """Return the shapes of tensors that a forward pass saves, without parameters."""
     own = {p.data_ptr() for p in tuned.parameters()}
     shapes: list[tuple[int, ...]] = []
 

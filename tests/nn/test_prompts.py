@@ -1,4 +1,4 @@
-"""Prompt tokens: where they stand, how they start, when they are dropped."""
+"""Prompt tokens: position, initial values, dropout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def prompted(**options: Any) -> tuple[Any, Prompts]:
 
 
 def inputs_of_blocks(vit: Any) -> list[Tensor]:
-    """What each block was given, (B, N, D)."""
+    """Return the input (B, N, D) of each block."""
     seen: list[Tensor] = []
     for block in vit.blocks:
         block.norm1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))

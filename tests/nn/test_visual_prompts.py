@@ -19,7 +19,7 @@ LABELS = torch.tensor([0, 2, 1])
 
 
 def scores(images: Tensor) -> Tensor:
-    """(N, 3, S, S) to (N, 4)."""
+    """Score images (N, 3, S, S) as (N, 4)."""
     return F.adaptive_avg_pool2d(images.square(), 2)[:, 0].flatten(1)
 
 
@@ -80,8 +80,8 @@ def test_a_fixed_patch_lies_in_the_upper_left_corner() -> None:
     assert difference[:, :, 5:].abs().sum() == difference[:, :, :, 5:].abs().sum() == 0
 
 
-def places(patch: RandomPatch, count: int) -> list[tuple[int, int]]:
-    """Where the patch lies in each of so many batches."""
+def patch_positions(patch: RandomPatch, count: int) -> list[tuple[int, int]]:
+    """Return the position of the patch in each of ``count`` batches."""
     found = []
     for _ in range(count):
         hit = (patch(torch.zeros(2, 3, S, S))[:, 0] != 0).nonzero()
@@ -90,17 +90,17 @@ def places(patch: RandomPatch, count: int) -> list[tuple[int, int]]:
 
 
 def test_a_random_patch_reaches_every_place_but_the_last_row_and_column() -> None:
-    found = places(RandomPatch(S, 12, 0), 200)
+    found = patch_positions(RandomPatch(S, 12, 0), 200)
     assert set(found) == {(row, column) for row in range(4) for column in range(4)}
 
 
 def test_a_random_patch_moves_in_evaluation_and_every_evaluation_alike() -> None:
     patch = RandomPatch(S, 4, 0)
-    first = places(patch.eval(), 5)
-    training = places(patch.train(), 5)
+    first = patch_positions(patch.eval(), 5)
+    training = patch_positions(patch.train(), 5)
     assert len(set(first)) > 1
-    assert places(patch.eval(), 5) == first
-    assert places(patch.train(), 5) != training, "an evaluation does not turn training back"
+    assert patch_positions(patch.eval(), 5) == first
+    assert patch_positions(patch.train(), 5) != training, "an evaluation does not turn training back"
 
 
 @pytest.mark.parametrize(("kind", "size", "width"), [(Border, 16, 8), (Border, 16, 0), (Patch, 16, 16)])

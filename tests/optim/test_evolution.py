@@ -1,4 +1,4 @@
-"""CMA-ES behind the small interface: it finds minima, stays in its box, repeats itself and leaves numpy's random state alone."""
+"""CMA-ES: finds minima, stays within its bounds, is reproducible and leaves numpy's random state unchanged."""
 
 from __future__ import annotations
 

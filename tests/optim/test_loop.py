@@ -161,7 +161,7 @@ def test_the_reported_loss_is_the_mean_over_images() -> None:
 
 
 class Exploding(nn.Module):
-    """Its output is not finite from some step on."""
+    """A model whose output is not finite from some step on."""
 
     def __init__(self, from_step: int) -> None:
         super().__init__()

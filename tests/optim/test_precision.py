@@ -1,4 +1,4 @@
-"""Which number format a run multiplies in, and what stays fp32."""
+"""Choose the number format of a run's matrix products, and keep the rest in fp32."""
 
 from __future__ import annotations
 

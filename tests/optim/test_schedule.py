@@ -77,7 +77,7 @@ def test_a_rate_per_256_images_is_scaled_and_its_ends_are_not() -> None:
 
 
 def test_vps_rates_are_those_of_its_released_code() -> None:
-    """By steps: (s + 1) / W of the rate in the warm-up of W steps, then half a cosine down over the rest."""
+    """Per step: (s + 1) / W of the rate in the warm-up of W steps, then half a cosine down over the rest."""
     recipe = Train(epochs=3, warmup_epochs=0.5, learning_rate=40.0, schedule="vp_cosine", schedule_step="step")
     rates = [learning_rate(step / 8, recipe, 1 / 8) for step in range(24)]
     assert rates[:5] == pytest.approx([10, 20, 30, 40, 40])
@@ -85,7 +85,7 @@ def test_vps_rates_are_those_of_its_released_code() -> None:
 
 
 def test_blackvips_white_box_rates_are_those_of_its_released_code() -> None:
-    """By epochs: 0.1, then e / W of the rate, then a half cosine that would take as many epochs as there are in all."""
+    """Per epoch: 0.1, then e / W of the rate, then a half cosine that would last as long as all epochs together."""
     recipe = Train(epochs=10, warmup_epochs=4, learning_rate=40.0, warmup_learning_rate=0.1, schedule="dassl_cosine")
     rates = [learning_rate(epoch, recipe) for epoch in range(10)]
     assert rates[:4] == pytest.approx([0.1, 10, 20, 30])
@@ -98,7 +98,7 @@ def pgns_rates(epochs: int, warmup: float, **settings: float) -> list[float]:
 
 
 def test_pgns_rates_are_those_of_its_released_code() -> None:
-    """By epochs: 1 / W of the rate twice, then e / W, then half a cosine down to a hundredth of it, which no epoch runs at."""
+    """Per epoch: 1 / W of the rate twice, then e / W, then half a cosine down to a hundredth of it, which no epoch reaches."""
     rates = pgns_rates(6, 2)
     assert rates[:3] == pytest.approx([0.2, 0.2, 0.4])
     assert rates[2:] == pytest.approx([0.004 + 0.396 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)])

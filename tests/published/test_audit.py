@@ -1,4 +1,4 @@
-"""Recomputed averages: of what is published, and of tables from anywhere."""
+"""Audit averages by recomputing them, in the published tables and in tables from anywhere."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -35,7 +35,7 @@ def row(natural: str = "80.0", other: str = "50.0") -> list[PublishedNumber]:
     return [number(dataset, natural if group == "natural" else other) for dataset, group in VTAB.items()]
 
 
-def of(folder: Path, text: str) -> list[Finding]:
+def audit_of_text(folder: Path, text: str) -> list[Finding]:
     path = folder / "wide.csv"
     path.write_text(text, encoding="utf-8")
     return audit(read_table(path)[0])
@@ -66,7 +66,7 @@ def test_a_known_disagreement_is_found(paper: str, method: str, average: str, ve
 def test_the_definition_that_a_plain_mean_follows_is_named(tmp_path: Path, definition: str) -> None:
     mean = {"mean of 19": "61.1", "mean of 3 group means": "60.0"}[definition]
     cells = ["80.0" if group == "natural" else "50.0" for group in VTAB.values()]
-    (finding,) = of(tmp_path, f"method,{','.join(VTAB)},Average\nA,{','.join(cells)},{mean}\n")
+    (finding,) = audit_of_text(tmp_path, f"method,{','.join(VTAB)},Average\nA,{','.join(cells)},{mean}\n")
     assert (finding.verdict, finding.follows) == ("agrees", (definition,))
 
 
@@ -113,7 +113,7 @@ def test_a_rerun_contradicts_nobody() -> None:
 
 
 def test_a_mean_of_any_datasets_is_audited(tmp_path: Path) -> None:
-    findings = of(tmp_path, "name,gtsrb,flags,mean\nA,60.0,**70.0**,65.0\nB,60.0,70.0 ± 0.3,66.0\nC,,80%,80.0\n")
+    findings = audit_of_text(tmp_path, "name,gtsrb,flags,mean\nA,60.0,**70.0**,65.0\nB,60.0,70.0 ± 0.3,66.0\nC,,80%,80.0\n")
     assert [(finding.printed.method, finding.verdict) for finding in findings] == [("A", "agrees"), ("B", "differs"), ("C", "agrees")]
 
 
@@ -125,7 +125,7 @@ def test_columns_beside_known_datasets_are_left_out(tmp_path: Path) -> None:
 
 
 def test_rows_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    assert [finding.verdict for finding in of(tmp_path, "method,svhn,dtd,mean\nA,60.0,70.0,65.0\nA,20.0,30.0,25.0\n")] == [
+    assert [finding.verdict for finding in audit_of_text(tmp_path, "method,svhn,dtd,mean\nA,60.0,70.0,65.0\nA,20.0,30.0,25.0\n")] == [
         "agrees",
         "agrees",
     ]
@@ -146,5 +146,5 @@ def test_rows_of_one_name_are_told_apart(tmp_path: Path) -> None:
 )
 def test_a_table_that_cannot_be_audited_is_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(TableError) as caught:
-        of(tmp_path, text)
+        audit_of_text(tmp_path, text)
     assert said in str(caught.value)

@@ -1,4 +1,4 @@
-"""Published numbers load whole or not at all."""
+"""Load published numbers completely or not at all."""
 
 import csv
 import io

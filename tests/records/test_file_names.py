@@ -1,4 +1,4 @@
-"""Names as parts of paths: bounded, harmless, and never one for two."""
+"""Turn names into parts of paths: bounded, harmless, and unique."""
 
 from __future__ import annotations
 

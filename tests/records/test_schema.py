@@ -1,4 +1,4 @@
-"""A record is read whole and valid, or refused with the file and the field."""
+"""Read records; refuse an invalid one with its file and field."""
 
 from __future__ import annotations
 

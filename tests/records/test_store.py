@@ -1,4 +1,4 @@
-"""Records on disk: where they lie, and that no fault leaves half of one."""
+"""Store records on disk: their paths, and no half-written record after a fault."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_a_result_replaces_a_result(tmp_path: Path) -> None:
 
 
 def test_of_two_processes_at_the_same_moment_the_one_with_a_result_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other one has looked already, found no result and is about to write."""
+    """The other process has already checked that there is no result and is about to write."""
     started, written = threading.Event(), threading.Event()
 
     def slowly(path: Path, content: bytes) -> None:
@@ -226,7 +226,7 @@ def files_below(folder: Path) -> set[Path]:
 
 
 def contents(store: RecordStore, path: Path) -> set[bytes]:
-    """Of the files that a record names."""
+    """Return the contents of the files that a record names."""
     record = read_record(path)
     assert record.predictions is not None
     found = {file.read_bytes() for file in store.files_of(record, path)}

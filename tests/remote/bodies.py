@@ -1,4 +1,4 @@
-"""What clients send to a server of a small random model, and what it must answer when it refuses."""
+"""Request bodies for a server of a small random model, and checks of its refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server in a process or a thread of its own, and a proxy in front of it that makes trouble."""
+"""Run a server in its own process or thread, behind a proxy that injects faults."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ServerProcess:
         return f"http://127.0.0.1:{self.port}"
 
     def kill_and_start_again(self) -> None:
-        """SIGKILL, and a new process on the same port, which is not waited for."""
+        """Kill the process and start a new one on the same port without waiting for it."""
         self._process.kill()
         self._process.wait()
         self._process = self._started()
@@ -70,7 +70,7 @@ class ServerProcess:
 
 @contextmanager
 def serving(backbone: Backbone, config: ServeConfig | None = None, token: str | None = None) -> Iterator[tuple[str, Service]]:
-    """A backbone behind HTTP, from a thread of this process: its address, and what stands behind."""
+    """Serve a backbone over HTTP from a thread of this process; yield the address and the service."""
     config = config or ServeConfig(port=0, batch_delay_ms=0)
     service = Service(backbone, config, torch.device("cpu"))
     with _listening("127.0.0.1", 0) as listener:
@@ -89,7 +89,7 @@ Fault = Callable[["Exchange"], None]
 
 
 class Exchange:
-    """One request at the proxy, and what can be done with it."""
+    """One request at the proxy, with the ways to handle it."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, port: int) -> None:
         self._handler = handler
@@ -97,7 +97,7 @@ class Exchange:
         self._body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
 
     def ask(self) -> tuple[int, bytes]:
-        """The server's own answer."""
+        """Return the server's own answer."""
         with self._sent() as upstream:
             reply = upstream.getresponse()
             return reply.status, reply.read()
@@ -108,7 +108,7 @@ class Exchange:
             do()
 
     def reply(self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), length: int | None = None) -> None:
-        """Answer the client; a ``length`` beyond the body's is announced and not kept."""
+        """Answer the client; a ``length`` beyond the body's is announced but not sent."""
         self._handler.send_response(status)
         for name, value in (*headers, ("Content-Length", str(len(body) if length is None else length))):
             self._handler.send_header(name, value)
@@ -141,7 +141,7 @@ def broken(exchange: Exchange) -> None:
 
 
 def broken_afterwards(exchange: Exchange) -> None:
-    """The server has answered, and what stands before it fails."""
+    """Answer with an error of a gateway although the server has answered."""
     exchange.ask()
     exchange.reply(502, b"")
 
@@ -153,7 +153,7 @@ def truncated(exchange: Exchange) -> None:
 
 
 def cut_short(exchange: Exchange) -> None:
-    """Half of the answer, and a Content-Length that says it is all."""
+    """Send half of the answer with a Content-Length that makes it look complete."""
     status, body = exchange.ask()
     exchange.reply(status, body[: len(body) // 2])
 

@@ -1,4 +1,4 @@
-"""A server that is a function of requests, for tests of the client."""
+"""Replace the server by a function of requests, for tests of the client."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def scripted(handler: Handler, policy: RetryPolicy = QUICK) -> RemoteBackbone:
 
 
 class Script:
-    """Answers with one reply after the other, and takes down what came."""
+    """Answers with one reply after the other and records the requests."""
 
     def __init__(self, *replies: httpx.Response | Exception) -> None:
         self._replies = list(replies)

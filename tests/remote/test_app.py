@@ -1,4 +1,4 @@
-"""The routes: what they answer, what they refuse and how they say so."""
+"""The server's routes: their answers, and their errors for refused requests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_server_gives_no_more_than_it_was_told_to(opened: Open) -> None:
     for output in ("logits", "probabilities"):
         assert_refused(client.post("/v1/scores", content=scores_body(output=output)), 403, "output_not_offered", "top_k")
     answer, _ = unpack(client.post("/v1/scores", content=scores_body(output="top_k", k=3)).content)
-    assert answer["classes"].shape == (2, 1)  # asking for all of them does not get round it
+    assert answer["classes"].shape == (2, 1)  # requesting all of them does not bypass the limit
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The client of a served model: the same answers as in process, one payment per query, and patience with limits."""
+"""The client of a served model: same answers as in process, every query counted once, and limited waiting."""
 
 from __future__ import annotations
 

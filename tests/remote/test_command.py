@@ -1,4 +1,4 @@
-"""``petlbench serve`` on the command line: strict words, and mistakes in one line."""
+"""Start ``petlbench serve`` from the command line: strict words, and one line for every mistake."""
 
 from __future__ import annotations
 

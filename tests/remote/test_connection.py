@@ -1,4 +1,4 @@
-"""How a client's questions reach a server: retries, patience, failures of a step, proxies, addresses."""
+"""Send a client's queries to a server: retries, timeouts, failures of a step, proxies, addresses."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_waits_grow_keep_to_their_limits_and_honour_the_server(monkeypatch: pyte
     served.endpoint(CPU).features([images(1)])
     for wait, whole in zip(waits[:6], (1, 2, 4, 8, 8, 8), strict=True):
         assert whole / 2 <= wait <= whole
-    assert 7 + 4 <= waits[6] <= 7 + 8  # what was asked for, and not all clients at once
+    assert 7 + 4 <= waits[6] <= 7 + 8  # the requested delay and a random wait, which keeps clients apart
 
 
 def test_a_server_that_asks_for_more_patience_than_there_is_ends_the_run_at_once() -> None:

@@ -1,4 +1,4 @@
-"""Who asks a server opens one connection and closes it, whatever happens in between."""
+"""Open one connection to a server per client and close it, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def words(url: str, tmp_path: Path) -> list[str]:
-    """Of a run that asks the server."""
+    """Return the words of a run that queries the server."""
     return ["method=zero_shot", "task=mini/digits", "threads=1", "backbone=remote", f"url={url}", f"out={tmp_path}/results"]
 
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[Counter[str]]:
-    """How many were opened and closed. None may be left to the garbage collector."""
+    """Count opened and closed connections; none may be left to the garbage collector."""
     counted: Counter[str] = Counter()
     real = {"opened": httpx.HTTPTransport.__init__, "closed": httpx.HTTPTransport.close}
 

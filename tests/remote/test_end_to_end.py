@@ -1,4 +1,4 @@
-"""Against a real server process, every method that only asks gives what it gives in process, whatever happens on the way."""
+"""Run every method that only queries against a real server process: same results as in process, whatever faults occur."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     started.end()
 
 
-def carried_out(out: Path, method: str, *words: str) -> tuple[Record, dict[str, torch.Tensor]]:
-    """The record of a run, and what it learned."""
+def run_and_load(out: Path, method: str, *words: str) -> tuple[Record, dict[str, torch.Tensor]]:
+    """Run a method; return the record and the learned tensors."""
     record, _ = execute(resolve([f"method={method}", f"out={out}", *WORDS, *words]), reraise=True)
     assert record.checkpoint is not None
     return record, load_file(out / record.checkpoint)
@@ -45,12 +45,12 @@ def carried_out(out: Path, method: str, *words: str) -> tuple[Record, dict[str, 
 
 @pytest.fixture(scope="module")
 def in_process(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs without a server, each once."""
+    """Run methods without a server, each only once."""
     known: dict[str, tuple[Record, dict[str, torch.Tensor]]] = {}
 
     def run(method: str) -> tuple[Record, dict[str, torch.Tensor]]:
         if method not in known:
-            known[method] = carried_out(tmp_path_factory.mktemp("local"), method)
+            known[method] = run_and_load(tmp_path_factory.mktemp("local"), method)
         return known[method]
 
     return run
@@ -67,14 +67,14 @@ def assert_same(one: tuple[Record, dict[str, torch.Tensor]], other: tuple[Record
     assert all(torch.equal(learned[name], tensor) for name, tensor in expected_learned.items())
 
 
-def paid(url: str) -> int:
-    """Images that the server has counted."""
+def images_at_server(url: str) -> int:
+    """Return the number of images that the server has counted."""
     lines = httpx.get(f"{url}/metrics").text.splitlines()
     return next(int(float(line.split()[1])) for line in lines if line.startswith("petlbench_images_total "))
 
 
-def sent(record: Record) -> int:
-    """Images that the run has counted."""
+def images_of_run(record: Record) -> int:
+    """Return the number of images that the run has counted."""
     return sum(phase.images for phase in record.cost.queries.values())
 
 
@@ -82,16 +82,16 @@ def sent(record: Record) -> int:
 def test_a_method_learns_and_predicts_the_same_against_a_server(
     method: str, server: ServerProcess, in_process: Run, tmp_path: Path
 ) -> None:
-    before = paid(server.url)
-    remote = carried_out(tmp_path, method, "backbone=remote", f"url={server.url}")
+    before = images_at_server(server.url)
+    remote = run_and_load(tmp_path, method, "backbone=remote", f"url={server.url}")
     assert_same(remote, in_process(method))
     assert remote[0].backbone.transport == "http" and remote[0].cost.images_forwarded == 0
-    assert paid(server.url) - before == sent(remote[0])
+    assert images_at_server(server.url) - before == images_of_run(remote[0])
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> RetryPolicy:
-    """The client of the product with shorter waits."""
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> RetryPolicy:
+    """Shorten the waits of the client."""
     policy = RetryPolicy(backoff_seconds=0.01, longest_backoff_seconds=0.2, answer_seconds=2.0, patience_seconds=120.0)
     monkeypatch.setattr("petlbench.remote.connection.RetryPolicy", partial(dataclasses.replace, policy))
     return policy
@@ -99,26 +99,26 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> RetryPolicy:
 
 @pytest.mark.parametrize("method", ONE_PER_RUNG)
 def test_answers_that_are_late_broken_or_lost_change_nothing_and_cost_nothing(
-    method: str, server: ServerProcess, in_process: Run, impatient: RetryPolicy, tmp_path: Path
+    method: str, server: ServerProcess, in_process: Run, short_waits: RetryPolicy, tmp_path: Path
 ) -> None:
     quick: list[Fault] = [getattr(processes, name) for name in ("busy", "broken", "broken_afterwards", "truncated", "cut_short", "lost")]
-    expected, before = in_process(method), paid(server.url)
+    expected, before = in_process(method), images_at_server(server.url)
     with proxy(server.port, lambda number: processes.slow(2.5) if number == 1 else quick[number % len(quick)]) as (url, attempts):
-        remote = carried_out(tmp_path, method, "backbone=remote", f"url={url}")
+        remote = run_and_load(tmp_path, method, "backbone=remote", f"url={url}")
         assert min(attempts) >= 2  # every query failed once
     assert_same(remote, expected)
-    assert paid(server.url) - before == sent(remote[0])
+    assert images_at_server(server.url) - before == images_of_run(remote[0])
 
 
 @pytest.mark.parametrize("method", ONE_PER_RUNG)
 def test_a_server_that_dies_during_a_query_and_comes_back_changes_nothing(
-    method: str, server: ServerProcess, in_process: Run, impatient: RetryPolicy, tmp_path: Path
+    method: str, server: ServerProcess, in_process: Run, short_waits: RetryPolicy, tmp_path: Path
 ) -> None:
     def dies(exchange: Exchange) -> None:
         exchange.send_and(server.kill_and_start_again)
         exchange.hang_up()
 
     with proxy(server.port, lambda number: dies if number == ONE_PER_RUNG[method] else processes.honest) as (url, attempts):
-        remote = carried_out(tmp_path, method, "backbone=remote", f"url={url}")
+        remote = run_and_load(tmp_path, method, "backbone=remote", f"url={url}")
         assert max(attempts) > 1
     assert_same(remote, in_process(method))

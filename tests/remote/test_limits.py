@@ -1,4 +1,4 @@
-"""How much a server lets in: sizes, numbers, requests at a time."""
+"""Limit what a server accepts: sizes, numbers, simultaneous requests."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def stalled(url: str) -> Iterator[socket.socket]:
     address = httpx.URL(url)
     with socket.create_connection((address.host, address.port or 0), timeout=10) as line:
         line.sendall(b"POST /v1/features HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
-        assert line.recv(100).startswith(b"HTTP/1.1 100")  # it is let in
+        assert line.recv(100).startswith(b"HTTP/1.1 100")  # the request is accepted
         yield line
 
 

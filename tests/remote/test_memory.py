@@ -1,4 +1,4 @@
-"""What the server remembers: the newest within limits, and one reply per idempotency key."""
+"""The server's caches: the newest entries within limits, and one reply per idempotency key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_cache_counts_weights_and_keeps_the_newest_whatever_it_weighs() -> Non
 
 
 class Computation:
-    """Counts how often it is asked for; finishes when it is let go."""
+    """Counts its calls; finishes when it is released."""
 
     def __init__(self, outcome: Callable[[], bytes]) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""Patches of pixels over HTTP: the answers in process, limits, and clear words where there are none."""
+"""Send patches of pixels over HTTP: same answers as in process, limits, and a clear error if the model takes no patches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits for the model goes through it together, up to a size and for a time, and comes out apart."""
+"""Batch waiting requests into one forward pass, up to a size and a delay, and split the result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_refused(future: Future[Any]) -> bool:
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """Closed: the model is busy until it is set."""
+    """An event that keeps the model busy until it is set."""
     opened = threading.Event()
     yield opened
     opened.set()

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 
 def assert_nothing_is_cut_off(figure: Figure) -> None:
-    """Everything drawn lies inside the figure."""
+    """Check that everything drawn is inside the figure."""
     figure.draw_without_rendering()
     inches = figure.get_tightbbox()
     assert inches is not None

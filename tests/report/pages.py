@@ -1,4 +1,4 @@
-"""A leaderboard page with everything it can show, for tests of its data and of its looks in a browser."""
+"""Make a leaderboard page with everything it can show, for tests of its data and in a browser."""
 
 from __future__ import annotations
 

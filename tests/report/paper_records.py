@@ -1,4 +1,4 @@
-"""Records that stand in a paper's table, for tests."""
+"""Make records for a paper's table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _own(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def grid(suite: str, method: str, accuracy: float = 80.0, seeds: tuple[int, ...] = (0, 1, 2), **settings: Any) -> list[Record]:
-    """A run of every task and seed; accuracies are one apart from seed to seed."""
+    """Make a run of every task and seed; accuracies differ by one from seed to seed."""
     return [run(method, task, seed, accuracy + seed, name=suite, **settings) for task in load_suite(suite).tasks for seed in seeds]
 
 

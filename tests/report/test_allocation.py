@@ -1,4 +1,4 @@
-"""Pictures of where a method has its parameters: which are drawn, and what must be true of their numbers."""
+"""Heatmaps of a method's parameters by place: which are drawn, and invariants of their numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def with_allocation(places: Mapping[str, int], task: str = A, seed: int = 0, met
 
 
 def plausible(depth: int, seed: int) -> dict[str, int]:
-    """Whole modules, single entries and nothing, in turn."""
+    """Make random counts: whole modules, single entries or nothing."""
     chance = np.random.default_rng(seed)
     counts = {f"{i}.{operation}": int(chance.choice([0, 7, 61, 12_288, 30_720])) for i in range(depth) for operation in OPERATIONS}
     return {**counts, "embed": 768, "norm": 768 * (seed % 2)}
@@ -48,14 +48,14 @@ def panels(figure: Figure) -> list[Axes]:
 
 
 def numbers(axes: Axes) -> dict[str, str]:
-    """Place -> number, as a reader finds them with the labels of the axes."""
+    """Read place -> number off the axes' labels."""
     columns = [label.get_text() for label in axes.get_xticklabels()]
     cells = [text for text in axes.texts if not isinstance(text, Annotation)]
     return {f"{text.get_position()[1]}.{columns[int(text.get_position()[0])]}": text.get_text() for text in cells}
 
 
 def colours(axes: Axes) -> np.ndarray:
-    """(blocks, operations, RGBA), by where they are drawn."""
+    """Return colours (blocks, operations, RGBA) by drawn position."""
     (mesh,) = (collection for collection in axes.collections if isinstance(collection, QuadMesh))
     corners, cells = mesh.get_coordinates(), np.asarray(mesh.get_array())
     x, y = np.moveaxis((corners[:-1, :-1] + corners[1:, 1:]) / 2, -1, 0).round().astype(int)
@@ -75,7 +75,7 @@ def written(records: list[Record], folder: Path) -> list[Path]:
 
 @pytest.fixture
 def drawn_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the pictures, which are not written."""
+    """Collect the names of the pictures instead of writing them."""
     names: list[str] = []
     monkeypatch.setattr(allocation, "save_figure", lambda _figure, _folder, name: names.append(name) or [])
     return names
@@ -140,7 +140,7 @@ def test_a_place_without_parameters_looks_unlike_every_number() -> None:
     cells = colours(axes)
     empty = cells[1, 0]
     filled = [cells[0, OPERATIONS.index(operation)] for operation in "qkv"]
-    assert np.ptp(empty[:3]) == 0  # grey, which neither the scale has nor the page
+    assert np.ptp(empty[:3]) == 0  # grey, which is neither in the scale nor on the page
     assert 0.8 < empty[0] < 0.95
     assert empty[3] == 1
     assert all(np.ptp(colour[:3]) > 0.2 for colour in filled)

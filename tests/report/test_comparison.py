@@ -1,4 +1,4 @@
-"""The words and files of a comparison."""
+"""Write a comparison: its text and its files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.record_factory import SUITES, TASKS, make_grid, make_record
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures take most of the time and have tests of their own."""
+    """Skip pictures, which take most of the time and have their own tests."""
     monkeypatch.setattr("petlbench.report.comparison.write_ranking_plots", lambda *_: [])
 
 

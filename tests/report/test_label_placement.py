@@ -27,7 +27,7 @@ def empty_axes() -> Axes:
 
 
 def placed(points: list[tuple[float, float]]) -> tuple[Axes, list[Bbox]]:
-    """The axes and where the names lie, in pixels; leader lines are not part of it."""
+    """Return the axes and the boxes of the names in pixels, without leader lines."""
     axes = empty_axes()
     place_labels(axes, np.array(points), [f"method {i}" for i in range(len(points))])
     axes.figure.draw_without_rendering()

@@ -25,7 +25,7 @@ PAIR = {"mini": (A, B)}
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures take most of the time and have tests of their own."""
+    """Skip pictures, which take most of the time and have their own tests."""
     for name in ("write_plots", "write_query_plots"):
         monkeypatch.setattr(f"petlbench.report.leaderboard.{name}", lambda *_: [])
     monkeypatch.setattr("petlbench.report.comparison.write_ranking_plots", lambda *_: [])

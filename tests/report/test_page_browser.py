@@ -43,7 +43,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Browser, file: Path) -> Iterator[Open]:
-    """Opens a file, by default the page of ``tests.report.pages``. In the end no page may have complained or have asked for more than files."""
+    """Open a file, by default the page of ``tests.report.pages``; check at the end that no page logged errors or requested anything but files."""
     complaints: list[str] = []
     contexts: list[BrowserContext] = []
 
@@ -250,7 +250,7 @@ def test_the_scatter_shows_the_cost_that_is_chosen(opened: Open) -> None:
     select(page, "mini", "mini_clip", "native-1a2b3c4d")
     expect(page.locator(".point")).to_have_count(4)
     page.get_by_label("Accuracy against", exact=True).select_option("queries")
-    expect(page.locator(".point")).to_have_count(2)  # nobody asks at WEIGHTS
+    expect(page.locator(".point")).to_have_count(2)  # methods at WEIGHTS send no queries
     expect(page.locator(".point").first).to_have_attribute("aria-label", re.compile(r"queries \(images sent per run\) "))
     expect(page.get_by_text("Not drawn, because a result or the count is missing: lora")).to_be_visible()
 

@@ -1,4 +1,4 @@
-"""Content of the plots of a leaderboard; their looks are judged by eye."""
+"""Check the content of a leaderboard's plots, not their looks."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ POINTS = ((1280, 0), (2560, 0), (51200, 0))
 
 
 def asked(method: str = "blackvip", points: tuple[tuple[int, int], ...] = POINTS, seeds: int = 2, **options: str) -> list[Record]:
-    """Records whose accuracy is 10 times the number of the point, plus the number of the task and the seed."""
+    """Make records whose accuracy is 10 times the number of the point, plus the number of the task and the seed."""
     records = []
     for i, task in enumerate(TASKS):
         for seed in range(seeds):

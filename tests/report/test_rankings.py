@@ -1,4 +1,4 @@
-"""Content of the plots of a comparison; their looks are judged by eye."""
+"""Check the content of a comparison's plots, not their looks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def named(figure: Figure) -> list[str]:
 
 
 def bars(figure: Figure) -> list[tuple[float, float]]:
-    """From which mean rank to which the bars go."""
+    """Return the first and the last mean rank of every bar."""
     return [tuple(line.get_xdata()) for line in figure.axes[0].lines if line.get_linewidth() == 3]
 
 

@@ -1,4 +1,4 @@
-"""The picture of which tokens which classes use."""
+"""Draw which classes use which tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHARES = torch.tensor([[0.1, 0.7, 0.2], [0.6, 0.1, 0.3]])
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
-    """Figures by name, which are not written."""
+    """Collect figures by name instead of writing them."""
     figures: dict[str, Figure] = {}
 
     def keep(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -35,10 +35,10 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     return figures
 
 
-def left_behind(
+def record_with_usage(
     results: Path, task: str, seed: int = 0, shares: torch.Tensor = SHARES, parts: tuple[str, ...] = (), method: str = "pgn"
 ) -> Record:
-    """A record and what it uses. With ``parts`` the classes are one of each."""
+    """Make a record with its token usage. With ``parts`` there is one class of each part."""
     record = make_record(method, task, seed)
     path = RecordStore(results).path_of(record).with_suffix(".usage.safetensors")
     names = tuple(f"{part} class" for part in parts) or tuple(f"class {row}" for row in range(len(shares)))
@@ -53,7 +53,7 @@ def titles(figure: Figure) -> list[str]:
 
 
 def test_there_is_one_panel_per_task_of_the_smallest_seed(tmp_path: Path, drawn: dict[str, Figure]) -> None:
-    records = [left_behind(tmp_path, task, seed) for task in ("mini/digits", "mini/count") for seed in (2, 1)]
+    records = [record_with_usage(tmp_path, task, seed) for task in ("mini/digits", "mini/count") for seed in (2, 1)]
     write_usage_plots(tmp_path, records)
     assert list(drawn) == ["token_usage-pgn-mini"]
     assert [title.partition(":")[0] for title in titles(drawn["token_usage-pgn-mini"])] == ["mini/count, seed 1", "mini/digits, seed 1"]
@@ -61,7 +61,7 @@ def test_there_is_one_panel_per_task_of_the_smallest_seed(tmp_path: Path, drawn:
 
 
 def test_tokens_are_sorted_by_the_class_that_uses_them_most(tmp_path: Path, drawn: dict[str, Figure]) -> None:
-    write_usage_plots(tmp_path, [left_behind(tmp_path, "mini/digits")])
+    write_usage_plots(tmp_path, [record_with_usage(tmp_path, "mini/digits")])
     (image,) = drawn["token_usage-pgn-mini"].axes[0].images
     colours = np.asarray(image.get_array())
     darkness = 1 - colours[..., :3].mean(axis=-1)
@@ -70,18 +70,18 @@ def test_tokens_are_sorted_by_the_class_that_uses_them_most(tmp_path: Path, draw
 
 
 def test_each_class_tells_how_many_tokens_it_uses(tmp_path: Path, drawn: dict[str, Figure]) -> None:
-    write_usage_plots(tmp_path, [left_behind(tmp_path, "mini/digits", shares=torch.tensor([[0.5, 0.5, 0], [0, 0, 1.0]]))])
+    write_usage_plots(tmp_path, [record_with_usage(tmp_path, "mini/digits", shares=torch.tensor([[0.5, 0.5, 0], [0, 0, 1.0]]))])
     (beside,) = drawn["token_usage-pgn-mini"].axes[0].child_axes
     assert [label.get_text() for label in beside.get_yticklabels()] == ["2.0", "1.0"]
 
 
 def test_joined_tasks_are_shown_by_task_as_well(tmp_path: Path, drawn: dict[str, Figure]) -> None:
-    write_usage_plots(tmp_path, [left_behind(tmp_path, "mini/a+mini/b", shares=torch.eye(2), parts=("mini/a", "mini/b"))])
+    write_usage_plots(tmp_path, [record_with_usage(tmp_path, "mini/a+mini/b", shares=torch.eye(2), parts=("mini/a", "mini/b"))])
     assert titles(drawn["token_usage-pgn-mini"])[1].startswith("the same by task, where a token serves 1.0 of 2")
 
 
 def test_prompts_that_do_not_depend_on_the_image_are_not_drawn(tmp_path: Path, drawn: dict[str, Figure]) -> None:
-    assert write_usage_plots(tmp_path, [left_behind(tmp_path, "mini/digits", shares=torch.full((3, 4), 0.25))]) == []
+    assert write_usage_plots(tmp_path, [record_with_usage(tmp_path, "mini/digits", shares=torch.full((3, 4), 0.25))]) == []
     assert drawn == {}
 
 
@@ -92,12 +92,12 @@ def test_records_without_usage_are_left_alone(tmp_path: Path, drawn: dict[str, F
 @pytest.mark.parametrize(("classes", "tokens"), [(2, 4), (100, 256), (397, 16)])
 def test_nothing_is_cut_off(tmp_path: Path, drawn: dict[str, Figure], classes: int, tokens: int) -> None:
     shares = torch.rand(classes, tokens, generator=torch.Generator().manual_seed(0))
-    write_usage_plots(tmp_path, [left_behind(tmp_path, "mini/digits", shares=shares / shares.sum(dim=1, keepdim=True))])
+    write_usage_plots(tmp_path, [record_with_usage(tmp_path, "mini/digits", shares=shares / shares.sum(dim=1, keepdim=True))])
     assert_nothing_is_cut_off(drawn["token_usage-pgn-mini"])
 
 
 def test_the_same_records_give_the_same_files(tmp_path: Path) -> None:
-    record = left_behind(tmp_path, "mini/digits")
+    record = record_with_usage(tmp_path, "mini/digits")
     first = [path.read_bytes() for path in write_usage_plots(tmp_path, [record])]
     assert first and first == [path.read_bytes() for path in write_usage_plots(tmp_path, [record])]
 

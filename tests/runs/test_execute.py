@@ -1,4 +1,4 @@
-"""One run, from its configuration to its record: counters, model selection, and what a method cannot reach."""
+"""Execute one run from its configuration to its record: counters, model selection, and limits of a method's access."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_a_selection_rule_looks_only_at_every_so_many_epochs_and_the_last(
 
 
 class Steady(QueryMethod):
-    """Learns nothing in as many epochs as it is told to."""
+    """Learns nothing in any number of epochs."""
 
     access = Access.SCORES
 
@@ -204,7 +204,7 @@ def test_a_recipe_looks_at_the_test_split_when_the_released_code_does(
 
 
 class Snoop(QueryMethod):
-    """Keeps what it was given."""
+    """Keeps references to its arguments."""
 
     access = Access.FEATURES
     given: TrainingData
@@ -246,7 +246,7 @@ def test_what_a_method_reports_after_its_run_is_not_taken_down(run: Callable[...
 
 
 class Greedy(QueryMethod):
-    """Asks until it is stopped."""
+    """Queries until it is stopped."""
 
     access = Access.SCORES
 

@@ -1,4 +1,4 @@
-"""The seeds of a suite are those that its tasks are run with, unless others are asked for."""
+"""Run the tasks of a suite with the suite's seeds unless others are given."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def present(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The images of all tasks are there."""
+    """Pretend that the images of all tasks are present."""
     monkeypatch.setattr(bench, "_present", lambda tasks, root, available: list(tasks))
 
 

@@ -1,4 +1,4 @@
-"""How the embedded CLIP was made: its renderers, its loss, a miniature of its training, and what its card says of the result."""
+"""Make the embedded CLIP: its renderers, its loss, a miniature of its training, and the results on its card."""
 
 from pathlib import Path
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """What it serves and how badly; what it was asked for."""
+    """A server with settings for its content and its faults, which records the requested ranges."""
 
     content = bytes(range(256)) * 40
     etag = '"one"'
@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """A server that runs for as long as it is needed."""
+    """Run a server within a ``with`` block."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

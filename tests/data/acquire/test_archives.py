@@ -1,4 +1,4 @@
-"""Unpacking: whole or not at all, and never outside."""
+"""Unpack archives completely or not at all, and never outside the target folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pack(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def refusal(archive: Path, folder: Path) -> str:
-    """The error of unpacking, after which nothing may have been written anywhere."""
+    """Return the error of unpacking; check that nothing was written anywhere."""
     before = sorted(folder.parent.rglob("*"))
     with pytest.raises(DataError) as caught:
         unpack(archive, folder)

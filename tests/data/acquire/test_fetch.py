@@ -1,4 +1,4 @@
-"""Files and archives on their way to their place below a data root."""
+"""Fetch files and archives and move them to their place below a data root."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def tar(**files: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def remains(root: Path) -> list[str]:
-    """What lies in the folder for downloads, locks aside."""
+def downloaded_files(root: Path) -> list[str]:
+    """List the files in the folder for downloads, without locks."""
     return sorted(path.name for path in (root / FOLDER).iterdir() if path.suffix != ".lock")
 
 
@@ -41,7 +41,7 @@ def test_a_part_of_an_archive_takes_its_place_and_the_archive_goes(server: Serve
     server.content = tar(top__images__a=b"A", top__notes=b"")
     fetch(item(server, "pets/images", member="top/images"), tmp_path)
     assert (tmp_path / "pets/images/a").read_bytes() == b"A"
-    assert remains(tmp_path) == []
+    assert downloaded_files(tmp_path) == []
 
 
 def test_an_archive_inside_an_archive(server: Server, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_an_archive_that_is_not_the_expected_one_leaves_nothing(server: Server, 
         fetch(item(server, "images", member="images"), tmp_path)
     assert not (tmp_path / "images").exists()
     assert not (tmp_path / "evil").exists()
-    assert remains(tmp_path) == ["data.tar.gz"]  # to look at
+    assert downloaded_files(tmp_path) == ["data.tar.gz"]  # kept for inspection
 
 
 def test_a_compressed_file_that_is_cut_off_leaves_nothing(server: Server, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_disk_that_fills_up_while_unpacking_leaves_nothing_half(server: Server
     server.content = gzip.compress(b"numbers")
     with pytest.raises(DataError, match=r"cannot write .*numbers: No space left on device; free space or use another data_root"):
         fetch(item(server, "numbers", ".gz"), tmp_path)
-    assert remains(tmp_path) == ["data.gz"]  # the next attempt needs no download
+    assert downloaded_files(tmp_path) == ["data.gz"]  # the next attempt needs no download
     monkeypatch.undo()
     server.ranges.clear()
     fetch(item(server, "numbers", ".gz"), tmp_path)

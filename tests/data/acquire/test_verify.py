@@ -1,4 +1,4 @@
-"""Every fault of a dataset is found and told apart, and a sound one is called sound."""
+"""Verify datasets: every kind of fault is found and named, and a sound dataset passes."""
 
 from __future__ import annotations
 

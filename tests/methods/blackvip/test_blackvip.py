@@ -1,4 +1,4 @@
-"""BlackVIP as a method: what it asks, what it encodes, what it holds after a step."""
+"""BlackVIP as a method: its queries, what it encodes, and its state after a step."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def vector(method: BlackVIP) -> Tensor:
 
 
 def one_step(learner: QueryLearner) -> SPSA:
-    """From the first batch of the training data."""
+    """Take one step on the first batch of the training data."""
     method = method_of(learner)
     optimizer = SPSA(vector(method), method.config.spsa)
     images, labels = next(iter(training_data().train))
@@ -158,7 +158,7 @@ def test_after_a_step_the_decoder_holds_the_solution() -> None:
 
 @pytest.mark.parametrize("sequential", [False, True])
 def test_a_refused_query_leaves_everything_as_the_last_step_did(sequential: bool) -> None:
-    """Also when some queries of the step were answered, and although the decoder has run for those that were not."""
+    """This holds even if some queries of the step were answered, and although the decoder has run for the refused ones."""
     with opened(Meter(Budget(images=BATCH * QUERIES * 3 // 2)), spsa=SPSAConfig(sequential_exact=sequential)) as learner:
         one_step(learner)
         before = learner.state()

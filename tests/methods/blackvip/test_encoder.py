@@ -45,7 +45,7 @@ def test_a_process_holds_one_copy_whose_tensors_are_its_own() -> None:
 
 
 def test_loading_draws_no_random_numbers() -> None:
-    """Or the second run of a process would start from other weights than the first."""
+    """Otherwise the second run of a process would start from other weights than the first."""
     before = torch.get_rng_state()
     load_encoder("mini_clip", None, False)
     assert torch.equal(torch.get_rng_state(), before)

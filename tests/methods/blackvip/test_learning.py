@@ -1,4 +1,4 @@
-"""What BlackVIP's budget on the mini suite is good for."""
+"""Train BlackVIP on the mini suite within its budget and beat zero-shot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CraFT and BBT: what is sent, in which order the parts learn, what they share, and what is refused."""
+"""CraFT and BBT: their queries, the order in which the parts learn, what they share, and refused settings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def fitted(seed: int = 0, **settings: Any) -> Craft:
 
 
 def sent(augment: str = "none", **settings: Any) -> dict[str, int]:
-    """What the meter counted in training."""
+    """Train; return what the meter counted."""
     with opened(**settings) as learner:
         learner.fit(training(augment=augment))
         return learner.meter.counts["train"]

@@ -1,4 +1,4 @@
-"""The hyper-parameters per dataset: ablations differ from CraFT in what they leave out and in nothing else."""
+"""Hyper-parameters per dataset: ablations differ from CraFT only by the part that they leave out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PGN as a run opens it: what is learned, what is asked, which head, released weights."""
+"""PGN as a run opens it: trained parameters, queries, heads, and released weights."""
 
 from __future__ import annotations
 

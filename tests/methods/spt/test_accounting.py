@@ -23,22 +23,22 @@ ROWS = list(csv.DictReader((Path(__file__).parent / "selection_stats.csv").open(
 TYPES = ("q", "k", "v", "proj", "fc1", "fc2")
 
 
-def most(rule: Rule, candidate: Candidate) -> int:
-    """Entries that a tensor can keep without being trained as a whole."""
+def most_kept(rule: Rule, candidate: Candidate) -> int:
+    """Return how many entries a tensor can keep without being trained as a whole."""
     return math.ceil(rule.threshold(candidate)) - 1
 
 
 def spread(rule: Rule, total: int, over: list[Candidate]) -> Iterator[tuple[str, int]]:
-    """Single entries that add up to a sum, none of them making its tensor whole."""
+    """Spread a sum over single entries of tensors without making any tensor whole."""
     for candidate in over:
-        count = min(total, most(rule, candidate))
+        count = min(total, most_kept(rule, candidate))
         total -= count
         yield candidate.name, count
     assert total == 0, "more single entries than the thresholds allow"
 
 
 def whole_vectors(row: dict[str, str], rule: Rule) -> set[str]:
-    """Vectors of the row's number and length that leave room for its single entries."""
+    """Choose vectors of the row's number and length that leave room for its single entries."""
     count, length = int(row["n_whole_vectors"]), int(row["whole_vector_params"])
     long = (length - 768 * count) // (3072 - 768)
     short = count - long
@@ -47,7 +47,7 @@ def whole_vectors(row: dict[str, str], rule: Rule) -> set[str]:
     for in_norms in range(min(short, len(norms)) + 1):
         names = {c.name for c in [*norms[:in_norms], *biases[: short - in_norms], *long_biases[:long]]}
         room_in_norms, room_in_biases = (
-            sum(most(rule, c) for c in group if c.name not in names) for group in (norms, biases + long_biases)
+            sum(most_kept(rule, c) for c in group if c.name not in names) for group in (norms, biases + long_biases)
         )
         if (
             len(names) == count
@@ -59,7 +59,7 @@ def whole_vectors(row: dict[str, str], rule: Rule) -> set[str]:
 
 
 def kept_counts(row: dict[str, str], rule: Rule) -> dict[str, int]:
-    """Kept entries of every candidate, such that the row's selection follows."""
+    """Choose the kept entries of every candidate so that they give the row's selection."""
     masks = [[flag == "1" for flag in block] for block in row["tuned_matrices"].split("|")]
     structured = {f"blocks.{i}.{name}.weight" for i, block in enumerate(masks) for name, flag in zip(MATRICES, block, strict=True) if flag}
     whole = structured | whole_vectors(row, rule)
@@ -104,7 +104,7 @@ def test_single_entries_of_every_released_selection_stay_below_our_thresholds() 
         rule = Rule(class_token=768, module=row["module"])  # type: ignore[arg-type]
         for short, name in zip(TYPES, MATRICES, strict=True):
             of_type = [c for c in vit_b() if c.name.endswith(f"{name}.weight")]
-            assert int(row[f"u_{short}"]) <= (len(of_type) - int(row[f"m_{short}"])) * most(rule, of_type[0])
+            assert int(row[f"u_{short}"]) <= (len(of_type) - int(row[f"m_{short}"])) * most_kept(rule, of_type[0])
 
 
 def test_the_table_is_whole() -> None:

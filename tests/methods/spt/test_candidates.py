@@ -1,4 +1,4 @@
-"""Which weights SPT ranks, and where they lie in timm's model."""
+"""List the weights that SPT ranks, and find them in timm's model."""
 
 from __future__ import annotations
 

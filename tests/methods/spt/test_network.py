@@ -1,4 +1,4 @@
-"""The tuned network: what a selection makes train, where modules act and what they drop, how they start, merging."""
+"""The tuned network of SPT: trained parameters of a selection, places, dropout and initial values of modules, merging."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENTRIES = {"blocks.0.attn.q.weight": [3, 40], "blocks.1.mlp.fc2.bias": [5], "blo
 
 
 def method(**settings: Any) -> SPT:
-    """With a selection made by hand."""
+    """Make SPT with a selection made by hand."""
     spt = SPT(SPTConfig(**({"rank": 2} | settings)))
     ranked, positions, start = candidates(tiny_backbone().vit), [], 0
     for candidate in ranked:

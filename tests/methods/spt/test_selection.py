@@ -37,8 +37,8 @@ def concentrated(seed: int) -> Tensor:
     return (weight * torch.rand(WEIGHTS, generator=generator)).argsort(descending=True)
 
 
-def keeping(counts: dict[str, int]) -> Tensor:
-    """The first entries of some of the tiny backbone's tensors."""
+def first_entries(counts: dict[str, int]) -> Tensor:
+    """Return the positions of the first entries of some of the tiny backbone's tensors."""
     return torch.cat([start(tiny(), name) + torch.arange(count) for name, count in counts.items()])
 
 
@@ -66,7 +66,7 @@ def test_no_step_keeps_more_than_there_is() -> None:
 )
 def test_a_tensor_is_trained_whole_from_its_unrounded_threshold_on(name: str, cost: int, least: int) -> None:
     """64 / 10 = 6.4 and 64 / 5 = 12.8 are reached by the next integer, 160 / 10 = 16 by 16 itself."""
-    below, reached = (Selection.of(tiny(), rule(), keeping({name: count})) for count in (least - 1, least))
+    below, reached = (Selection.of(tiny(), rule(), first_entries({name: count})) for count in (least - 1, least))
     assert (below.structured_params, below.unstructured_params) == (0, least - 1)
     assert (reached.structured_params, reached.unstructured_params) == (cost, 0)
     assert [c.name for c, whole in zip(tiny(), reached.structured.tolist(), strict=True) if whole] == [name]
@@ -78,7 +78,7 @@ def test_thresholds_are_not_rounded() -> None:
 
 
 def test_without_structured_vectors_a_full_vector_stays_single_entries() -> None:
-    kept = keeping({"norm.weight": 16, "blocks.0.attn.v.weight": 256})
+    kept = first_entries({"norm.weight": 16, "blocks.0.attn.v.weight": 256})
     selection = Selection.of(tiny(), rule(structured_vectors=False), kept)
     assert selection.tuned_vectors == ()
     assert selection.tuned_matrices.nonzero().tolist() == [[0, 2]]
@@ -87,7 +87,7 @@ def test_without_structured_vectors_a_full_vector_stays_single_entries() -> None
 
 
 def test_structured_only_drops_single_entries_before_the_match() -> None:
-    kept = keeping({"blocks.0.attn.v.weight": 256, "blocks.1.attn.v.weight": 5})
+    kept = first_entries({"blocks.0.attn.v.weight": 256, "blocks.1.attn.v.weight": 5})
     only = rule(structured_only=True, steps=range(1, 2), unit=50 * len(kept))
     [step] = sweep(tiny(), only, kept)
     assert (step.kept, step.unstructured, step.structured, step.total) == (261, 0, 64, 80)
@@ -173,13 +173,13 @@ def test_entries_are_the_kept_weights_of_tensors_that_are_not_trained_whole() ->
 
 
 def test_matrices_stand_in_one_row_per_block() -> None:
-    selection = Selection.of(tiny(), rule(), keeping({"blocks.1.attn.k.weight": 256, "blocks.0.mlp.fc2.weight": 1024}))
+    selection = Selection.of(tiny(), rule(), first_entries({"blocks.1.attn.k.weight": 256, "blocks.0.mlp.fc2.weight": 1024}))
     assert selection.tuned_matrices.tolist() == [[False] * 5 + [True], [False, True] + [False] * 4]
     assert selection.module == "lora"
 
 
 def test_kept_entries_of_norms_are_counted_apart() -> None:
-    selection = Selection.of(tiny(), rule(), keeping({"blocks.0.norm1.bias": 2, "norm.weight": 1, "blocks.0.attn.q.bias": 3}))
+    selection = Selection.of(tiny(), rule(), first_entries({"blocks.0.norm1.bias": 2, "norm.weight": 1, "blocks.0.attn.q.bias": 3}))
     assert (selection.unstructured_params, selection.kept_norm_entries) == (6, 3)
 
 
@@ -223,7 +223,7 @@ def test_positions_that_32_bits_do_not_hold_are_kept_in_64() -> None:
     ],
 )
 def test_a_state_that_does_not_fit_the_backbone_is_refused(change: dict[str, Tensor], message: str) -> None:
-    state = Selection.of(tiny(), rule(), keeping({"norm.bias": 1})).state()
+    state = Selection.of(tiny(), rule(), first_entries({"norm.bias": 1})).state()
     with pytest.raises(CheckpointError, match=message):
         rebuilt(state | change)
 

@@ -76,7 +76,7 @@ def test_each_batch_costs_one_forward_and_one_backward_pass() -> None:
 
 
 def test_no_gradient_outlives_the_moment_it_is_squared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So the scores are the only tensor of the backbone's size."""
+    """This keeps the scores the only tensor of the backbone's size."""
     vit, head = model()
     alive: list[int] = []
     square = sensitivity._add_square
@@ -96,8 +96,8 @@ def test_scores_are_float32_of_any_number_format() -> None:
     assert accumulate(vit.bfloat16(), head.bfloat16(), data, training=False).dtype == torch.float32
 
 
-def condition(vit: nn.Module, head: nn.Module) -> list[Any]:
-    """Everything that has to be as before, by identity where it is a tensor."""
+def snapshot(vit: nn.Module, head: nn.Module) -> list[Any]:
+    """Return everything that must stay unchanged, tensors by identity."""
     parameters = [*vit.named_parameters(), *head.named_parameters()]
     modules = [*vit.named_modules(), *head.named_modules()]
     return [
@@ -124,13 +124,13 @@ def failing(batches: list[Batch]) -> list[Batch]:
 @pytest.mark.parametrize(("data", "outcome"), [(lambda b: b, None), (failing, IndexError)])
 def test_the_model_is_left_as_it_was_found(data: Callable[[list[Batch]], list[Batch]], outcome: type[Exception] | None) -> None:
     vit, head = mixed()
-    before = condition(vit, head)
+    before = snapshot(vit, head)
     if outcome is None:
         accumulate(vit, head, data(batches()), training=True)
     else:
         with pytest.raises(outcome):
             accumulate(vit, head, data(batches()), training=True)
-    assert condition(vit, head) == before
+    assert snapshot(vit, head) == before
 
 
 def test_a_gradient_from_before_does_not_enter_the_scores() -> None:
