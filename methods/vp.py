@@ -15,9 +15,8 @@ from petlbench.optim.loop import train
 
 @dataclass
 class VPConfig(PromptConfig):
-    prompt: Literal["padding", "fixed_patch", "random_patch"] = (
-        "padding"  # padding: a border; fixed_patch: a patch in the corner; random_patch: a patch at random positions
-    )
+    # padding: a border; fixed_patch: a patch in the corner; random_patch: a patch at random positions
+    prompt: Literal["padding", "fixed_patch", "random_patch"] = "padding"
 
 
 @register_method("vp", VPConfig, cite="arXiv:2203.17274")

@@ -34,9 +34,8 @@ class CraftConfig:
     budget: int = 8000  # most prompt evaluations: the search takes budget // population iterations, but at most train.epochs
     sigma: float = 1.0  # initial step size of the search
     bound: float | None = 5.0  # z stays in [-bound, bound]; null: unbounded
-    projection_std: float | None = (
-        0.2  # standard deviation of the entries of A; null: uniform as torch's linear layers start (ImageNet scripts)
-    )
+    # standard deviation of the entries of A; null: uniform as torch's linear layers start (ImageNet scripts)
+    projection_std: float | None = 0.2
     weight: float = 0.1  # lambda, weight of both consistency terms
     cutoff: int = 4  # the network's consistency term is on in the first 1 / cutoff of the iterations
     hidden: int = 256  # H, hidden width of the network

@@ -25,9 +25,8 @@ from .generator import FixedPrompts, Generator, Library, ResNet10, resnet18_of
 
 @dataclass
 class PGNConfig:
-    prompt_mode: Literal["pgn", "iip"] = (
-        "pgn"  # pgn: prompts generated for each image; iip: the same for all images (input-independent, the ablation)
-    )
+    # pgn: prompts generated for each image; iip: the same for all images (input-independent, the ablation)
+    prompt_mode: Literal["pgn", "iip"] = "pgn"
     prompts: int = 16  # K, further tokens of every image
     library_size: int = 256  # N, tokens that are mixed; the released checkpoints of ViT and DINO have 128
     rank: int | None = None  # rank of a factorised library; null: a full library, as released
@@ -39,9 +38,8 @@ class PGNConfig:
     groups: int = 4  # groups of resnet10, each at half the resolution of the one before
     blocks_per_group: int = 1  # residual blocks in a group of resnet10
     max_pool: bool = True  # pool after the stem of resnet10; four groups then end in 7 x 7 positions at 224 pixels, in 1 x 1 at 32
-    head: Literal["auto", "text", "linear"] = (
-        "auto"  # classifier: class texts or a trained linear layer; auto: texts where the model has a text tower
-    )
+    # classifier: class texts or a trained linear layer; auto: texts where the model has a text tower
+    head: Literal["auto", "text", "linear"] = "auto"
     # classes that compete in the loss of joined tasks: all (union), or those of the image's own task
     label_space: Literal["union", "own"] = "union"
     checkpoint: str | None = None  # file of released weights to evaluate without training

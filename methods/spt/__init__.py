@@ -33,9 +33,8 @@ class SPTConfig:
     unit: float = 1e6
     structured_vectors: bool = True  # train vectors with many sensitive entries whole; false: never
     structured_only: bool = False  # train modules and whole vectors only, no single entries
-    init: Literal["release", "zero_up"] = (
-        "release"  # start of the up matrix: N(0, 0.02), as in the released code (release), or zero (zero_up)
-    )
+    # start of the up matrix: N(0, 0.02), as in the released code (release), or zero (zero_up)
+    init: Literal["release", "zero_up"] = "release"
     train_norm_entries: bool = False  # train single entries of norms, too, which the released code counts but does not train
     dropout: float = 0.1  # dropout rate of a module's input
     drop_path: float = 0.1  # rate at which a module's output is dropped, per image

@@ -25,9 +25,8 @@ class Protocol:
     resize: int | None = None  # side in pixels that images are resized to; null: the backbone's input size
     resize_mode: Literal["squash", "short"] = "squash"  # squash: to a square; short: the shorter side, then a centre crop of the input size
     interpolation: Interpolation = "bicubic"  # filter of the resizing; bilinear_aliased is not antialiased, as in TensorFlow
-    normalise: Literal["backbone", "imagenet", "half", "none"] = (
-        "backbone"  # mean and standard deviation that pixels are normalised with; backbone: those of its card
-    )
+    # mean and standard deviation that pixels are normalised with; backbone: those of its card
+    normalise: Literal["backbone", "imagenet", "half", "none"] = "backbone"
     augment: str = "none"  # operations on training images, such as random_resized_crop(0.5) + flip; see docs/protocols.md
     shots: int | None = None  # training images per class, drawn as CoOp draws them; null: all
     split_seed: int | None = 1  # seed that draws the few-shot images; null: the run's seed, so that every seed sees other images
@@ -104,9 +103,8 @@ class Numerics:
     """Random numbers and number format. Set at the top level: ``seed=1 precision=bf16``."""
 
     seed: int = 0  # seed of all random numbers of the run
-    precision: Literal["auto", "fp32", "bf16"] = (
-        "auto"  # number format; auto: bf16 where the hardware multiplies it and the model is large enough to gain
-    )
+    # number format; auto: bf16 where the hardware multiplies it and the model is large enough to gain
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
