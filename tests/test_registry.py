@@ -75,7 +75,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_the_command_that_lists
     registry: Registry[str], write: Callable[..., None]
 ) -> None:
     write("apple")
-    with pytest.raises(ConfigError, match=r"^no fruit 'aple'\. Did you mean 'apple'\? \(petlbench fruits lists all\)$"):
+    with pytest.raises(ConfigError, match=r"^no fruit 'aple'\. Did you mean 'apple'\? \(petlbench ls fruits lists all\)$"):
         registry.get("aple")
 
 
@@ -129,7 +129,7 @@ def test_an_unknown_name_mentions_the_broken_plugin_that_may_have_had_it_and_no_
     for name in ("roten", "plum"):  # one that is nearly the file's, one that the file holds
         with pytest.raises(ConfigError, match=rf"^no fruit '{name}'.*; the plugin module {PACKAGE}\.rotten cannot be imported: [^;]*$"):
             registry.get(name)
-    with pytest.raises(ConfigError, match=r"^no fruit 'xyz'\. \(petlbench fruits lists all\)$"):
+    with pytest.raises(ConfigError, match=r"^no fruit 'xyz'\. \(petlbench ls fruits lists all\)$"):
         registry.get("xyz")
 
 
