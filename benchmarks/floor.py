@@ -58,7 +58,7 @@ def training_flops(vit: nn.Module, products: Mapping[str, float], batch: int, wa
 
 
 def own_counts(totals: Mapping[str, float]) -> dict[str, float]:
-    """From counts of modules with all that is in them to counts without their children, zeros left out; "" is the whole network."""
+    """Turn counts of modules with all that is in them into counts without their children, zeros left out; "" is the whole network."""
     own = dict(totals)
     for name, total in totals.items():
         parent = name.rpartition(".")[0]
@@ -87,7 +87,7 @@ class GradientWatch:
         self._handle.remove()
 
     def needed(self, vit: nn.Module, products: Collection[str]) -> Needed:
-        """Which of the products need gradients. A module that was replaced since is found under its name; one that never ran needs none."""
+        """Return which of the products need gradients. A module that was replaced since is found under its name; one that never ran needs none."""
         trained = {name for name, parameter in vit.named_parameters() if parameter.requires_grad}
         attention = {name for name in products if name.endswith(ATTENTION) and self._saw_gradient(vit, f"{name}.proj")}
         linear = {name for name in products if not name.endswith(ATTENTION)}

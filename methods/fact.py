@@ -75,7 +75,7 @@ class Update(nn.Module):
         return (cores @ shared.u.t()).transpose(0, 1).flatten(1), v
 
     def gate(self, _batch: tuple[int, ...], _like: Tensor) -> None:
-        """Nothing is dropped."""
+        """Drop nothing."""
 
 
 @register_method("fact", FacTConfig, cite="arXiv:2212.03145")
@@ -93,7 +93,7 @@ class FacT(GradientMethod):
 
 
 def _grid(block: nn.Module, place: str) -> tuple[int, int]:
-    """How many matrices of D x D a layer's input and output are wide. ConfigError when they do not fit."""
+    """Return how many matrices of D x D fit side by side into a layer's input and output. ConfigError when there is a remainder."""
     width, _ = widths(block, "q")
     shape = widths(block, place)
     if any(size % width for size in shape):

@@ -34,7 +34,7 @@ SMALLEST_GRID = 4
 
 @dataclass(frozen=True)
 class Geometry:
-    """How large the source and how deep the decoder is."""
+    """Holds the size of the source and the depth of the decoder."""
 
     grid: int  # G
     channels: int  # C0

@@ -33,7 +33,7 @@ class Encoder:
 
     @cached_property
     def sha256(self) -> Tensor:
-        """Of its weights, as 32 bytes (32,) uint8."""
+        """Return the SHA-256 of the weights (32,) uint8."""
         return torch.tensor(list(sha256_of(self._tower)), dtype=torch.uint8)
 
     @torch.no_grad()

@@ -65,9 +65,9 @@ class CraftConfig:
             raise ValueError(f"weight couples the context to the network; with refine=none it must be 0, got {self.weight}")
 
     def turns(self, epochs: int) -> list[tuple[bool, bool]]:
-        """Of every turn, whether it takes a step of the search and whether it trains the network for an epoch; at most ``epochs`` turns.
+        """Return for each turn whether to search and whether to train the network for an epoch; at most ``epochs`` turns.
 
-        Of two phases the first has the odd turn: with a single one there is no network.
+        With two phases and an odd number of epochs the first phase gets one turn more: with a single epoch there is no network.
         """
         both = (self.generate, self.refine == "mlp")
         phases = [both] if self.collaborate or not all(both) else [(True, False), (False, True)]

@@ -41,19 +41,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a candidate lies in timm's model: these rows of that parameter."""
+    """Locates a candidate in timm's model: these rows of that parameter."""
 
     parameter: str  # such as blocks.0.attn.qkv.weight
     rows: slice
 
 
 def candidates(vit: VisionTransformer) -> list[Candidate]:
-    """All candidates in their order, which flat positions count along. ConfigError when the blocks are built otherwise."""
+    """List all candidates in their order, which flat positions count along. ConfigError when the blocks are built otherwise."""
     return [candidate for candidate, _ in located(vit)]
 
 
 def places(vit: VisionTransformer) -> dict[str, Place]:
-    """Where each candidate lies, by its name."""
+    """Map the name of each candidate to its place."""
     return {candidate.name: place for candidate, place in located(vit)}
 
 

@@ -16,7 +16,7 @@ from .selection import Module, Selection
 
 @dataclass(frozen=True)
 class Modules:
-    """How the modules at structured matrices are built and trained."""
+    """Sets how the modules at structured matrices are built and trained."""
 
     kind: Module
     rank: int

@@ -1,4 +1,4 @@
-"""From scores to what is trained: the sweep over the number of kept weights and its match to a budget (released code, engine.py).
+"""Select what is trained from scores: the sweep over the number of kept weights and its match to a budget (released code, engine.py).
 
 Flat positions count along the candidates in their order, each flattened. Letters in shapes: T candidates, L blocks, U kept single entries.
 """
@@ -31,7 +31,7 @@ def module_cost(shape: tuple[int, ...], module: Module, rank: int) -> int:
 
 @dataclass(frozen=True)
 class Rule:
-    """When a tensor is trained as a whole, what that costs, and which numbers of kept weights are tried."""
+    """Decides when a tensor is trained as a whole, what that costs, and which numbers of kept weights are tried."""
 
     class_token: int  # its length, which every total includes
     module: Module = "lora"
@@ -55,15 +55,15 @@ class Rule:
             raise ValueError(f"steps must be a range that rises from 1 or more, got {self.steps}")
 
     def kept(self, size: int) -> list[int]:
-        """How many of ``size`` weights each step keeps. The product 0.02 * j comes first: its rounding makes some steps keep one more."""
+        """Return how many of ``size`` weights each step keeps. The product 0.02 * j comes first: its rounding makes some steps keep one more."""
         return [min(math.ceil((0.02 * step) * self.unit), size) for step in self.steps]
 
     def cost(self, candidate: Candidate) -> int:
-        """Parameters that are trained when a tensor is trained as a whole."""
+        """Return the number of parameters that are trained when a tensor is trained as a whole."""
         return module_cost(candidate.shape, self.module, self.rank) if candidate.is_matrix else candidate.size
 
     def threshold(self, candidate: Candidate) -> float:
-        """Kept entries from which on a tensor is trained as a whole; not rounded."""
+        """Return the number of kept entries from which on a tensor is trained as a whole; not rounded."""
         if candidate.is_matrix:
             return self.cost(candidate) / self.alpha
         return candidate.size / self.beta if self.structured_vectors else math.inf

@@ -1,4 +1,4 @@
-"""How much each weight of a frozen backbone matters for a task: its squared gradient (released code, engine.py: get_sensitivity)."""
+"""Score how much each weight of a frozen backbone matters for a task by its squared gradient (released code, engine.py: get_sensitivity)."""
 
 from __future__ import annotations
 

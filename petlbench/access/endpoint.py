@@ -22,7 +22,7 @@ _SMALLEST = torch.finfo(torch.float32).tiny  # replaces a probability of 0, so t
 
 @total_ordering
 class Output(Enum):
-    """How much of the class scores an API gives away, least first."""
+    """Names the part of the class scores that an API gives away, least first."""
 
     LABEL = "label"  # the best class
     TOP_K = "top_k"  # the k best classes with their probabilities
@@ -36,7 +36,7 @@ class Output(Enum):
 
 @dataclass(frozen=True)
 class Card:
-    """What the loader of a backbone knows of it."""
+    """Describes a backbone as its loader knows it."""
 
     name: str
     input_size: int  # S, in pixels
@@ -49,7 +49,7 @@ class Card:
 
 @dataclass(frozen=True)
 class CallLimits:
-    """How much a model accepts per call; None: any amount."""
+    """Limits what a model accepts per call; None: no limit."""
 
     max_images: int | None = None
     max_patches: int | None = None  # per image

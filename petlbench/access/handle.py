@@ -46,18 +46,18 @@ class _Grant:
     texts: ClassTexts | None
     context: Tensor | None  # (n, W)
     output: Output
-    answers: QueryConfig
+    query_config: QueryConfig
     uploaded: set[str] = field(default_factory=set)  # digests
     graphs: Graphs = field(default_factory=Graphs)
 
     @property
     def k(self) -> int:
         """Classes named under TOP_K at most."""
-        return min(self.answers.top_k, self.endpoint.facts.top_k or self.answers.top_k)
+        return min(self.query_config.top_k, self.endpoint.facts.top_k or self.query_config.top_k)
 
     def call_size(self, image_bytes: int = 0) -> int:
         """Images per call at most, each of so many bytes with its patches."""
-        limits, batch = self.endpoint.facts.limits, self.answers.batch
+        limits, batch = self.endpoint.facts.limits, self.query_config.batch
         fitting = limits.max_bytes // image_bytes if limits.max_bytes and image_bytes else batch
         return max(1, min(batch, limits.max_images or batch, fitting))
 
@@ -237,7 +237,7 @@ def grant(
     class_names: tuple[str, ...],
     texts: ClassTexts,
     meter: Meter,
-    answers: QueryConfig,
+    query_config: QueryConfig,
 ) -> Iterator[QueryModel]:
     """Yield a model for one run. Class texts are sent once, here; the handle is invalid after the block."""
     if access > Access.GRADIENTS:
@@ -246,6 +246,6 @@ def grant(
     if access is not Access.FEATURES and (endpoint.facts.has_text or endpoint.facts.own_classes):
         meter.charge(texts=texts.count, bytes=texts.bytes)
         described, context = texts, endpoint.describe(texts)
-    output = min(endpoint.facts.output, Output(answers.output))
-    with _grants.issued(_Grant(endpoint, access, meter, described, context, output, answers)) as ticket:
+    output = min(endpoint.facts.output, Output(query_config.output))
+    with _grants.issued(_Grant(endpoint, access, meter, described, context, output, query_config)) as ticket:
         yield QueryModel(ticket, endpoint, class_names)

@@ -73,7 +73,7 @@ def _cost(field: str) -> Callable[[Record], float]:
 
 
 def _queries(field: str) -> Callable[[Record], float]:
-    """Sum over phases, without evaluations for the curve, which are no cost of a method; NaN at WEIGHTS, where no model is asked."""
+    """Sum over phases, without evaluations for the curve, which are no cost of a method; NaN at WEIGHTS, where no model is queried."""
 
     def of_run(record: Record) -> float:
         if record.method.access == "WEIGHTS":
@@ -175,7 +175,7 @@ COLUMNS: dict[str, RunsColumn] = _named(
     RunsColumn(
         "flops_per_image",
         "FLOPs/image",
-        "Floating-point operations of predicting one image, mean over tasks; not known of models that are only asked.",
+        "Floating-point operations of predicting one image, mean over tasks; unknown for models that can only be queried.",
         formats.count,
         of_run=_cost("flops_per_image"),
         over_runs=_mean_over_tasks,
@@ -184,7 +184,7 @@ COLUMNS: dict[str, RunsColumn] = _named(
     RunsColumn(
         "queries",
         "queries",
-        "Images sent to a model that is asked, mean over runs.",
+        "Images sent to a model that is only queried, mean over runs.",
         formats.count,
         of_run=_queries("images"),
         axis="queries (images sent per run)",
@@ -194,7 +194,7 @@ COLUMNS: dict[str, RunsColumn] = _named(
     RunsColumn(
         "contexts",
         "contexts",
-        "Prompt contexts sent to a model that is asked, mean over runs.",
+        "Prompt contexts sent to a model that is only queried, mean over runs.",
         formats.count,
         of_run=_queries("contexts"),
         axis="contexts sent per run",

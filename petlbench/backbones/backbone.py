@@ -72,7 +72,7 @@ class Backbone:
         self.classifier = None if classifier is None else classifier.eval().requires_grad_(False)
         self.text = text
         self.logit_scale = logit_scale
-        self._rounded: dict[int, Tensor] = {}
+        self._bf16_copies: dict[int, Tensor] = {}
 
     @property
     def name(self) -> str:
@@ -106,7 +106,7 @@ class Backbone:
 
     def to(self, device: torch.device) -> Backbone:
         self.vit.to(device)
-        self.forget_rounded()
+        self.drop_bf16_copies()
         for module in (self.projection, self.classifier):
             if module is not None:
                 module.to(device)
@@ -152,16 +152,16 @@ class Backbone:
         """Return a new module tree over the same frozen tensors. Modules, hooks and gradients that a method adds to it do not reach this backbone."""
         return share(self.vit)
 
-    def rounded(self, frozen: Tensor) -> Tensor:
-        """Return a tensor of the vision tower in bf16; cached until :meth:`forget_rounded`."""
+    def bf16_copy(self, frozen: Tensor) -> Tensor:
+        """Return a tensor of the vision tower in bf16; cached until :meth:`drop_bf16_copies`."""
         key = frozen.data_ptr()
-        if key not in self._rounded:
-            self._rounded[key] = frozen.detach().to(torch.bfloat16)
-        return self._rounded[key]
+        if key not in self._bf16_copies:
+            self._bf16_copies[key] = frozen.detach().to(torch.bfloat16)
+        return self._bf16_copies[key]
 
-    def forget_rounded(self) -> None:
+    def drop_bf16_copies(self) -> None:
         """Drop the tensors in bf16."""
-        self._rounded.clear()
+        self._bf16_copies.clear()
 
     def checksum(self) -> str:
         """Return the SHA-256 over names, shapes and bytes of all tensors of the vision tower and the projection."""
@@ -188,7 +188,7 @@ def share(module: nn.Module) -> nn.Module:
 
 
 Loader = Callable[[str, str | None], Backbone]  # (name after the scheme's colon, local checkpoint or None) -> backbone
-Foretell = Callable[[str, str | None], Traits]  # the same arguments -> traits, without loading weights
+TraitsWithoutLoading = Callable[[str, str | None], Traits]  # the same arguments -> traits, without loading weights
 
 
 @dataclass(frozen=True)
@@ -196,15 +196,15 @@ class Family:
     """The functions of one backbone, or of several that are addressed as ``name:rest``."""
 
     load: Loader
-    foretell: Foretell | None  # None: traits are known after loading only
+    traits: TraitsWithoutLoading | None  # None: traits are known after loading only
 
 
-def register_backbone(name: str, foretell: Foretell | None = None) -> Callable[[Loader], Loader]:
-    """Register a loader of a backbone, or of a family of them addressed as ``name:rest``. With ``foretell`` methods that the backbone cannot serve are
+def register_backbone(name: str, traits: TraitsWithoutLoading | None = None) -> Callable[[Loader], Loader]:
+    """Register a loader of a backbone, or of a family of them addressed as ``name:rest``. With ``traits`` methods that the backbone cannot serve are
     refused before its weights are loaded."""
 
     def decorate(load: Loader) -> Loader:
-        BACKBONES.register(name, Family(load, foretell), load.__module__)
+        BACKBONES.register(name, Family(load, traits), load.__module__)
         return load
 
     return decorate
@@ -217,8 +217,8 @@ def load_backbone(name: str, checkpoint: str | None = None) -> Backbone:
 
 
 @lru_cache(maxsize=8)
-def foretold_traits(name: str, checkpoint: str | None = None) -> Traits | None:
+def traits_without_loading(name: str, checkpoint: str | None = None) -> Traits | None:
     """Return the traits of a backbone without loading it; None where its family cannot tell. Errors as of ``load_backbone``."""
     scheme, _, rest = name.partition(":")
-    foretell = BACKBONES.get(scheme).foretell
-    return None if foretell is None else foretell(rest, checkpoint)
+    traits = BACKBONES.get(scheme).traits
+    return None if traits is None else traits(rest, checkpoint)

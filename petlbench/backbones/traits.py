@@ -27,7 +27,7 @@ class Traits:
         return cls(facts.name, access, facts.has_text, facts.token_width is not None, facts.own_classes, facts.output)
 
 
-def reason_against(method: Method, traits: Traits, answers: QueryConfig, class_count: int | None = None) -> str | None:
+def reason_against(method: Method, traits: Traits, query_config: QueryConfig, class_count: int | None = None) -> str | None:
     """Return why a method cannot run on a backbone, as a phrase that follows the method's name; None if it can. ``class_count``: of the task, if known."""
     if method.access > traits.access:
         given = {
@@ -35,18 +35,18 @@ def reason_against(method: Method, traits: Traits, answers: QueryConfig, class_c
             Access.GRADIENTS: f"the image tower of {traits.name} is not a timm VisionTransformer and can only be queried",
         }
         return f"needs access {method.access.name}; {given[traits.access]}"
-    return _reason_against_queries(method, traits, answers, class_count) if isinstance(method, QueryMethod) else None
+    return _reason_against_queries(method, traits, query_config, class_count) if isinstance(method, QueryMethod) else None
 
 
-def _reason_against_queries(method: QueryMethod, traits: Traits, answers: QueryConfig, class_count: int | None) -> str | None:
+def _reason_against_queries(method: QueryMethod, traits: Traits, query_config: QueryConfig, class_count: int | None) -> str | None:
     if traits.access <= Access.FEATURES and (reason := method.local_only_reason):
         return f"needs a model in this process: {reason}"
     if method.needs_tokens and not traits.takes_tokens:
         return f"needs extra tokens, which {traits.name} does not take; choose a ViT that is read at its class token"
-    return None if method.access is Access.FEATURES else _reason_against_scoring(method, traits, answers, class_count)
+    return None if method.access is Access.FEATURES else _reason_against_scoring(method, traits, query_config, class_count)
 
 
-def _reason_against_scoring(method: QueryMethod, traits: Traits, answers: QueryConfig, class_count: int | None) -> str | None:
+def _reason_against_scoring(method: QueryMethod, traits: Traits, query_config: QueryConfig, class_count: int | None) -> str | None:
     if not traits.has_text:
         if method.access is Access.GRADIENTS and not method.requires_class_scores:
             return None
@@ -55,7 +55,7 @@ def _reason_against_scoring(method: QueryMethod, traits: Traits, answers: QueryC
         if class_count is not None and class_count > traits.own_classes:
             return f"needs {class_count} outputs of the model's own classifier; {traits.name} has {traits.own_classes}, choose another backbone"
     needed = method.required_output()
-    for given, where in ((Output(answers.output), "access.output"), (traits.output, traits.name)):
+    for given, where in ((Output(query_config.output), "access.output"), (traits.output, traits.name)):
         if needed > given:
             return f"needs {needed.value} of the model, {where} gives {given.value} only"
     return None

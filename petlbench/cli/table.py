@@ -42,5 +42,8 @@ def table(paper: str, words: tuple[str, ...], partial: bool) -> None:
     seeds = () if settings.seeds is None else read_seeds(settings.seeds)
     choice = Choice(settings.backbone, settings.protocol, seeds, partial)
     out = Path(settings.out)
-    for path in write_table(out / "tables", paper, fill(shape, RecordStore(out).read(), published(), choice)):
+    filled = fill(shape, RecordStore(out).read(), published(), choice)
+    for path in write_table(out / "tables", paper, filled):
         click.echo(str(path))
+    if not any(panel.has_runs for panel in filled.values()):
+        click.echo(f"petlbench: no run in {out} belongs to this table, so it has the published numbers only", err=True)

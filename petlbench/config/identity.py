@@ -36,7 +36,7 @@ def added(default: T) -> T:
     return field
 
 
-def described(section: Any) -> dict[str, Any]:
+def to_identity(section: Any) -> dict[str, Any]:
     """Return the fields of a dataclass instance as plain values, without the ``added`` ones that are at their default."""
     found = {}
     for field in dataclasses.fields(section):
@@ -46,8 +46,8 @@ def described(section: Any) -> dict[str, Any]:
     return found
 
 
-def completed(kind: type, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to the result of ``described`` for an instance of ``kind`` the ``added`` fields that it left out."""
+def fill_added(kind: type, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to the result of ``to_identity`` for an instance of ``kind`` the ``added`` fields that it left out."""
     hints, found = get_type_hints(kind), dict(description)
     for field in dataclasses.fields(kind):
         hint, value = hints[field.name], description.get(field.name)
@@ -55,7 +55,7 @@ def completed(kind: type, description: Mapping[str, Any]) -> dict[str, Any]:
             value = found[field.name] = _plain(_default(field))
         if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
             assert isinstance(hint, type)
-            found[field.name] = completed(hint, value)
+            found[field.name] = fill_added(hint, value)
     return found
 
 
@@ -71,7 +71,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def _plain(value: Any) -> Any:
     """Convert to plain JSON values; tuples become lists."""
     if dataclasses.is_dataclass(value):
-        return described(value)
+        return to_identity(value)
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

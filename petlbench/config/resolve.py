@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from petlbench.config.files import exists, load_recipe, load_suite, load_yaml, names, origin, suite_of, task_name
-from petlbench.config.identity import completed, described, protocol_id, run_id
+from petlbench.config.identity import fill_added, protocol_id, run_id, to_identity
 from petlbench.config.settings import BackboneChoice, Budget, Execution, Numerics, Protocol, QueryConfig, Train
 from petlbench.config.typed import COMMAND_LINE, Layer, Text, build, check_keys
 from petlbench.errors import ConfigError, did_you_mean
@@ -48,7 +48,7 @@ class RunConfig:
     @property
     def identity(self) -> dict[str, Any]:
         """Plain JSON values; its hash is the run id. A new field of this class is declared with ``added`` as well."""
-        found = described(self)
+        found = to_identity(self)
         found["method"] = {"name": found["method"], "plugin": found.pop("plugin"), **found.pop("method_config")}
         for beside in ("hyperparameters", "execution"):
             del found[beside]
@@ -65,14 +65,14 @@ class RunConfig:
 
     @property
     def protocol_id(self) -> str:
-        return protocol_id(described(self.protocol))
+        return protocol_id(to_identity(self.protocol))
 
 
 def completed_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Add to a run's identity the fields that are left out at their default, so that no later YAML can set them."""
     method = identity["method"]
-    whole = completed(RunConfig, identity)
-    return {**whole, "method": completed(load_method(method["name"])[0].Config, method)}
+    whole = fill_added(RunConfig, identity)
+    return {**whole, "method": fill_added(load_method(method["name"])[0].Config, method)}
 
 
 def method_names() -> list[str]:

@@ -19,7 +19,7 @@ _SCHEDULE_STEPS = {"timm_cosine": "epoch", "dassl_cosine": "epoch", "vp_cosine":
 
 @dataclass
 class Protocol:
-    """How images are prepared and how a result is chosen. Two runs may share a table column only when their protocols are equal."""
+    """Sets how images are prepared and how a result is chosen. Two runs may share a table column only when their protocols are equal."""
 
     name: str = "native"  # name of the protocol, part of its id
     resize: int | None = None  # side in pixels that images are resized to; null: the backbone's input size
@@ -81,7 +81,7 @@ class Train:
             if not 0 <= getattr(self, name) <= self.peak_learning_rate:
                 raise ValueError(f"{name} must lie between 0 and the highest rate, {self.peak_learning_rate:g}, got {getattr(self, name)}")
         if self.schedule_step != (required := _SCHEDULE_STEPS.get(self.schedule, self.schedule_step)):
-            raise ValueError(f"schedule={self.schedule} goes by the {required}; set train.schedule_step={required}")
+            raise ValueError(f"schedule={self.schedule} changes once per {required}; set train.schedule_step={required}")
         if self.label_smoothing >= 1:
             raise ValueError(f"label_smoothing must be < 1, got {self.label_smoothing}")
         if not 0 <= self.drop_path < 1:
@@ -125,7 +125,7 @@ class BackboneChoice:
 
 @dataclass
 class QueryConfig:
-    """How much a queried model reveals, and how it is queried."""
+    """Sets how much a queried model reveals, and how it is queried."""
 
     output: Literal["logits", "probabilities", "top_k", "label"] = "logits"  # most that a query returns; a server may return less
     top_k: int = 5  # classes that a query returns under output=top_k
@@ -155,7 +155,7 @@ class Budget:
 
 @dataclass
 class Execution:
-    """Where and how a run is carried out. Not part of its identity."""
+    """Sets where and how a run is carried out. Not part of its identity."""
 
     out: str = "results"  # folder for records, tables and plots
     device: str = "auto"  # cpu, cuda or cuda:N; auto: the first GPU, else the CPU

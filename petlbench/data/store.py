@@ -108,7 +108,7 @@ class TaskStore:
         stores = _root().glob(f"*-{dataset}/{folder.name}/meta.json") if self.spec.layout else ()
         for meta in stores:
             with suppress(DataError), _writing(folder) as work:
-                _read(meta.parent, form)  # a damaged one is not passed on
+                _read(meta.parent, form)  # do not link a damaged store
                 for name in _FILES:
                     (work / name).hardlink_to(meta.with_name(name))
                 (work / "meta.json").write_text(json.dumps(json.loads(meta.read_text()) | {"task": self.spec.name}))

@@ -31,17 +31,17 @@ def open_learner(
     device: torch.device,
     number_format: str,
     meter: Meter,
-    answers: QueryConfig | None = None,
+    query_config: QueryConfig | None = None,
 ) -> Iterator[GradientLearner | QueryLearner]:
     """Yield the learner for the method's rung, ready to fit or to load a state. AccessError when the backbone lacks what the method needs."""
-    rung, answers = method.access, answers or QueryConfig()
-    if reason := reason_against(method, backbone.traits, answers, len(spec.class_names)):
+    rung, query_config = method.access, query_config or QueryConfig()
+    if reason := reason_against(method, backbone.traits, query_config, len(spec.class_names)):
         raise AccessError(f"method {method.name} {reason}")
     if isinstance(method, GradientMethod) and rung is Access.WEIGHTS and isinstance(backbone, Backbone):
         meter.note(Access.WEIGHTS)
         yield GradientLearner(method, backbone, spec, device, number_format)
     elif isinstance(method, QueryMethod) and rung < Access.WEIGHTS:
-        learner = QueryLearner(method, backbone, spec, device, number_format, meter, answers)
+        learner = QueryLearner(method, backbone, spec, device, number_format, meter, query_config)
         with learner.opened():
             yield learner
     else:

@@ -73,7 +73,7 @@ class AddedMemory:
 
     @property
     def mb(self) -> float | None:
-        """In units of 2^20 bytes; None where the system does not report it, or where the peak may be an earlier one."""
+        """Return it in units of 2^20 bytes; None where the system does not report it, or where the peak may be an earlier one."""
         if self._held is None or not self._is_new_peak:
             return None
         return max(0.0, peak_memory_mb(self._device) - self._held)

@@ -171,7 +171,7 @@ def _round_the_frozen(vit: nn.Module, backbone: Backbone) -> None:
     for module in vit.modules():
         weight = module.weight if isinstance(module, (nn.Linear, nn.Conv2d)) else None
         if weight is not None and not weight.requires_grad and (weight.data_ptr(), weight.shape) in shared:
-            weight.data = backbone.rounded(weight)
+            weight.data = backbone.bf16_copy(weight)
 
 
 def _own_the_trainable(vit: nn.Module, frozen: nn.Module) -> None:

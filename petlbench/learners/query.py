@@ -33,7 +33,7 @@ class QueryLearner:
     device: torch.device
     number_format: str
     meter: Meter
-    answers: QueryConfig
+    query_config: QueryConfig
     _endpoint: Endpoint = field(init=False)
     _handle: QueryModel | None = field(default=None, init=False)
 
@@ -44,7 +44,7 @@ class QueryLearner:
         self.method.number_format = self.number_format
         known = (self.spec.class_names, self._texts())
         try:
-            with grant(self.method.access, self._endpoint, *known, self.meter, self.answers) as handle:
+            with grant(self.method.access, self._endpoint, *known, self.meter, self.query_config) as handle:
                 self._handle = handle
                 self.method.build(handle)
                 self.method.to(self.device).eval()  # training begins in ``fit``

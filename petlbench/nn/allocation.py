@@ -1,4 +1,4 @@
-"""Where in a vision transformer the trainable parameters are."""
+"""Count the trainable parameters at each place of a vision transformer."""
 
 from __future__ import annotations
 

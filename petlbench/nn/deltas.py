@@ -73,7 +73,7 @@ class Delta(nn.Module):
 
     @property
     def is_linear(self) -> bool:
-        """Whether it only adds a low-rank matrix to the weight it stands beside: then it can be merged, and :class:`TunedLinear` computes it."""
+        """Return True if it only adds a low-rank matrix to the weight it stands beside: then it can be merged, and :class:`TunedLinear` computes it."""
         return isinstance(self.activation, nn.Identity) and self.up.bias is None
 
     def factors(self) -> tuple[Tensor, Tensor]:

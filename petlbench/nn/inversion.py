@@ -49,7 +49,7 @@ def invert(weight: Tensor, bias: Tensor | None, tokens: Tensor, position: Tensor
 
 @dataclass(frozen=True)
 class Normalisation:
-    """From raw RGB, which a picture holds in [0, 1], to what a backbone reads: (raw - mean) / std, channel by channel."""
+    """Converts raw RGB, which a picture holds in [0, 1], to what a backbone reads: (raw - mean) / std, channel by channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -18,29 +18,29 @@ Vectors = NDArray[np.float64]
 
 
 class Strategy(Protocol):
-    """Proposes candidates and is told how good they are, lower being better. Asking again without telling gives further candidates."""
+    """Proposes candidates; `tell` reports their fitness, lower is better. Asking again without telling gives further candidates."""
 
     def ask(self) -> Vectors:
-        """A new population (P, d)."""
+        """Return a new population (P, d)."""
         ...
 
     def tell(self, candidates: Vectors, fitness: ArrayLike) -> None:
-        """The fitness (P,) of candidates (P, d)."""
+        """Report the fitness (P,) of candidates (P, d)."""
         ...
 
     @property
     def mean(self) -> Vectors:
-        """(d,): the centre of what is proposed."""
+        """Return the centre (d,) of what is proposed."""
         ...
 
     @property
     def best(self) -> Vectors:
-        """(d,): the candidate with the lowest fitness told so far, the first one at ties."""
+        """Return the candidate (d,) with the lowest fitness told so far, the first one at ties."""
         ...
 
     @property
     def stopped(self) -> bool:
-        """Whether further iterations are pointless."""
+        """Return True if further iterations are pointless."""
         ...
 
 

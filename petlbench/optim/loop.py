@@ -143,7 +143,7 @@ def _check_finite(total: Tensor, epoch: int, step: int) -> None:
 
 
 def _check_all_reached(model: nn.Module) -> None:
-    """A parameter that never enters the forward pass would be counted, stored and reported, and do nothing."""
+    """Raise when a trainable parameter never enters the forward pass."""
     lost = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
     if lost:
         raise ConfigError(

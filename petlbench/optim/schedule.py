@@ -10,7 +10,7 @@ PGN_END = 0.01  # of the highest rate: where PGN's released schedule ends
 
 
 def factor(position: float, warmup: float, total: float, shape: str = "cosine") -> float:
-    """How far a position, in epochs, is from the low end of the rates (0) to the highest (1): linear over the warm-up, then half a cosine down.
+    """Return the schedule's factor in [0, 1] at a position in epochs: linear warm-up, then cosine.
 
     ``cosine``: the half cosine begins where the warm-up ends. VPT's released code steps it once per epoch: epoch 0 of a warm-up runs at 0 and
     the last epoch keeps a small rate (arXiv 2203.12119, code). ``timm_cosine``: it begins at 0 and the warm-up hides its first part, as in

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, StringConstra
 
 from petlbench.errors import RecordError
 
-# 2 added what is known of queries (rungs seen, bytes, transport, curves), 3 layouts, splits, joined tasks and usage of tokens,
-# 4 the memory that a run itself took.
+# Version 2 adds what is known of queries (rungs seen, bytes, transport, curves). Version 3 adds layouts, splits, joined tasks and usage of tokens.
+# Version 4 adds run_memory_mb.
 SCHEMA_VERSION = 4
 Place = Annotated[str, StringConstraints(pattern=r"^(\d+\.)?[a-z]\w*$")]  # "3.q", "embed": see petlbench.nn.allocation
 Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
@@ -86,7 +86,7 @@ class Cost(_Section):
     images_decoded: int = 0
     images_forwarded: int = 0  # through the backbone, all phases
     images_encoded: int = 0  # through models that the method has beside the backbone
-    flops_per_image: float | None = None  # of a prediction; None: not known, as of models that are only asked
+    flops_per_image: float | None = None  # of a prediction; None: unknown, as for models that can only be queried
     queries: dict[str, QueryCount] = Field(default_factory=dict)  # phase -> count
 
 

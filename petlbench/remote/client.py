@@ -59,7 +59,7 @@ class RemoteBackbone:
         self._connection = Connection(url, token, policy or RetryPolicy(), transport)
         try:
             self._served = _served_by(self._connection)
-        except BaseException:  # nobody else can close it yet
+        except BaseException:  # the caller has no reference to close
             self._connection.close()
             raise
         self._connection.etag = self._served.etag

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When to repeat a request, and when to give up."""
+    """Sets when to repeat a request, and when to give up."""
 
     patience_seconds: float = 60.0  # how long a query may fail; starts anew whenever the server is busy
     first_contact_seconds: float = 5.0  # the same for the first request, which finds a mistyped address

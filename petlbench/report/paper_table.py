@@ -81,6 +81,11 @@ class FilledTable:
     rows: list[FilledRow]
     caption: str
 
+    @property
+    def has_runs(self) -> bool:
+        """True if a cell has a result of ours."""
+        return any(cell.ours is not None for row in self.rows for cell in row.cells.values())
+
 
 def fill(table: PaperTable, records: Iterable[Record], numbers: Sequence[PublishedNumber], choice: Choice) -> dict[str, FilledTable]:
     """Fill every panel of a table. TableError if our runs cannot share a column, or if none matches the choice."""

@@ -69,7 +69,7 @@ def query_accuracy(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figur
     marks = [Line2D([], [], color=colour, marker=marker, ms=5.5, mec="white", mew=0.6, lw=1.4) for colour, marker in styles.values()]
     panels[0].legend(marks, named, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(named)), frameon=False, fontsize=8.5)
     _name_lines(panels[-1], references)
-    note = "Grey lines: methods without a curve, where training sends nothing or the model is not asked."
+    note = "Grey lines: methods without a curve, where training sends nothing or the model is not queried."
     add_footer(figure, source, f"{note} Uploaded images are sent once, however many contexts they are scored in.")
     return figure
 

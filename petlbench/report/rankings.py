@@ -103,7 +103,7 @@ def pareto_fronts(part: pd.DataFrame, trade: pd.DataFrame, source: str) -> Figur
         axes.set_ylabel(f"mean test accuracy over {len(ranked_columns(part))} tasks (%)", fontsize=9)
     add_legend(figure, part)
     left_out = ", ".join(part["method"][part["mean"].isna()])
-    note = "Named and joined: no other method is as accurate for less. Queries: only of models that are asked."
+    note = "Named and joined: no other method is as accurate for less. Queries: only of models that are queried."
     add_footer(figure, source, note + (f" Not drawn, because results of a task are missing: {left_out}." if left_out else ""))
     for axes, (positions, names) in zip(panels, points, strict=False):
         place_labels(axes, positions, names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from petlbench.backbones.backbone import foretold_traits
+from petlbench.backbones.backbone import traits_without_loading
 from petlbench.backbones.traits import Traits, reason_against
 from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.acquire.presence import data_folder
@@ -47,7 +47,7 @@ def backbone_of(config: RunConfig) -> tuple[str, str | None, str | None]:
 def traits_of(name: str, checkpoint: str | None, url: str | None) -> Traits | None:
     """Return the traits of a backbone without loading weights, or None if unknown; a server is asked for them."""
     if url is None:
-        return foretold_traits(name, checkpoint)
+        return traits_without_loading(name, checkpoint)
     with RemoteBackbone(url) as remote:
         return remote.traits
 

@@ -20,7 +20,7 @@ from petlbench.access.tickets import lent
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.checkpoints.file import packed_checkpoint, packed_predictions
-from petlbench.config.identity import described
+from petlbench.config.identity import to_identity
 from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.cache import Cache
@@ -112,7 +112,7 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
         val, test = (Batches(split, task.transform, EVAL_BATCH, device) for split in (task.val, task.test))
 
         if isinstance(backbone, Backbone):
-            backbone.forget_rounded()  # else a run would not pay for what an earlier one has rounded
+            backbone.drop_bf16_copies()  # else a run would not pay for copies that an earlier one has made
         memory = AddedMemory(device)  # not earlier: the first run loads the backbone and prepares the task for others
         torch.manual_seed(config.seed)  # not earlier: loading the backbone draws random numbers, in a process's first run only
         with (
@@ -133,7 +133,7 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
                 evaluate_curve()
                 progress(epoch.epoch + 1, config.train.epochs)
 
-            # Lent, not given: both lead to the test images and to the backbone.
+            # Methods get revocable callbacks, so that they cannot reach the test images.
             with clock.measure("train"), lent(log_epoch) as lent_log, lent(evaluate_curve) as lent_curve:
                 parts, cache = part_of_class(spec), _cache(config, checksum, task)
                 data = TrainingData(
@@ -173,7 +173,7 @@ def _wants_curve(config: RunConfig) -> bool:
 
 def _cache(config: RunConfig, checksum: str, task: Task) -> Cache:
     """Return the cache of results that depend on the backbone, the training images and the protocol only."""
-    identity = [checksum, task.spec.revision, task.train.digest, described(config.protocol)]
+    identity = [checksum, task.spec.revision, task.train.digest, to_identity(config.protocol)]
     return Cache(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
 
 

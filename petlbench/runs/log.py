@@ -11,7 +11,7 @@ import torch
 
 from petlbench.access.meter import Meter
 from petlbench.config.files import suite_of
-from petlbench.config.identity import described
+from petlbench.config.identity import to_identity
 from petlbench.config.resolve import RunConfig
 from petlbench.learners.cost import Stopwatch
 from petlbench.method import Method
@@ -57,7 +57,7 @@ class RunLog:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "suite": suite_of(config.task),
             "task": config.task,
-            "protocol": schema.ProtocolId(id=config.protocol_id, settings=described(config.protocol)),
+            "protocol": schema.ProtocolId(id=config.protocol_id, settings=to_identity(config.protocol)),
             "selection": config.protocol.selection,
             "backbone": schema.BackboneId(name=config.backbone.name, sha256="", parameters=0),
             "method": schema.Method(

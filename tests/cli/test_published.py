@@ -97,6 +97,7 @@ def test_table_writes_files_without_any_run(tmp_path: Path) -> None:
     assert [Path(line).name for line in result.stdout.split()] == [
         f"craft-{panel}.{suffix}" for panel in ("few_shot", "shifts") for suffix in ("csv", "md", "tex")
     ]
+    assert result.stderr == f"petlbench: no run in {tmp_path} belongs to this table, so it has the published numbers only\n"
     assert "No run of ours" in (tmp_path / "tables" / "craft-few_shot.md").read_text(encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ import pytest
 import petlbench.config.resolve
 from petlbench import QueryMethod
 from petlbench.analysis.aggregate import runs_frame
-from petlbench.config.identity import added, completed, described, run_id
+from petlbench.config.identity import added, fill_added, run_id, to_identity
 from petlbench.config.resolve import RunConfig, restore
 from petlbench.config.settings import BackboneChoice, Budget, Protocol, QueryConfig, Train
 from petlbench.method import METHODS
@@ -124,9 +124,9 @@ def test_what_is_left_out_is_put_back_before_a_yaml_could_decide_about_it() -> N
 
 def test_a_description_is_completed_to_the_same_section() -> None:
     whole = LaterSettings(search=LaterSearch(steps=9), limit=2)
-    description = described(whole)
+    description = to_identity(whole)
     assert description == {"width": 4, "search": {"steps": 9}, "limit": 2}
-    assert completed(LaterSettings, description) == json.loads(json.dumps(dataclasses.asdict(whole)))
+    assert fill_added(LaterSettings, description) == json.loads(json.dumps(dataclasses.asdict(whole)))
 
 
 def test_runs_from_before_a_setting_share_a_row_with_those_at_its_default_and_no_other() -> None:
@@ -145,7 +145,7 @@ def test_every_field_that_runs_were_recorded_with_is_in_their_ids_and_no_new_one
 
 def _names(kind: type) -> list[str]:
     """Return the fields below a dataclass that are always part of an id, sorted."""
-    return sorted(_paths(described(kind()), ""))
+    return sorted(_paths(to_identity(kind()), ""))
 
 
 def _paths(values: dict[str, Any], prefix: str) -> list[str]:

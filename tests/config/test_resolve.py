@@ -119,7 +119,7 @@ def test_a_wrong_key_in_a_file_is_reported_with_the_file(configs: Path) -> None:
             (*RUN, "train.warmup_learning_rate=1", "train.learning_rate=2", "train.scale_learning_rate=true", "train.batch_size=64"),
             "train.warmup_learning_rate must lie between 0 and the highest rate, 0.5, got 1.0",
         ),
-        ((*RUN, "train.schedule=timm_cosine"), "train: schedule=timm_cosine goes by the epoch; set train.schedule_step=epoch"),
+        ((*RUN, "train.schedule=timm_cosine"), "train: schedule=timm_cosine changes once per epoch; set train.schedule_step=epoch"),
         ((*RUN, "train.drop_path=1"), "train.drop_path must lie in [0, 1), got 1.0"),
         ((*RUN, "train.compile=maybe"), "train.compile must be true or false, got 'maybe' (command line)"),
         ((*RUN, "train.optimizer=adam"), "train.optimizer must be one of adamw, sgd, got 'adam' (command line)"),

@@ -122,5 +122,5 @@ def test_a_warm_up_that_no_epoch_of_a_cosine_follows_is_refused() -> None:
 
 @pytest.mark.parametrize(("schedule", "step"), [("timm_cosine", "step"), ("dassl_cosine", "step"), ("vp_cosine", "epoch")])
 def test_a_schedule_is_stepped_as_its_code_steps_it(schedule: Any, step: Any) -> None:
-    with pytest.raises(ValueError, match=f"schedule={schedule} goes by the "):
+    with pytest.raises(ValueError, match=f"schedule={schedule} changes once per "):
         Train(schedule=schedule, schedule_step=step)

@@ -1,1 +1,1 @@
-"""How `mini_clip` was made: procedural image-caption pairs and the contrastive training on them. Nothing here runs at inference."""
+"""Make `mini_clip`: procedural image-caption pairs and the contrastive training on them. Nothing here runs at inference."""

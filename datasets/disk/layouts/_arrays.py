@@ -138,12 +138,12 @@ class Rows(Listing):
         return Rows(self.path, self.positions[indices], self.labels[indices], self.fetch, self.block)
 
     def decode(self, index: int) -> NDArray[np.uint8]:
-        number, within = divmod(int(self._ranked[1][index]), self.block)
+        number, within = divmod(int(self._row_order[1][index]), self.block)
         image = self._block(number)[within]
         return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
 
     @cached_property
-    def _ranked(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _row_order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows in the order of the file, each once even when drawn twice; and for each image the position of its row among them."""
         ascending, ranks = np.unique(self.positions, return_inverse=True)
         return ascending, ranks
@@ -151,7 +151,7 @@ class Rows(Listing):
     def _block(self, number: int) -> NDArray[np.uint8]:
         with self._lock:
             if number not in self._held:
-                self._held[number] = self.fetch(self._ranked[0][number * self.block : (number + 1) * self.block])
+                self._held[number] = self.fetch(self._row_order[0][number * self.block : (number + 1) * self.block])
             self._held.move_to_end(number)
             while len(self._held) > 2 and sum(block.nbytes for block in self._held.values()) > HELD_BYTES:  # threads may be at work on two
                 self._held.popitem(last=False)

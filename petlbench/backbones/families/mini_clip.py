@@ -162,11 +162,11 @@ def _shipped_tokenizer() -> CompactTokenizer:
         return CompactTokenizer(file.get_tensor("token_ids").tolist())
 
 
-def foretell(variant: str, checkpoint: str | None) -> Traits:
+def traits_without_loading(variant: str, checkpoint: str | None) -> Traits:
     return Traits("mini_clip", Access.WEIGHTS, has_text=True, takes_tokens=True)
 
 
-@register_backbone("mini_clip", foretell)
+@register_backbone("mini_clip", traits_without_loading)
 def mini_clip(variant: str, checkpoint: str | None) -> Backbone:
     """The embedded default: a small CLIP; backbone.checkpoint takes other weights of the same recipe."""
     if variant:

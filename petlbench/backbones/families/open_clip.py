@@ -24,7 +24,7 @@ from petlbench.errors import CheckpointError, ConfigError, did_you_mean
 from petlbench.nn.deltas import QuickGELU
 
 
-def foretell(name: str, checkpoint: str | None) -> Traits:
+def traits_without_loading(name: str, checkpoint: str | None) -> Traits:
     """Read the traits from the architecture's file: open_clip builds a tower other than its own ViT for a list of layers (ResNet) and for a timm model."""
     architecture, _ = _parsed(name, checkpoint)
     vision = open_clip.CLIPVisionCfg(**open_clip.get_model_config(architecture)["vision_cfg"])
@@ -34,7 +34,7 @@ def foretell(name: str, checkpoint: str | None) -> Traits:
     return Traits(f"open_clip:{name}", access, has_text=True, takes_tokens=is_plain)
 
 
-@register_backbone("open_clip", foretell)
+@register_backbone("open_clip", traits_without_loading)
 def load(name: str, checkpoint: str | None) -> Backbone:
     """A CLIP of open_clip, such as open_clip:ViT-B-16/openai: weights downloaded once by open_clip, or a local file of its state dict."""
     architecture, tag = _parsed(name, checkpoint)

@@ -17,7 +17,7 @@ from petlbench.backbones.weights_file import classifier_in, load_vit
 from petlbench.errors import CheckpointError, ConfigError, did_you_mean
 
 
-def foretell(name: str, checkpoint: str | None) -> Traits:
+def traits_without_loading(name: str, checkpoint: str | None) -> Traits:
     """Build the model without weights, which takes no memory; of a local file only the classifier is read."""
     with torch.device("meta"):
         vit = _created(name, pretrained=False)
@@ -28,7 +28,7 @@ def foretell(name: str, checkpoint: str | None) -> Traits:
     return _backbone(name, vit, classifier, source="").traits
 
 
-@register_backbone("timm", foretell)
+@register_backbone("timm", traits_without_loading)
 def load(name: str, checkpoint: str | None) -> Backbone:
     """A vision transformer of timm, such as timm:vit_base_patch16_224.augreg_in21k: weights downloaded once by timm, or a local file."""
     vit = _created(name, pretrained=checkpoint is None)

@@ -14,7 +14,7 @@ from petlbench.remote.wire import TOKEN_VARIABLE, token_from
 
 @dataclass
 class ServeConfig:
-    """Which model is served, where, and how much at a time."""
+    """Sets which model is served, where, and how much at a time."""
 
     backbone: str = "mini_clip"  # petlbench ls backbones lists all
     checkpoint: str | None = None  # a local weight file to use instead of the card's
