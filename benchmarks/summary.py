@@ -1,4 +1,4 @@
-"""From raw samples to one row per configuration, and the rows as a table."""
+"""Summarise raw samples as one row per configuration, and the rows as a table."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ class _TrainingRounds:
         self._wait()
 
     def report(self) -> None:
-        """To be called at the end of every round. The first one, which is a warm-up, is watched; the others count for the peak memory."""
+        """Note the end of a round; call it after every round. The first one, which is a warm-up, is watched; the others count for the peak memory."""
         seconds = now(self._device) - self._start
         self._done += 1
         if self._done == 1:

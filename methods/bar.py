@@ -108,5 +108,5 @@ class BAR(QueryMethod):
 
 
 def decayed_rate(step: int, last: float, first: float, least: float) -> float:
-    """From ``first`` to ``least``, which is reached at step ``last``; steps count from 1 (released code)."""
+    """Return the rate at a step: it falls from ``first`` to ``least``, which is reached at step ``last``; steps count from 1 (released code)."""
     return (first - least) * (1 - min(step, last) / last) ** 0.9 + least

@@ -57,7 +57,7 @@ def enlarge(image: Grey, size: int) -> Grey:
 
 
 def _neighbours(source: int, target: int) -> tuple[Indices, Indices, Indices, Indices]:
-    """For every target pixel its two source pixels and their weights, which add up to 2048."""
+    """Return for every target pixel its two source pixels and their weights, which add up to 2048."""
     position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
     low = position.astype(np.int64)
     high_weight = np.rint(2048 * (position - low)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""From an image to prompts: a small network mixes a library of tokens (Loedeman et al. 2022, arXiv 2210.06466; released code).
+"""Generate prompts from an image: a small network mixes a library of tokens (Loedeman et al. 2022, arXiv 2210.06466; released code).
 
 Letters in shapes: B images, S side, K prompts of an image, N tokens of the library, D token width, r rank.
 """

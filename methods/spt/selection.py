@@ -130,7 +130,7 @@ class Selection:
 
     @classmethod
     def of(cls, candidates: Sequence[Candidate], rule: Rule, kept: Tensor) -> Selection:
-        """From the flat positions of all kept weights, in any order."""
+        """Return a selection from the flat positions of all kept weights, in any order."""
         kept = kept.cpu().sort().values
         owners = _owners(candidates, kept)
         structured = owners.bincount(minlength=len(candidates)) >= _thresholds(candidates, rule)

@@ -1,1 +1,1 @@
-"""From defaults, YAML and what a user sets to one strict, typed run configuration, and the id that it has."""
+"""Build one strict, typed run configuration, with its id, from defaults, YAML and what a user sets."""

@@ -47,12 +47,12 @@ def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("architecture", "classes"), [("test_vit", 7), ("test_vit", 0), ("test_vit2", 7)])
-def test_timm_foretells_what_it_loads(tmp_path: Path, architecture: str, classes: int) -> None:
+def test_timm_tells_traits_without_loading(tmp_path: Path, architecture: str, classes: int) -> None:
     choice = (f"timm:{architecture}", vision_weights(tmp_path, classes, architecture))
     assert traits_without_loading(*choice) == load_backbone(*choice).traits
 
 
-def test_the_embedded_model_foretells_what_it_loads() -> None:
+def test_the_embedded_model_tells_traits_without_loading() -> None:
     assert traits_without_loading("mini_clip") == load_backbone("mini_clip").traits
 
 
@@ -78,7 +78,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("architecture", KINDS, indirect=True, ids=[name for name, _ in KINDS])
-def test_open_clip_foretells_what_it_loads(architecture: str, tmp_path: Path) -> None:
+def test_open_clip_tells_traits_without_loading(architecture: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(open_clip.create_model(architecture, pretrained=None).state_dict(), path)
     choice = (f"open_clip:{architecture}", str(path))

@@ -81,11 +81,11 @@ def test_what_a_run_rounds_to_bf16_is_not_there_before_the_memory_of_the_next_is
 ) -> None:
     backbone, _ = load_backbone_cached("mini_clip", None, torch.device("cpu"))
     held = []
-    monkeypatch.setattr("petlbench.learners.cost.AddedMemory.__init__", lambda self, device: held.append(len(backbone._rounded)))
+    monkeypatch.setattr("petlbench.learners.cost.AddedMemory.__init__", lambda self, device: held.append(len(backbone._bf16_copies)))
     monkeypatch.setattr("petlbench.learners.cost.AddedMemory.mb", 0.0)
     for _ in range(2):
         run("bitfit", "precision=bf16", "train.epochs=1")
-        assert backbone._rounded
+        assert backbone._bf16_copies
     assert held == [0, 0]
 
 
