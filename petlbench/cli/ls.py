@@ -54,7 +54,7 @@ def ls(kind: str, words: tuple[str, ...], as_json: bool) -> None:
 
 
 def _methods() -> Rows:
-    """A preset is a configuration of a plugin under a name of its own."""
+    """List methods and presets; a preset is a configuration of a plugin under a name of its own."""
     rows = []
     for name in method_names():
         plugin, _ = load_method(name)
@@ -80,7 +80,7 @@ def _states(tasks: Sequence[Presence]) -> dict[str, Any]:
 
 
 def _recipes() -> Rows:
-    """How published work trains, prepares images and chooses the epoch. recipe=NAME sets all of it."""
+    """List recipes: how published work trains, prepares images and chooses the epoch. recipe=NAME sets all of it."""
     rows = []
     for name in names("recipes"):
         title, sections = load_recipe(name)

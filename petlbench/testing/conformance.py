@@ -53,7 +53,7 @@ class MethodConformance:
     min_gain: ClassVar[float] = 5.0
 
     def test_only_what_is_stored_trains(self) -> None:
-        """Of everything that the method and its network lead to, by attributes, lists or closures, training changes only what is stored."""
+        """Training changes nothing but what is stored, of all that the method and its network lead to by attributes, lists or closures."""
         task, config = mock_task(), _configured(self)
         with _opened(config, tiny_backbone(), task) as learner:
             learner.prepare(_data(task, config))
