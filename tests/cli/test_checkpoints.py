@@ -47,7 +47,7 @@ def test_a_run_with_tokens_is_exported_and_evaluated_in_both_ways(checkpoint: Pa
     ("words", "expected"),
     [
         (("evaluate", "."), "no artifact (No such file or directory: artifact.json); make one with petlbench export CHECKPOINT"),
-        (("export", "{checkpoint}"), "needs the file to write as well"),
+        (("export", "{checkpoint}"), "export takes CHECKPOINT and TARGET"),
         (("evaluate", "{checkpoint}", "method.prompts=4"), "evaluate takes backbone, data_root, device, task, threads, url, got method"),
     ],
 )

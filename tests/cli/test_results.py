@@ -79,7 +79,7 @@ def test_one_of_two_rungs_has_its_costs(call: Call, tmp_path: Path) -> None:
         (("merge", "absent", "--out", "new"), "no records below absent/records"),
         (("merge", "results", "--out", "results"), "results already exists"),
         (("export", "--out", "absent"), "no records below absent/records"),
-        (("export", "x.safetensors"), "export x.safetensors needs the file to write as well"),
+        (("export", "x.safetensors"), "export takes CHECKPOINT and TARGET, or no names for the table of all runs, got x.safetensors"),
     ],
 )
 def test_bad_input_is_one_line(call: Call, results: Path, words: tuple[str, ...], expected: str) -> None:
