@@ -29,7 +29,7 @@ from petlbench.learners.setting import open_task
 from petlbench.optim.loop import Epoch
 from petlbench.records.schema import Record, read_record
 from petlbench.runs.execute import execute
-from tests.object_graph import reachable
+from petlbench.testing.reach import reachable
 from tests.words import resolve
 
 SHORT = ("train.epochs=2", "train.warmup_epochs=0", "threads=1")
@@ -208,7 +208,7 @@ class Snoop(QueryMethod):
 
     access = Access.FEATURES
     given: TrainingData
-    found: list[object]
+    found: list[tuple[str, object]]
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:
         type(self).given = data
@@ -230,12 +230,12 @@ def test_a_black_box_method_can_reach_neither_the_model_nor_the_test_split(
     run: Callable[..., tuple[Record, Path]], snoop: str, selection: str
 ) -> None:
     run(snoop, f"protocol.selection={selection}")
-    assert not [found for found in Snoop.found if isinstance(found, (nn.Parameter, Backbone, Split))]
-    assert {id(found) for found in Snoop.found if isinstance(found, Batches)} == {id(Snoop.given.train), id(Snoop.given.val)}
+    assert not [path for path, found in Snoop.found if isinstance(found, (nn.Parameter, Backbone, Split))]
+    assert {id(found) for _, found in Snoop.found if isinstance(found, Batches)} == {id(Snoop.given.train), id(Snoop.given.val)}
     test = TaskStore(find_task("mini/digits"), limit_mb=100).open("test", Form("squash", 32, cut=32))
     test_labels, test_images = torch.from_numpy(test.labels), test.images
-    arrays = [found for found in Snoop.found if isinstance(found, np.ndarray) and found.shape == test_images.shape]
-    tensors = [found for found in Snoop.found if isinstance(found, Tensor) and found.shape == test_labels.shape]
+    arrays = [path for path, found in Snoop.found if isinstance(found, np.ndarray) and found.shape == test_images.shape]
+    tensors = [path for path, found in Snoop.found if isinstance(found, Tensor) and found.shape == test_labels.shape]
     assert not arrays and not tensors
 
 
