@@ -78,7 +78,7 @@ def test_a_run_that_asks_for_no_text_imports_neither_open_clip_nor_transformers_
     settings = {"task": "mini/digits", "out": str(tmp_path), **short}
     code = f"""
 import sys
-from tests.words import resolve
+from petlbench.config.resolve import resolve
 from petlbench.registry import METHODS
 from petlbench.runs.execute import execute
 METHODS.names()
