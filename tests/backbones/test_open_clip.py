@@ -78,9 +78,10 @@ def assert_same_answers(architecture: str, activation: type, **options: Any) -> 
 
 @pytest.mark.parametrize(("architecture", "activation"), [("ViT-B-16", torch.nn.GELU), ("ViT-B-32-quickgelu", QuickGELU)])
 def test_the_converted_tower_of_a_real_architecture_gives_open_clips_logits(architecture: str, activation: type) -> None:
-    """The text tower, which is not converted, is cut to one layer to save time."""
-    text = open_clip.get_model_config(architecture)["text_cfg"] | {"layers": 1}
-    assert_same_answers(architecture, activation, text_cfg=text)
+    """Its widths and patches; of its equal layers two, and one of the text tower, which is not converted, save time."""
+    config = open_clip.get_model_config(architecture)
+    vision, text = config["vision_cfg"] | {"layers": 2}, config["text_cfg"] | {"layers": 1}
+    assert_same_answers(architecture, activation, vision_cfg=vision, text_cfg=text)
 
 
 @pytest.mark.parametrize(("quick", "activation"), [(False, torch.nn.GELU), (True, QuickGELU)])

@@ -21,7 +21,7 @@ from petlbench.records.schema import Record
 from petlbench.runs.execute import execute
 from tests.words import resolve
 
-SHORT = ("task=mini/digits", "train.epochs=1", "train.warmup_epochs=0", "threads=1")
+SHORT = ("task=mini/digits", "protocol.shots=5", "train.epochs=1", "train.warmup_epochs=0", "threads=1")
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def run(tmp_path: Path) -> Callable[..., Record]:
 
 @pytest.mark.usefixtures("cache")
 def test_every_budget_and_both_modules_use_one_pass_over_the_scored_images(run: Callable[..., Record]) -> None:
-    first = run("spt", "method.scored_images=96")
-    others = [run("spt", "method.scored_images=96", "method.budget=0.5"), run("spt_adapter", "method.scored_images=96")]
-    assert first.cost.images_forwarded == 96 + 400 + 500
-    assert [other.cost.images_forwarded for other in others] == [400 + 500] * 2
+    first = run("spt", "method.scored_images=32")
+    others = [run("spt", "method.scored_images=32", "method.budget=0.5"), run("spt_adapter", "method.scored_images=32")]
+    assert first.cost.images_forwarded == 32 + 50 + 500
+    assert [other.cost.images_forwarded for other in others] == [50 + 500] * 2
     counts = [record.parameters.trainable for record in (first, *others) if record.parameters]
     assert len(set(counts)) == 3
 
@@ -49,7 +49,7 @@ def test_a_remembered_ranking_and_a_computed_one_give_the_same_run(cache: Path, 
 @pytest.mark.usefixtures("cache")
 def test_another_seed_or_protocol_is_scored_anew(run: Callable[..., Record]) -> None:
     runs = [run("spt"), run("spt", "seed=1"), run("spt", "protocol.normalise=none")]
-    assert {record.cost.images_forwarded for record in runs} == {400 + 400 + 500}
+    assert {record.cost.images_forwarded for record in runs} == {50 + 50 + 500}
 
 
 def test_the_budget_is_nearly_met_and_the_record_says_where_it_went(run: Callable[..., Record]) -> None:
@@ -76,7 +76,7 @@ def test_a_selection_file_replaces_the_scores(run: Callable[..., Record], tmp_pa
     selection = Selection.of(ranked, rule, kept)
     release_file.write(tmp_path / "param_req_1.0.pth", selection)
     record = run("spt", f"method.selection={tmp_path / 'param_req_1.0.pth'}")
-    assert record.cost.images_forwarded == 400 + 500
+    assert record.cost.images_forwarded == 50 + 500
     assert record.parameters is not None
     assert record.parameters.trainable == selection.total - selection.kept_norm_entries
 
