@@ -6,12 +6,22 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from petlbench.methods.blackvip.encoder import load_encoder
 from petlbench.testing import reach as conformance_kit
 
 
+def reachable_by_path(root: object) -> Iterator[tuple[str, object]]:
+    """Find every object that code holding ``root`` can reach, with a path to it, as the conformance kit does.
+
+    The encoders that blackvip has cached in this process are dropped first: the registry leads to every plugin, and they are no part of ``root``.
+    """
+    load_encoder.cache_clear()
+    return conformance_kit.reachable(root)
+
+
 def reachable(root: object) -> Iterator[object]:
-    """Find every object that code holding ``root`` can reach, as the conformance kit does."""
-    return (found for _, found in conformance_kit.reachable(root))
+    """Find every object that code holding ``root`` can reach."""
+    return (found for _, found in reachable_by_path(root))
 
 
 def of_the_graph(answer: Tensor) -> Iterator[object]:

@@ -24,7 +24,7 @@ from petlbench.remote.connection import Connection
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.remote.wire import pack
 from petlbench.testing.mocks import tiny_backbone
-from petlbench.testing.reach import reachable
+from tests.object_graph import reachable_by_path
 from tests.remote.processes import serving
 from tests.remote.scripted import CPU, NAMES, QUICK, SERVED, TEXTS, Script, images, scripted
 
@@ -122,9 +122,9 @@ def test_only_uploaded_images_are_kept_to_be_sent_again(remote: RemoteBackbone) 
     endpoint = remote.endpoint(CPU)
     with granted(endpoint, Access.CONTEXT) as (model, _):
         model.context_scores(images(40), model.context[None])
-        assert not [path for path, found in reachable(endpoint) if isinstance(found, Tensor) and found.ndim == 4]
+        assert not [path for path, found in reachable_by_path(endpoint) if isinstance(found, Tensor) and found.ndim == 4]
         model.upload(images(40))
-        kept = [found for _, found in reachable(endpoint) if isinstance(found, Tensor) and found.ndim == 4]
+        kept = [found for _, found in reachable_by_path(endpoint) if isinstance(found, Tensor) and found.ndim == 4]
     assert sum(len(part) for part in kept) == 40
 
 
@@ -140,7 +140,9 @@ def test_the_handle_leads_to_no_connection(rung: Access, remote: RemoteBackbone)
     with granted(remote.endpoint(CPU), rung) as (model, _):
         verb = {Access.SCORES: "scores", Access.CONTEXT: "upload", Access.FEATURES: "features"}[rung]
         getattr(model, verb)(images(2))
-        assert not [path for path, found in reachable(model) if isinstance(found, (Tensor, Connection, RemoteBackbone, httpx.Client))]
+        assert not [
+            path for path, found in reachable_by_path(model) if isinstance(found, (Tensor, Connection, RemoteBackbone, httpx.Client))
+        ]
 
 
 @pytest.mark.parametrize("caption", ["a" * 1001, "a \ud800."])

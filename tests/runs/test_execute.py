@@ -29,7 +29,7 @@ from petlbench.learners.setting import open_task
 from petlbench.optim.loop import Epoch
 from petlbench.records.schema import Record, read_record
 from petlbench.runs.execute import execute
-from petlbench.testing.reach import reachable
+from tests.object_graph import reachable_by_path
 from tests.words import resolve
 
 SHORT = ("train.epochs=2", "train.warmup_epochs=0", "threads=1")
@@ -212,7 +212,7 @@ class Snoop(QueryMethod):
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:
         type(self).given = data
-        type(self).found = list(reachable([self, model, data]))
+        type(self).found = list(reachable_by_path([self, model, data]))
 
     def predict(self, model: QueryModel, images: Tensor) -> Tensor:
         return torch.zeros(len(images), 10)
