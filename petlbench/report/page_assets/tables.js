@@ -282,7 +282,7 @@ function rankFigure(part, width) {
   const { methods, critical_difference: critical, friedman_p: p, warnings, left_out: without } = part.comparison;
   const lines = [
     critical === null
-      ? "Ranks are compared from three methods with results on all of at least two tasks on."
+      ? "Ranks are compared for three or more methods with results on all tasks, of which there must be two or more."
       : `Bars join methods that Nemenyi's test does not distinguish at 5 %. Friedman's test: p ${p < 0.001 ? "< 0.001" : `= ${p.toPrecision(2)}`}.`,
     ...warnings,
     without.length ? `Left out, because a result is missing: ${without.join(", ")}.` : "",
