@@ -46,6 +46,11 @@ class Diverged(PetlbenchError):
     """The training loss is no longer finite."""
 
 
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Say that there is nothing of that name among what ``petlbench ls`` lists, with the nearest name."""
+    return f"no {kind} '{name}'.{did_you_mean(name, known)} (petlbench ls {kind}s lists all)"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that offers the nearest of the known names, or nothing when none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

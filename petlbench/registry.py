@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from petlbench.errors import ConfigError, did_you_mean
+from petlbench.errors import ConfigError, did_you_mean, unknown
 
 T = TypeVar("T")
 
@@ -87,9 +87,7 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """Return the target of that name. ConfigError with the nearest name when there is none."""
         if name not in self:
-            raise ConfigError(
-                f"no {self.kind} '{name}'.{did_you_mean(name, self.known())} (petlbench ls {self.kind}s lists all){self.reasons(name)}"
-            )
+            raise ConfigError(unknown(self.kind, name, self.known()) + self.reasons(name))
         return self._targets[name]
 
     def known(self) -> list[str]:

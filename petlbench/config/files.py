@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from petlbench.errors import ConfigError, did_you_mean
+from petlbench.errors import ConfigError, unknown
 from petlbench.registry import TASKS, NameTaken, normalise_name
 
 GROUP = "petlbench.configs"  # entry points of packages that ship YAML: NAME = "package"
@@ -127,7 +127,7 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
 def load_suite(name: str) -> Suite:
     """Load a suite. ConfigError with the nearest name when it is unknown, and when its groups do not match its tasks."""
     if not exists("suites", name):
-        raise ConfigError(f"no suite '{name}'.{did_you_mean(name, names('suites'))} (petlbench ls suites lists all)")
+        raise ConfigError(unknown("suite", name, names("suites")))
     values, where = load_yaml("suites", name), origin("suites", name)
     if not isinstance(values.get("tasks"), list):
         raise ConfigError(f"{where}: expected a list of tasks")
@@ -181,6 +181,6 @@ def task_name(text: str) -> str:
 def load_recipe(name: str) -> tuple[str, dict[str, Any]]:
     """Return a recipe's title and its YAML. ConfigError with the nearest name when it is unknown."""
     if not exists("recipes", name):
-        raise ConfigError(f"no recipe '{name}'.{did_you_mean(name, names('recipes'))} (petlbench ls recipes lists all)")
+        raise ConfigError(unknown("recipe", name, names("recipes")))
     values = load_yaml("recipes", name)
     return values.pop("title", name), values

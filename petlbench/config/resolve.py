@@ -17,7 +17,7 @@ from petlbench.config.files import exists, load_recipe, load_suite, load_yaml, n
 from petlbench.config.identity import fill_added, protocol_id, run_id, to_identity
 from petlbench.config.settings import BackboneChoice, Budget, Execution, Numerics, Protocol, QueryConfig, Train
 from petlbench.config.typed import COMMAND_LINE, Layer, Text, build, check_keys
-from petlbench.errors import ConfigError, did_you_mean
+from petlbench.errors import ConfigError, unknown
 from petlbench.registry import METHODS
 
 _SECTIONS = {"backbone": BackboneChoice, "protocol": Protocol, "train": Train, "access": QueryConfig, "budget": Budget}
@@ -87,8 +87,7 @@ def load_method(name: str) -> tuple[Any, dict[str, Any]]:
         values = load_yaml("methods", name)
         return METHODS.get(values.pop("plugin", name)), values
     if name not in METHODS:
-        hint = did_you_mean(name, {*METHODS.known(), *names("methods")})
-        raise ConfigError(f"no method '{name}'.{hint} (petlbench ls methods lists all){METHODS.reasons(name)}")
+        raise ConfigError(unknown("method", name, {*METHODS.known(), *names("methods")}) + METHODS.reasons(name))
     return METHODS.get(name), {}
 
 
@@ -97,20 +96,25 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
 
     ConfigError names the key or value that is wrong and where it was set.
     """
-    values = nested(settings)
-    given_by = COMMAND_LINE if _holds_text(values) else "settings"
+    return _resolved({}, nested(settings))
+
+
+def _resolved(stored: dict[str, Any], given: dict[str, Any]) -> RunConfig:
+    """Resolve a stored configuration, which may be empty, with the user's settings over it; both are nested."""
+    given_by = COMMAND_LINE if _holds_text(given) else "settings"
+    values = merged(stored, given)
     name, task = _named(values, "method"), _named(values, "task")
     plugin, of_plugin = load_method(name)
     layers = [*_suite_layers(task), *(of_method := _layers(origin("methods", name) if of_plugin else name, of_plugin, task))]
     hyperparameters = of_method[-1].origin.partition(", ")[2] or "default"
-    recipe = values.pop("recipe", None)
+    recipe = values.get("recipe")
     if recipe is not None:
         recipe = str(recipe)
         _, of_recipe = load_recipe(recipe)
         layers += _layers(origin("recipes", recipe), of_recipe, task)
         hyperparameters = f"recipe {recipe}"
-    execution = {key: values.pop(key) for key in _EXECUTION if key in values}
-    layers.append(Layer(given_by, values))
+    execution = {key: values[key] for key in _EXECUTION if key in values}
+    layers += [Layer(where, _without_names(of_layer)) for where, of_layer in (("stored configuration", stored), (given_by, given))]
     for layer in layers:
         known = [*_SECTIONS, "method", *_NUMERICS]
         check_keys([key for key in layer.values if key not in known], [*known, "task", "recipe", *_EXECUTION], layer.origin)
@@ -138,7 +142,7 @@ def restore(identity: Mapping[str, Any], settings: Mapping[str, Any] | None = No
     check_keys(identity, known, "stored configuration")
     whole = completed_identity(identity)
     method = {key: value for key, value in whole["method"].items() if key != "plugin"}
-    return resolve(merged(nested({**whole, "method": method}), nested(settings or {})))
+    return _resolved(nested({**whole, "method": method}), nested(settings or {}))
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,10 +176,19 @@ def _holds_text(values: Mapping[str, Any]) -> bool:
     return any(_holds_text(value) if isinstance(value, Mapping) else isinstance(value, Text) for value in values.values())
 
 
+def _without_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the names of method, task and recipe, and how a run is executed: none of them is in a section of YAML."""
+    left = {key: value for key, value in values.items() if key not in ("task", "recipe", *_EXECUTION)}
+    if isinstance(left.get("method"), Mapping):
+        left["method"] = {key: value for key, value in left["method"].items() if key != "name"}
+    return left
+
+
 def _named(values: dict[str, Any], required: str) -> str:
-    """Take the method's or the task's name out of the settings."""
-    section = values.get("method")
-    given = section.pop("name", None) if required == "method" and isinstance(section, dict) else values.pop(required, None)
+    """Return the method's or the task's name."""
+    given = values.get(required)
+    if required == "method" and isinstance(given, Mapping):
+        given = given.get("name")
     if required == "task":
         if isinstance(given, str) and given.startswith("[") and given.endswith("]"):
             given = [part.strip() for part in given[1:-1].split(",")]

@@ -19,7 +19,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from petlbench.config.files import names
-from petlbench.errors import TableError, did_you_mean
+from petlbench.errors import TableError, did_you_mean, unknown
 from petlbench.published.averages import column_groups, is_average
 
 ACCURACY = "top1_accuracy_percent"
@@ -116,10 +116,7 @@ def _method_names() -> Mapping[tuple[str, str, str, str], MethodName]:
         if key in table:
             raise TableError(f"{METHODS_FILE}:{line}: {name.method!r} of {name.paper} on {name.suite} already has a line")
         if name.ours and name.ours not in names("methods"):
-            known = names("methods")
-            raise TableError(
-                f"{METHODS_FILE}:{line}: no method '{name.ours}'.{did_you_mean(name.ours, known)} (petlbench ls methods lists all)"
-            )
+            raise TableError(f"{METHODS_FILE}:{line}: {unknown('method', name.ours, names('methods'))}")
         table[key] = name
     return table
 

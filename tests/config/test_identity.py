@@ -16,6 +16,7 @@ from petlbench.analysis.aggregate import runs_frame
 from petlbench.config.identity import added, fill_added, run_id, to_identity
 from petlbench.config.resolve import RunConfig, restore
 from petlbench.config.settings import BackboneChoice, Budget, Protocol, QueryConfig, Train
+from petlbench.errors import ConfigError
 from petlbench.method import METHODS
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore
@@ -154,3 +155,12 @@ def _paths(values: dict[str, Any], prefix: str) -> list[str]:
         for key, value in values.items()
         for path in (_paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"])
     ]
+
+
+def test_an_error_says_whether_a_value_is_stored_or_given() -> None:
+    identity = resolve(["method=lora", "task=mini/digits"]).identity
+    damaged = {**identity, "method": {**identity["method"], "rank": "eight"}}
+    with pytest.raises(ConfigError, match=r"method.rank must be an int, got 'eight' \(stored configuration\)"):
+        restore(damaged)
+    with pytest.raises(ConfigError, match=r"train.epochs must be an int, got 'many' \(settings\)"):
+        restore(identity, {"train.epochs": "many"})
