@@ -59,6 +59,11 @@ class RunConfig:
         """Name the run in a sentence."""
         return f"{self.method} on {self.task}, seed {self.seed}"
 
+    def on_served(self, model: str) -> RunConfig:
+        """Return this run with the name of the served model in place of ``remote``. Its address is no part of a run: the same model may be served
+        elsewhere tomorrow."""
+        return dataclasses.replace(self, backbone=dataclasses.replace(self.backbone, name=model))
+
     @property
     def run_id(self) -> str:
         return run_id(self.identity)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,14 +20,13 @@ EVAL_BATCH = 256  # images per forward pass when nothing is kept for a backward 
 
 @contextmanager
 def with_served_name(config: RunConfig) -> Iterator[tuple[RunConfig, RemoteBackbone | None]]:
-    """Yield the run and its connection, if any. For ``backbone=remote`` the name and the weights of the served model replace ``remote`` and decide the
-    run's id. The address does not: the same model may be served elsewhere tomorrow."""
+    """Yield the run, with the name of the served model for ``backbone=remote``, and its connection, if any."""
     if config.backbone.name != "remote":
         yield config, None
         return
     assert config.execution.url is not None, "a run is checked first"
     with RemoteBackbone(config.execution.url) as remote:
-        yield dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name=remote.name)), remote
+        yield config.on_served(remote.name), remote
 
 
 @contextmanager

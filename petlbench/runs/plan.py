@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from petlbench.backbones.traits import Traits
 from petlbench.config.files import load_suite, names, suite_name, suite_of, task_name
 from petlbench.config.resolve import RunConfig, load_method, merged, nested, resolve
 from petlbench.data.acquire.presence import data_folder, missing_error, presence
@@ -92,7 +91,7 @@ def plan(
     """
     seeds = None if seeds is None else _checked_seeds(seeds)
     traits = cache(traits_of)  # a server is asked once for all runs
-    common = _with_served_name(nested(settings or {}), traits)
+    common = nested(settings or {})
     wanted = selected_tasks(tasks)
     present = _present(wanted, data_folder(common.get("data_root")), available)
     named = _names_in(methods)
@@ -103,11 +102,14 @@ def plan(
             cell = merged(common, {"method": {"name": method}, "task": task})
             configs = [resolve({**cell, "seed": seed}) for seed in of_task]
             check_setting(configs[0])
-            if reason := reason_to_skip(configs[0], traits(*backbone_of(configs[0]))):
+            of_backbone = traits(*backbone_of(configs[0]))
+            if reason := reason_to_skip(configs[0], of_backbone):
                 if method in named:
                     raise AccessError(f"method {method} {reason}")
                 found.skipped.setdefault(reason, {}).setdefault(method, []).append(task)
                 continue
+            if configs[0].backbone.name == "remote" and of_backbone is not None:
+                configs = [config.on_served(of_backbone.name) for config in configs]
             found.seeds[origin] = of_task
             found.runs += [PlannedRun(config, state_of(config)) for config in configs]
     if not found.runs:
@@ -129,16 +131,6 @@ def _seeds_of(task: str, given: tuple[int, ...] | None) -> tuple[str, tuple[int,
         return "as asked", given
     suite = suite_of(task)
     return (f"suite {suite}", load_suite(suite).seeds) if suite in names("suites") else ("default", (0,))
-
-
-def _with_served_name(settings: dict[str, Any], traits: Callable[[str, str | None, str | None], Traits | None]) -> dict[str, Any]:
-    """Replace the backbone name ``remote`` by the name of the served model."""
-    backbone, url = settings.get("backbone"), settings.get("url")
-    if not isinstance(backbone, Mapping) or backbone.get("name") != "remote" or url is None:
-        return settings
-    served = traits("remote", None, url)
-    assert served is not None, "a server says what it has"
-    return merged(settings, {"backbone": {"name": served.name}})
 
 
 def _names_in(chosen: str | Sequence[str]) -> list[str]:
