@@ -186,7 +186,7 @@ def carry_out(
             outcomes.append(result := Result(record, path))
             if progress:
                 line = f"[{number}/{len(todo)}] {sentence(record)}" + (f" ({result.location()})" if result.is_kept else "")
-                shown.console.print(line, highlight=False, markup=False)
+                shown.console.print(line, highlight=False, markup=False, soft_wrap=True)
     return Results(tuple(outcomes), planned)
 
 

@@ -172,3 +172,11 @@ def test_results_of_a_folder_that_does_not_exist_are_refused(tmp_path: Path) -> 
 def test_a_name_in_place_of_settings_is_refused() -> None:
     with pytest.raises(ConfigError, match="settings are a mapping or keyword arguments, such as method='lora', got 'lora'"):
         petlbench.run("lora")  # type: ignore[arg-type]
+
+
+def test_the_line_of_a_finished_run_is_not_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    (result,) = petlbench.bench("zero_shot", "mini/digits", [0], FAST, out=tmp_path, jobs=1)
+    assert f"[1/1] {result!r}".replace("<", "").replace(">", "") in capsys.readouterr().err.splitlines()

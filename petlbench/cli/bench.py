@@ -17,7 +17,7 @@ from petlbench.errors import ConfigError
 
 AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are missing.")
 GRID = "method=, task= and seeds= take several names or numbers with commas. petlbench run --help method=lora lists the settings of runs, such as out=DIR."
-console = Console(stderr=True)
+console = Console(stderr=True, soft_wrap=True)  # a line in a log file is not broken
 
 
 @click.command(epilog=GRID)
