@@ -153,7 +153,10 @@ function startRefresh() {
     told.textContent = timer ? `loads again every ${data.refresh} s` : "paused";
     button.textContent = timer ? "Pause" : "Continue";
   };
-  button.addEventListener("click", toggle);
+  button.addEventListener("click", () => {
+    stop(); // a load that has begun would bring back a page that is not paused
+    toggle();
+  });
   byId("refresh").hidden = false;
   toggle();
 }
