@@ -26,6 +26,10 @@ class RecordError(PetlbenchError):
     """A record file cannot be read or written, or breaks the schema."""
 
 
+class NewerRecord(RecordError):
+    """A record was written by a newer petlbench: this one cannot read it, and must not replace it."""
+
+
 class TableError(PetlbenchError):
     """A table of published numbers, or the description of one, breaks its rules."""
 

@@ -74,6 +74,8 @@ class Train:
         _check_at_least(1, self, "epochs", "batch_size", "accumulate")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        if not math.isfinite(self.peak_learning_rate):
+            raise ValueError(f"learning_rate {self.learning_rate:g} times batch_size / 256 is beyond what a number can hold; lower it")
         for name in ("weight_decay", "momentum", "label_smoothing"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")

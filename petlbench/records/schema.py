@@ -1,154 +1,177 @@
-"""The record of a run: one validated, versioned JSON document."""
+"""The record of a run: one validated, versioned JSON document.
+
+Whatever fits the schema can be shown in every table. Whether its parts agree with each other and with its files is for ``petlbench validate`` to say.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from petlbench.errors import RecordError
+from petlbench.errors import NewerRecord, RecordError
+from petlbench.records.fields import (
+    Amount,
+    Count,
+    FileBelow,
+    FileName,
+    Hash,
+    Hashes,
+    Line,
+    Name,
+    Percent,
+    Place,
+    Rung,
+    Seed,
+    Settings,
+    TaskName,
+    Time,
+)
+from petlbench.records.regular_file import read_regular
 
 # Version 2 adds what is known of queries (rungs seen, bytes, transport, curves). Version 3 adds layouts, splits, joined tasks and usage of tokens.
 # Version 4 adds run_memory_mb.
 SCHEMA_VERSION = 4
-Place = Annotated[str, StringConstraints(pattern=r"^(\d+\.)?[a-z]\w*$")]  # "3.q", "embed": see petlbench.nn.allocation
 Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
 RESULTS = ("ok", "budget")  # the statuses of runs that count
+LARGEST = 2**26  # bytes of a record file
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class QueryCount(_Section):
     """Counts of what one phase of a run sent to a black box."""
 
-    calls: int = 0
-    images: int = 0
-    contexts: int = 0
-    texts: int = 0
-    cached: int = 0  # answered without a query; never part of ``images``
-    bytes: int = 0  # of images and contexts in float32 and of texts
+    calls: Count = 0
+    images: Count = 0
+    contexts: Count = 0
+    texts: Count = 0
+    cached: Count = 0  # answered without a query; never part of ``images``
+    bytes: Count = 0  # of images and contexts in float32 and of texts
 
 
 class Method(_Section):
-    name: str  # as typed: a plugin or one of its presets
-    plugin: str
-    access: str  # granted rung
-    access_seen: str | None = None  # highest rung used; None: no query
-    config: dict[str, Any]
-    cite: str = ""
+    name: Name  # as typed: a plugin or one of its presets
+    plugin: Name
+    access: Rung  # granted
+    access_seen: Rung | None = None  # the highest that was used; None: no query, or not recorded, as before version 2
+    config: Settings
+    cite: Line = ""
 
 
 class BackboneId(_Section):
-    name: str
-    sha256: str  # over names, shapes and bytes of all parameters and buffers
-    parameters: int
+    name: Name
+    sha256: Hash  # over names, shapes and bytes of all parameters and buffers
+    parameters: Count
     transport: Literal["in_process", "http"] = "in_process"
 
 
 class ProtocolId(_Section):
-    id: str
-    settings: dict[str, Any]
+    id: Name
+    settings: Settings
 
 
 class Code(_Section):
-    version: str
-    commit: str | None = None  # None outside a git checkout
+    version: Line
+    commit: Line | None = None  # None outside a git checkout
     is_dirty: bool | None = None
 
 
 class Environment(_Section):
-    python: str
-    platform: str
-    device: str
-    threads: int
-    precision: str
-    packages: dict[str, str]
+    python: Line
+    platform: Line
+    device: Line
+    threads: Count
+    precision: Line
+    packages: dict[Line, Line]
 
 
 class Parameters(_Section):
-    trainable: int  # without the head
-    head: int
-    stored_bytes: int
-    backbone: int
-    allocation: dict[Place, NonNegativeInt] = Field(default_factory=dict)  # shares of ``trainable``; empty: not recorded
+    trainable: Count  # without the head
+    head: Count
+    stored_bytes: Count
+    backbone: Count
+    allocation: dict[Place, Count] = Field(default_factory=dict)  # shares of ``trainable``; empty: not recorded
 
 
 class Cost(_Section):
-    train_seconds: float = 0.0
-    eval_seconds: float = 0.0
-    total_seconds: float = 0.0
-    run_memory_mb: float | None = None  # peak above the memory with backbone and task loaded; None: unknown, as before version 4
-    peak_memory_mb: float | None = None  # of the whole process: allocated on the device on a GPU, the resident set on a CPU
-    images_decoded: int = 0
-    images_forwarded: int = 0  # through the backbone, all phases
-    images_encoded: int = 0  # through models that the method has beside the backbone
-    flops_per_image: float | None = None  # of a prediction; None: unknown, as for models that can only be queried
-    queries: dict[str, QueryCount] = Field(default_factory=dict)  # phase -> count
+    train_seconds: Amount = 0.0
+    eval_seconds: Amount = 0.0
+    total_seconds: Amount = 0.0
+    run_memory_mb: Amount | None = None  # peak above the memory with backbone and task loaded; None: unknown, as before version 4
+    peak_memory_mb: Amount | None = None  # of the whole process: allocated on the device on a GPU, the resident set on a CPU
+    images_decoded: Count = 0
+    images_forwarded: Count = 0  # through the backbone, all phases
+    images_encoded: Count = 0  # through models that the method has beside the backbone
+    flops_per_image: Amount | None = None  # of a prediction; None: unknown, as for models that can only be queried
+    queries: dict[Name, QueryCount] = Field(default_factory=dict)  # phase -> count
 
 
 class PartMetrics(_Section):
     """Metrics of one of several joined tasks."""
 
-    accuracy: float  # percent, when the classes of all tasks compete
-    own_accuracy: float  # percent, when only the classes of the image's own task do
-    samples: int
+    accuracy: Percent  # when the classes of all tasks compete
+    own_accuracy: Percent  # when only the classes of the image's own task do
+    samples: Count
 
 
 class Metrics(_Section):
-    accuracy: float  # percent of the test split
-    samples: int
-    standard_error: float  # of the accuracy, percent, binomial
-    val_accuracy: float | None = None
-    parts: dict[str, PartMetrics] = Field(default_factory=dict)  # of joined tasks, each by its name
+    accuracy: Percent  # of the test split
+    samples: Count
+    standard_error: Percent  # of the accuracy, binomial
+    val_accuracy: Percent | None = None
+    parts: dict[TaskName, PartMetrics] = Field(default_factory=dict)  # of joined tasks, each by its name
 
 
 class Epoch(_Section):
-    epoch: int
+    epoch: Count
     loss: float
     learning_rate: float
-    val_accuracy: float | None = None
-    test_accuracy: float | None = None  # only under the selection rule ``oracle_test``
+    val_accuracy: Percent | None = None
+    test_accuracy: Percent | None = None  # only under the selection rule ``oracle_test``
 
 
 class CurvePoint(_Section):
     """Test accuracy of a query method after sending so much in training; for curves, never to choose an epoch."""
 
-    images: int
-    contexts: int
-    accuracy: float  # percent of the test split
+    images: Count
+    contexts: Count
+    accuracy: Percent  # of the test split
 
 
 class Predictions(_Section):
-    file: str  # relative to the record
-    sha256: str
+    file: FileName  # beside the record
+    sha256: Hash
 
 
 class Record(_Section):
-    """One run. ``run_id`` is the hash of the resolved configuration; a record without status ``ok`` has an ``error`` and no metrics."""
+    """One run. ``run_id`` is the hash of the resolved configuration. A record with a result has metrics; any other has an ``error``."""
 
     schema_version: Literal[1, 2, 3, 4] = 4
     run_id: str = Field(pattern=r"^[0-9a-f]{16}$")
     status: Status
     error: str | None = None
-    created: str  # ISO 8601, UTC
-    suite: str
-    task: str  # "suite/task"
-    task_revision: str = ""
-    class_count: int = 0
-    split_hashes: dict[str, str] = Field(default_factory=dict)
-    layout: str = ""  # layout of the images on disk; empty: the task makes them
-    split: str = ""  # published, or how the splits were made
+    created: Time
+    suite: Name
+    task: TaskName
+    task_revision: Line = ""
+    class_count: Count = 0
+    split_hashes: dict[Name, Hashes] = Field(default_factory=dict)
+    layout: Line = ""  # layout of the images on disk; empty: the task makes them
+    split: Line = ""  # published, or how the splits were made
     protocol: ProtocolId
-    selection: str
+    selection: Name
     backbone: BackboneId
     method: Method
-    seed: int
-    hyperparameters: str = "default"  # source of the settings: default, suite, task
-    config: dict[str, Any]
+    seed: Seed
+    hyperparameters: Line = "default"  # source of the settings: default, suite, task
+    config: Settings
     code: Code
     environment: Environment
     parameters: Parameters | None = None
@@ -157,8 +180,14 @@ class Record(_Section):
     history: list[Epoch] = Field(default_factory=list)
     curve: list[CurvePoint] = Field(default_factory=list)
     predictions: Predictions | None = None
-    token_usage: str | None = None  # file beside the record: use of library tokens by class
-    checkpoint: str | None = None
+    token_usage: FileName | None = None  # file beside the record: use of library tokens by class
+    checkpoint: FileBelow | None = None
+
+    @model_validator(mode="after")
+    def _has_what_tables_show(self) -> Record:
+        if self.has_result and self.metrics is None:
+            raise ValueError(f"status {self.status} without metrics")
+        return self
 
     @property
     def label(self) -> str:
@@ -176,31 +205,59 @@ class Record(_Section):
         return self.run_id, self.backbone.sha256, self.task_revision
 
 
-def parse_record(text: str, origin: str) -> Record:
-    """Parse a record from JSON. RecordError names the file and the invalid field, or the schema version if it is newer than this code."""
+def parse_record(text: str | bytes, origin: str) -> Record:
+    """Parse a record from JSON. RecordError names the file and the invalid field; NewerRecord, if its schema is newer than this code."""
     try:
-        data = json.loads(text)
+        text = text.decode() if isinstance(text, bytes) else text
+        if text.startswith("\ufeff"):
+            raise RecordError(f"{origin}: begins with a byte order mark; save it as UTF-8 without one")
+        data = json.loads(text, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_without_repetition)
+    except UnicodeDecodeError:
+        raise RecordError(f"{origin}: not a text file; delete it and run again") from None
     except json.JSONDecodeError as error:
         raise RecordError(f"{origin}: not a complete JSON document ({error.msg} at line {error.lineno}); delete it and run again") from None
+    except RecursionError:
+        raise RecordError(f"{origin}: nested too deeply for a record; delete it and run again") from None
+    except ValueError as error:  # of the functions below, or an int of thousands of digits
+        raise RecordError(f"{origin}: {_one_line(str(error).partition(';')[0])}; delete it and run again") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if not isinstance(version, int):
+    if type(version) is not int:
         raise RecordError(f"{origin}: no schema_version; this is not a petlbench record")
     if version > SCHEMA_VERSION:
-        raise RecordError(f"{origin}: schema version {version}, this petlbench reads up to {SCHEMA_VERSION}; update petlbench")
+        raise NewerRecord(f"{origin}: schema version {version}, this petlbench reads up to {SCHEMA_VERSION}; update petlbench")
     try:
         return Record.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecordError(f"{origin}: {where or 'record'}: {first['msg']}") from None
+        raise RecordError(f"{origin}: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first field that breaks the schema and why, in one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return _one_line(f"{where or 'record'}: {first['msg'].removeprefix('Value error, ')}")
+
+
+def _one_line(text: str) -> str:
+    """Return text from a file as it can be printed: at most 300 characters, none of them invisible."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:300])
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:30]} is no finite number")
+    return number
+
+
+def _without_repetition(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key '{next(key for key in keys if keys.count(key) > 1)[:50]}' stands twice")
+    return found
 
 
 def read_record(path: Path) -> Record:
     """Read and validate one record file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RecordError(f"{path}: not a text file; delete it and run again") from None
-    return parse_record(text, str(path))
+    return parse_record(read_regular(path, LARGEST), str(path))

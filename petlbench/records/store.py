@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 
-from petlbench.errors import RecordError
+from petlbench.errors import NewerRecord, RecordError
 from petlbench.records.file_names import exists, file_part, slug
-from petlbench.records.schema import RESULTS, Record, read_record
+from petlbench.records.regular_file import read_regular, sha256_of
+from petlbench.records.schema import LARGEST, RESULTS, Record, parse_record, read_record
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -44,19 +46,32 @@ def side_file(record: Path, name: str, content: bytes) -> Path:
 
 
 def record_files(folder: Path) -> list[Path]:
-    """Return the record files below a folder, sorted, without temporary files."""
-    return sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+    """Return the record files below a folder, sorted, without temporary files.
+
+    A folder that is named like a record is a task's, unless it holds no record.
+    """
+    named = (path for path in folder.rglob("*.json") if not path.name.startswith("."))
+    return sorted(path for path in named if not path.is_dir() or not any(path.rglob("*.json")))
 
 
 def is_kept(record: Record, path: Path) -> bool:
-    """Return True if the record at ``path`` has a result and the new one has none; the former is then kept."""
+    """Return True if the record at ``path`` has a result of this run and the new one has none; the former is then kept."""
     if record.has_result:
         return False
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        there = json.loads(read_regular(path, LARGEST))
+    except (RecordError, ValueError, RecursionError):
         return False
-    return isinstance(there, dict) and there.get("status") in RESULTS  # also one that only a newer petlbench can read
+    is_own = isinstance(there, dict) and there.get("run_id") == record.run_id
+    return is_own and there.get("status") in RESULTS  # also one that only a newer petlbench can read
+
+
+class Records(list[Record]):
+    """The records of a folder that can be read."""
+
+    def __init__(self, records: Iterable[Record] = (), broken: Iterable[str] = ()) -> None:
+        super().__init__(records)
+        self.broken = tuple(broken)  # of every other record file, a line that names it and says what is wrong
 
 
 class RecordStore:
@@ -78,21 +93,22 @@ class RecordStore:
         return self.path(record.task, record.method.name, record.backbone.name, record.seed, record.run_id)
 
     def write(self, record: Record, files: Mapping[Path, bytes] | None = None) -> Path:
-        """Validate and write a record, after the files that it names; return its path.
+        """Validate and write a record, after the files that it names; return its path. RecordError for one that could not be read back.
 
         A result is never replaced by a record without one: then nothing is written (``is_kept``). At any moment the record on disk and
         its files belong together, even if writing is interrupted or two processes write the same record.
         """
         path, files = self.path_of(record), files or {}
-        document = Record.model_validate(record.model_dump()).model_dump_json(indent=1)
+        document = _document(record, path)
         with self._locked():
             if is_kept(record, path):
                 return path
+            self.find(path)  # raises for what must not be replaced
             new = [file for file in files if not exists(file)]
             try:
                 for file, content in files.items():
                     write_atomically(file, content)
-                write_atomically(path, document.encode() + b"\n")
+                write_atomically(path, document)
             except BaseException:
                 there = self.find(path)
                 _delete(new, but=[] if there is None else self.files_of(there, path))
@@ -126,19 +142,73 @@ class RecordStore:
         """Return all record files, sorted."""
         return record_files(self.folder)
 
-    def read(self) -> Iterator[Record]:
-        """Read all records. RecordError at the first that cannot be read: a table must not silently omit one."""
+    def read(self) -> Records:
+        """Read all records. A broken one does not stop a table, but whoever makes the table has to name it (``Records.broken``)."""
+        found, broken = [], []
         for path in self.paths():
-            yield read_record(path)
+            try:
+                found.append(read_record(path))
+            except RecordError as error:
+                broken.append(str(error))
+        return Records(found, broken)
 
     def find(self, path: Path) -> Record | None:
-        """Read the record at a path; None if there is none or it is broken (it is then written again)."""
+        """Read the record at a path; None if there is none or it is broken (it is then written again).
+
+        RecordError for what must not be written over: a record of a newer petlbench, a file that may not be read, a folder.
+        """
         if not exists(path):
             return None
+        if path.is_dir():
+            raise RecordError(f"{path}: a folder is where a record belongs; move it away")
+        if not os.access(path, os.R_OK):
+            raise RecordError(f"{path}: may not be read, so it is not replaced; make it readable or move it away")
         try:
             return read_record(path)
+        except NewerRecord:
+            raise
         except RecordError:
             return None
+
+    def is_whole(self, record: Record, path: Path, with_checkpoint: bool) -> bool:
+        """Return True if the files that a record with a result names are there and are what was written.
+
+        ``with_checkpoint``: what was learned is asked for, too. RecordError for a folder in place of a file, which a repeated run could not replace.
+        """
+        if record.predictions is None or (with_checkpoint and record.checkpoint is None):
+            return False
+        checkpoint = self.results / record.checkpoint if record.checkpoint else None
+        files = [file for file in self.files_of(record, path) if with_checkpoint or file != checkpoint]
+        for file in files:
+            if file.is_dir():
+                raise RecordError(f"{file}: a folder is where a file of {path.name} belongs; move it away")
+        try:
+            digests = {file: sha256_of(file) for file in files}
+            is_intact = digests[path.parent / record.predictions.file] == record.predictions.sha256
+            return is_intact and all(_is_as_named(file, digest) for file, digest in digests.items())
+        except (RecordError, OSError):
+            return False
+
+
+def _document(record: Record, path: Path) -> bytes:
+    """Return the content of a record's file, after reading it as anyone else will."""
+    try:
+        document = record.model_dump_json(indent=1).encode() + b"\n"
+    except ValueError as error:
+        raise RecordError(f"{path} cannot be written: {error}") from None
+    parse_record(document, f"{path} cannot be written")
+    return document
+
+
+def _is_as_named(file: Path, digest: str) -> bool:
+    """Return False if a file's name holds another hash (``side_file``). Names of older files hold none: then the file must be whole."""
+    if named := re.search(r"\.([0-9a-f]{8})\.[a-z]+\.safetensors$", file.name):
+        return digest.startswith(named[1])
+    try:
+        with safe_open(file, framework="np"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _delete(files: Iterable[Path], but: Sequence[Path]) -> None:

@@ -59,6 +59,7 @@ def execute(config: RunConfig, progress: Progress = lambda done, total: None, re
         if connected is not None:
             check_method(named, connected.traits)
         log = _open_log(named)
+        log.check()
         failure: BaseException | None = None
         try:
             _carry_out(log, progress, connected)
@@ -127,8 +128,9 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
                     curve.after_step()
 
             def log_epoch(epoch: Epoch) -> None:
-                if not math.isfinite(epoch.loss):
-                    raise Diverged(f"the training loss is {epoch.loss} in epoch {epoch.epoch}")
+                for what, value in (("training loss", epoch.loss), ("learning rate", epoch.learning_rate)):
+                    if not math.isfinite(value):
+                        raise Diverged(f"the {what} is {value} in epoch {epoch.epoch}")
                 log.history.append(selection.evaluate(schema.Epoch(**epoch._asdict())))
                 evaluate_curve()
                 progress(epoch.epoch + 1, config.train.epochs)

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from petlbench.access.meter import Meter
 from petlbench.config.files import suite_of
 from petlbench.config.identity import to_identity
 from petlbench.config.resolve import RunConfig
+from petlbench.errors import ConfigError
 from petlbench.learners.cost import Stopwatch
 from petlbench.method import Method
 from petlbench.records import provenance, schema
@@ -23,6 +25,24 @@ def record_path(config: RunConfig) -> Path:
     """Return the path of a run's record, whether it exists or not."""
     store = RecordStore(Path(config.execution.out))
     return store.path(config.task, config.method, config.backbone.name, config.seed, config.run_id)
+
+
+def recorded(config: RunConfig) -> schema.Record | None:
+    """Return the record of a run. None if there is none, it does not read back, is another run's, or its files are not whole: the run is then missing.
+
+    The one place that decides it, for ``plan``, ``bench`` and ``run``. With ``save`` the files include the checkpoint. RecordError for a record that a
+    newer petlbench wrote, and for what cannot be replaced (``RecordStore.find``).
+    """
+    store, path = RecordStore(Path(config.execution.out)), record_path(config)
+    record = store.find(path)
+    if record is None or not _is_of(record, config):
+        return None
+    return record if not record.has_result or store.is_whole(record, path, config.execution.save) else None
+
+
+def _is_of(record: schema.Record, config: RunConfig) -> bool:
+    stated = (record.run_id, record.task, record.method.name, record.backbone.name, record.seed)
+    return stated == (config.run_id, config.task, config.method, config.backbone.name, config.seed)
 
 
 @dataclass
@@ -48,12 +68,45 @@ class RunLog:
         self.files[path] = content
         return path
 
+    def check(self) -> None:
+        """Refuse, before anything is computed, a run that could not be recorded: what a newer petlbench wrote stays, and a name must fit the schema."""
+        recorded(self.config)
+        try:
+            self._as_record("cancelled", "not started", {})
+        except ValidationError as error:
+            raise ConfigError(f"this run cannot be recorded: {schema.first_problem(error)}") from None
+
     def write(self, status: str, error: str | None = None) -> tuple[schema.Record, Path]:
-        """Write the record; returns it and its path. The result of an earlier run is never replaced by a record without one."""
-        config, identity, seconds = self.config, self.config.identity, self.clock.seconds
+        """Write the record; returns it and its path. The result of an earlier run is never replaced by a record without one.
+
+        What does not fit the schema is not written: the run has then failed for that reason.
+        """
+        measured = self._measured()
+        try:
+            record = self._as_record(self.status if status == "ok" else status, error, measured)
+        except ValidationError as reason:
+            record = self._as_record("failed", f"a result that cannot be recorded: {schema.first_problem(reason)}", {})
+        if not record.has_result:
+            record = record.model_copy(update={"metrics": None, "predictions": None, "token_usage": None, "checkpoint": None})
+        return record, RecordStore(Path(self.config.execution.out)).write(record, self.files if record.has_result else {})
+
+    def _measured(self) -> dict[str, Any]:
+        """Return the fields of the record that the run has found so far, as plain values."""
+        seconds = self.clock.seconds
+        cost = {
+            "train_seconds": seconds.get("train", 0.0),
+            "eval_seconds": seconds.get("eval", 0.0),
+            "total_seconds": seconds.get("total", 0.0),
+            "queries": self.meter.counts,
+            **self.cost,
+        }
+        return {"cost": cost, "history": self.history, **self.fields}
+
+    def _as_record(self, status: str, error: str | None, measured: dict[str, Any]) -> schema.Record:
+        config, identity = self.config, self.config.identity
         known: dict[str, Any] = {
             "run_id": config.run_id,
-            "status": self.status if status == "ok" else status,
+            "status": status,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "suite": suite_of(config.task),
             "task": config.task,
@@ -73,16 +126,5 @@ class RunLog:
             "config": identity,
             "code": provenance.code(),
             "environment": provenance.environment(self.device, self.precision),
-            "cost": schema.Cost(
-                train_seconds=seconds.get("train", 0.0),
-                eval_seconds=seconds.get("eval", 0.0),
-                total_seconds=seconds.get("total", 0.0),
-                queries={phase: schema.QueryCount(**counts) for phase, counts in self.meter.counts.items()},
-                **self.cost,
-            ),
-            "history": self.history,
         }
-        record = schema.Record(**(known | self.fields | ({"error": error} if error else {})))
-        if not record.has_result:
-            record = record.model_copy(update={"metrics": None, "predictions": None, "token_usage": None, "checkpoint": None})
-        return record, RecordStore(Path(config.execution.out)).write(record, self.files if record.has_result else {})
+        return schema.Record(**(known | measured | ({"error": error} if error else {})))

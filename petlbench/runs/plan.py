@@ -19,7 +19,7 @@ from petlbench.errors import AccessError, ConfigError, did_you_mean
 from petlbench.records.store import RecordStore
 from petlbench.registry import METHODS, TASKS
 from petlbench.runs.checks import backbone_of, check_setting, reason_to_skip, traits_of
-from petlbench.runs.log import record_path
+from petlbench.runs.log import recorded
 
 State = Literal["done", "failed", "missing"]
 _log = logging.getLogger("petlbench.data")
@@ -184,8 +184,8 @@ def _present(tasks: Sequence[str], root: Path | None, available: bool) -> list[s
 
 
 def state_of(config: RunConfig) -> State:
-    """Return the state of a run from its record."""
-    record = RecordStore(Path(config.execution.out)).find(record_path(config))
+    """Return the state of a run from its record. RecordError if a newer petlbench wrote it, or it cannot be replaced."""
+    record = recorded(config)
     if record is None or record.status == "cancelled":
         return "missing"
     return "done" if record.has_result else "failed"
@@ -194,8 +194,7 @@ def state_of(config: RunConfig) -> State:
 def seconds_per_run(results: Path) -> dict[str, float]:
     """Return the median seconds of a run per method, from the existing records."""
     seconds: dict[str, list[float]] = {}
-    for path in RecordStore(results).paths():
-        record = RecordStore(results).find(path)
-        if record is not None and record.has_result:
+    for record in RecordStore(results).read():
+        if record.has_result:
             seconds.setdefault(record.method.name, []).append(record.cost.total_seconds)
     return {method: statistics.median(values) for method, values in seconds.items()}

@@ -85,13 +85,14 @@ def test_settings_that_differ_do_not_share_a_file(tmp_path: Path) -> None:
     assert store.path_of(make_record(settings={"rank": 4})) != store.path_of(make_record(settings={"rank": 8}))
 
 
-def test_a_table_refuses_a_broken_record_and_a_resumed_bench_overwrites_it(tmp_path: Path) -> None:
-    store = RecordStore(tmp_path)
-    path = store.write(make_record())
+def test_a_broken_record_is_named_beside_the_others_and_written_again(tmp_path: Path) -> None:
+    store, other = RecordStore(tmp_path), make_record(seed=1)
+    path, _ = store.write(make_record()), store.write(other)
     path.write_bytes(path.read_bytes()[:50] + b"\xff")
-    assert store.find(path) is None
-    with pytest.raises(RecordError, match=path.name):
-        list(store.read())
+    assert store.find(path) is None and store.read() == [other]
+    assert store.read().broken == (f"{path}: not a text file; delete it and run again",)
+    store.write(make_record())
+    assert len(store.read()) == 2 and not store.read().broken
 
 
 def test_predictions_and_temporary_files_are_not_taken_for_records(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""The types of a record's fields. They hold only what a run can have measured, and what every table can show."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+_DEEPEST = 30  # nested settings
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"  # what would break a line or steer a terminal
+
+
+def _checked_time(text: str) -> str:
+    try:
+        if datetime.fromisoformat(text).utcoffset() == timedelta():
+            return text
+    except ValueError:
+        pass
+    raise ValueError("expected a time in UTC, such as 2026-01-31T12:00:00+00:00")
+
+
+def _checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what JSON cannot hold, and nesting that could exhaust the stack of whoever walks through it."""
+    if reason := _unwritable(settings):
+        raise ValueError(reason)
+    return settings
+
+
+def _unwritable(value: Any, depth: int = 0) -> str | None:
+    """Return why a value cannot be stored as JSON and read back; None if it can."""
+    if depth > _DEEPEST:
+        return f"expected settings nested {_DEEPEST} deep at most"
+    if isinstance(value, dict):
+        return next((reason for pair in value.items() for one in pair if (reason := _unwritable(one, depth + 1))), None)
+    if isinstance(value, list | tuple):
+        return next((reason for one in value if (reason := _unwritable(one, depth + 1))), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "expected finite numbers"
+    if isinstance(value, str):
+        return None if _is_unicode(value) else "expected text in Unicode"
+    return None if value is None or isinstance(value, int | float) else f"expected plain values, not a {type(value).__name__}"
+
+
+def _is_unicode(text: str) -> bool:
+    """Return False for text with half of a surrogate pair, which no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _checked_below(name: str) -> str:
+    """Refuse a file name that could lead out of its folder."""
+    if not set(PurePosixPath(name).parts).isdisjoint({"..", "/"}) or "\\" in name:
+        raise ValueError("expected the name of a file below the results folder")
+    return name
+
+
+def _text(pattern: str, shortest: int = 0, longest: int = 1_000) -> Any:
+    return StringConstraints(pattern=pattern, min_length=shortest, max_length=longest)
+
+
+Line = Annotated[str, _text(rf"^[^{_CONTROL}]*$", longest=10_000)]
+Name = Annotated[str, _text(rf"^[^{_CONTROL}]+$")]
+TaskName = Annotated[
+    str, _text(rf"^[^{_CONTROL}/:]+[/:][^{_CONTROL}]+$", longest=10_000)
+]  # "suite/task", "kind:place"; several are joined by +
+FileName = Annotated[str, _text(rf"^[^{_CONTROL}/\\]*[^{_CONTROL}/\\.]$")]  # without a folder
+FileBelow = Annotated[str, _text(rf"^[^{_CONTROL}]+$"), AfterValidator(_checked_below)]  # in a folder below that of the results
+Hash = Annotated[str, _text(r"^([0-9a-f]{64})?$")]  # SHA-256; empty: not known
+Hashes = Annotated[str, _text(r"^([0-9a-f]{64}(\+[0-9a-f]{64})*)?$", longest=100_000)]  # of something with parts
+Time = Annotated[str, AfterValidator(_checked_time)]  # ISO 8601, UTC
+Place = Annotated[str, _text(r"^(\d{1,3}\.)?[a-z]\w{0,50}$")]  # "3.q", "embed": see petlbench.nn.allocation
+Rung = Literal["SCORES", "CONTEXT", "FEATURES", "GRADIENTS", "WEIGHTS"]  # of the access ladder, lowest first
+Settings = Annotated[dict[str, Any], AfterValidator(_checked_settings)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Amount = Annotated[float, Field(ge=0, le=1e30)]  # of seconds, MB or operations; a sum of them is finite
