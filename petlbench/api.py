@@ -6,6 +6,7 @@ method="lora", task="mini/digits", seed=0)``.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from petlbench.config.resolve import merged, nested, resolve
 from petlbench.errors import CheckpointError, ConfigError, RecordError
 from petlbench.records.schema import Record
-from petlbench.records.store import is_kept
+from petlbench.records.store import Records, RecordStore, is_kept
 from petlbench.runs import plan as grid
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_log = logging.getLogger("petlbench.records")
 _EVALUATE_SETTINGS = ("backbone", "data_root", "device", "task", "threads", "url")
 
 
@@ -85,9 +87,8 @@ class Results(Sequence[Result]):
         """Return the leaderboard of the results folder, with the columns of ``leaderboard.csv``."""
         from petlbench.analysis.aggregate import leaderboard
         from petlbench.config.files import suite_tasks
-        from petlbench.records.store import RecordStore
 
-        return leaderboard(RecordStore(self.plan.out).read(), suite_tasks())
+        return leaderboard(_read(self.plan.out), suite_tasks())
 
     def accuracies(self) -> pd.DataFrame:
         """Return the mean test accuracy over seeds of the plan's runs: a row per method, a column per task."""
@@ -191,13 +192,23 @@ def carry_out(
 
 
 def results(out: str | os.PathLike[str] = "results") -> pd.DataFrame:
-    """Return all records of a results folder, a row each, with the columns of ``runs.csv`` (docs/results.md). RecordError without that folder."""
+    """Return all records of a results folder, a row each, with the columns of ``runs.csv`` (docs/results.md). RecordError without that folder.
+
+    A record that cannot be read is left out, with a warning in the log ``petlbench.records``.
+    """
     from petlbench.analysis.export import flat_frame
-    from petlbench.records.store import RecordStore
 
     if not Path(out).is_dir():
         raise RecordError(f"no results folder {out}; name the folder that runs were written to (out=)")
-    return flat_frame(RecordStore(Path(out)).read())
+    return flat_frame(_read(Path(out)))
+
+
+def _read(out: Path) -> Records:
+    """Read the records of a results folder; warn of each that cannot be read."""
+    records = RecordStore(out).read()
+    for line in records.broken:
+        _log.warning("left out: %s", line)
+    return records
 
 
 def evaluate(checkpoint: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, /, **more: Any) -> dict[str, Any]:

@@ -135,11 +135,11 @@ def flat_frame(records: Iterable[Record]) -> pd.DataFrame:
     return frame.astype({column.name: _TYPES[column.type] for column in COLUMNS})
 
 
-def write_flat(results: Path) -> list[Path]:
-    """Write RESULTS/runs.csv and RESULTS/runs.parquet. RecordError, after the CSV is written, if pyarrow is missing."""
+def write_flat(results: Path, records: Iterable[Record]) -> list[Path]:
+    """Write the records of a results folder as RESULTS/runs.csv and RESULTS/runs.parquet. RecordError, after the CSV is written, if pyarrow is missing."""
     if not RecordStore(results).paths():
         raise RecordError(f"no records below {results / 'records'}; run petlbench bench first, or choose another folder with out=DIR")
-    frame = flat_frame(RecordStore(results).read())
+    frame = flat_frame(records)
     csv, parquet = results / "runs.csv", results / "runs.parquet"
     write_atomically(csv, frame.to_csv(index=False, lineterminator="\n").encode())
     if importlib.util.find_spec("pyarrow") is None:

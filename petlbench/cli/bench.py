@@ -36,7 +36,7 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
         console.print(sentence, highlight=False, markup=False)
     console.print(f"{len(planned.runs)} runs: {before['done']} done, {before['failed']} failed, {before['missing']} missing; {todo} to run")
     results = api.carry_out(planned, jobs, retry_failed, reraise=ctx.obj["debug"])
-    written = write_and_show(planned.out, quiet=as_json)
+    written, broken = write_and_show(planned.out, quiet=as_json)
     for result in results.failures:
         record = result.record
         console.print(f"{record.status}: {record.label}: {record.error}", style="red", highlight=False, markup=False)
@@ -46,7 +46,7 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
     if as_json:
         summary = {"runs": [result.summary() for result in results], "skipped": len(planned.runs) - todo, "written": written}
         click.echo(json.dumps(summary))
-    if results.failures or left:
+    if results.failures or left or broken:
         sys.exit(1)
 
 

@@ -15,12 +15,12 @@ import pandas as pd
 from petlbench.analysis.aggregate import comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
 from petlbench.analysis.statistics import Comparison, compare, row_names
 from petlbench.analysis.tradeoffs import tradeoffs
+from petlbench.cli.broken import end, read_records
 from petlbench.cli.printing import table_console
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import suite_tasks
 from petlbench.errors import ConfigError, RecordError, did_you_mean
-from petlbench.records.store import RecordStore
 from petlbench.report.comparison import terminal_report, with_tradeoffs
 
 
@@ -45,7 +45,7 @@ def compare_methods(words: tuple[str, ...], as_json: bool) -> None:
     settings = settings_of(CompareSettings, given)
     suite, out = settings.suite, Path(settings.out)
     suites = suite_tasks([suite] if suite else None)
-    records = list(RecordStore(out).read())
+    records = read_records(out)
     runs, parts = runs_frame(records), comparable_parts(leaderboard(records, suites))
     if not parts:
         raise RecordError(
@@ -70,6 +70,7 @@ def compare_methods(words: tuple[str, ...], as_json: bool) -> None:
             table_console().print(terminal_report(f"{of_suite} on {backbone}, protocol {protocol}", comparison, frame, bool(methods)))
     if as_json:
         click.echo(json.dumps(documents, allow_nan=False))
+    end(records.broken)
 
 
 def _as_json(comparison: Comparison, methods: pd.DataFrame) -> dict[str, Any]:

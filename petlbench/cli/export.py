@@ -8,6 +8,7 @@ import click
 
 from petlbench.access.rungs import Access
 from petlbench.checkpoints.file import read_checkpoint
+from petlbench.cli.broken import end, read_records
 from petlbench.cli.leaderboard import ResultsFolder
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import names_and_words, settings_of
@@ -30,7 +31,9 @@ def export(words: tuple[str, ...]) -> None:
     if not names:
         from petlbench.analysis.export import write_flat
 
-        click.echo("\n".join(str(path) for path in write_flat(Path(out))))
+        records = read_records(Path(out))
+        click.echo("\n".join(str(path) for path in write_flat(Path(out), records)))
+        end(records.broken)
     elif len(names) != 2:
         raise click.UsageError(f"export takes CHECKPOINT and TARGET, or no names for the table of all runs, got {' '.join(names)}")
     else:

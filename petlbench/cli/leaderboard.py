@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 
 from petlbench.analysis.aggregate import leaderboard as leaderboard_frame
+from petlbench.cli.broken import end, name_left_out
 from petlbench.cli.printing import table_console
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import settings_of, split_words
 from petlbench.config.files import suite_tasks
 from petlbench.errors import RecordError
 from petlbench.records.store import RecordStore
-from petlbench.report.leaderboard import leaderboard_table, write_leaderboard
+from petlbench.report.leaderboard import leaderboard_table, left_out, write_leaderboard
 from petlbench.report.page import keep_page
 
 _WATCH = "While a bench runs: write leaderboard.html again when records change, by default every 10 s; Ctrl-C ends with all tables."
@@ -45,15 +46,20 @@ def leaderboard(words: tuple[str, ...], watch: float | None) -> None:
         keep_page(out, suite_tasks(), watch, click.echo)
     if not RecordStore(out).paths():
         raise RecordError(f"no records below {out / 'records'}; run petlbench bench first, or name another folder with out=DIR")
-    write_and_show(out)
+    _, broken = write_and_show(out)
+    end(broken)
 
 
-def write_and_show(out: Path, quiet: bool = False) -> list[str]:
-    """Write all files of the leaderboard; print the table and the paths unless quiet. Returns the paths."""
+def write_and_show(out: Path, quiet: bool = False) -> tuple[list[str], list[str]]:
+    """Write all files of the leaderboard, print the table and the paths unless quiet, name on stderr what is left out.
+
+    Returns the paths and a line for everything left out.
+    """
     suites = suite_tasks()
-    written = write_leaderboard(out, suites)
+    written, records = write_leaderboard(out, suites), RecordStore(out).read()
     if not quiet:
-        table_console().print(leaderboard_table(leaderboard_frame(RecordStore(out).read(), suites)))
+        table_console().print(leaderboard_table(leaderboard_frame(records, suites)))
         for path in written:
             click.echo(str(path))
-    return [str(path) for path in written]
+    name_left_out(broken := left_out(out, records))
+    return [str(path) for path in written], broken

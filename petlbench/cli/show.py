@@ -11,6 +11,7 @@ from petlbench.cli.leaderboard import ResultsFolder
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import settings_of, split_words
 from petlbench.errors import RecordError
+from petlbench.records.file_names import exists
 from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore
 
@@ -21,7 +22,7 @@ from petlbench.records.store import RecordStore
 def show(record: Path, words: tuple[str, ...]) -> None:
     """Show one record: a path, or the beginning of a run id in the results folder."""
     out = Path(settings_of(ResultsFolder, split_words(words)).out)
-    if not record.exists():
+    if not exists(record):
         found = [path for path in RecordStore(out).paths() if path.stem.rpartition("-")[2].startswith(str(record))]
         if len(found) != 1:
             raise RecordError(f"{record}: no such file, and {len(found) or 'no'} records in {out} have a run id that starts with it")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from petlbench.cli.broken import end, read_records
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import read_seeds, settings_of, split_words
 from petlbench.published.numbers import published
-from petlbench.records.store import RecordStore
 from petlbench.report.paper_files import write_table
 from petlbench.report.paper_runs import Choice
 from petlbench.report.paper_shape import load_table
@@ -42,8 +42,10 @@ def table(paper: str, words: tuple[str, ...], partial: bool) -> None:
     seeds = () if settings.seeds is None else read_seeds(settings.seeds)
     choice = Choice(settings.backbone, settings.protocol, seeds, partial)
     out = Path(settings.out)
-    filled = fill(shape, RecordStore(out).read(), published(), choice)
+    records = read_records(out)
+    filled = fill(shape, records, published(), choice)
     for path in write_table(out / "tables", paper, filled):
         click.echo(str(path))
     if not any(panel.has_runs for panel in filled.values()):
         click.echo(f"petlbench: no run in {out} belongs to this table, so it has the published numbers only", err=True)
+    end(records.broken)

@@ -45,7 +45,20 @@ def packed_usage(usage: TokenUsage) -> bytes:
 def read_usage(path: Path) -> TokenUsage:
     """Read a file of :func:`packed_usage`. RecordError when it is missing or broken."""
     try:
+        if not path.is_file():
+            raise ValueError("there is no such file")
         with safe_open(path, framework="pt") as file:
-            return TokenUsage(file.get_tensor("coefficients"), tuple(json.loads(file.metadata()["class_names"])))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            usage = TokenUsage(file.get_tensor("coefficients"), tuple(json.loads(file.metadata()["class_names"])))
+        _check(usage)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: the token usage of a run cannot be read ({error}); run it again") from None
+    return usage
+
+
+def _check(usage: TokenUsage) -> None:
+    """ValueError unless every class has a row of coefficients."""
+    coefficients, names = usage.coefficients, usage.class_names
+    if coefficients.ndim != 2 or coefficients.shape[0] != len(names) or not coefficients.numel() or not torch.isfinite(coefficients).all():
+        raise ValueError(f"expected finite coefficients, a row for each of {len(names)} classes, got {tuple(coefficients.shape)}")
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("expected names of classes")

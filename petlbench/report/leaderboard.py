@@ -17,13 +17,13 @@ from petlbench.analysis.columns import ROW_COLUMNS, Column, known_columns
 from petlbench.analysis.formats import MISSING
 from petlbench.records.file_names import slug
 from petlbench.records.schema import Record
-from petlbench.records.store import RecordStore, write_atomically
+from petlbench.records.store import Records, RecordStore, write_atomically
 from petlbench.report.allocation import write_allocation_plots
 from petlbench.report.comparison import write_comparison
 from petlbench.report.page import write_page
 from petlbench.report.plots import write_plots
 from petlbench.report.queries import write_query_plots
-from petlbench.report.token_usage import write_usage_plots
+from petlbench.report.token_usage import unreadable_usage, write_usage_plots
 
 _LEGEND = (
     f"Test accuracy in percent, mean over seeds; the best of each column, and what rounds to the same, is bold. {MISSING}: no result, and"
@@ -40,9 +40,9 @@ def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> lis
     """Write leaderboard.csv, .md and .html, statistics/ and plots/ in a results folder from its records; return the paths.
 
     ``suites`` maps a name to its tasks in order; suites without a finished run are left out. The Markdown ends with a list of what the tables do
-    not show: unfinished runs and runs of tasks that no suite lists.
+    not show: unfinished runs, runs of tasks that no suite lists, and what cannot be read.
     """
-    records = list(RecordStore(results).read())
+    records = RecordStore(results).read()
     runs = runs_frame(records)
     suites = {suite: tasks for suite, tasks in suites.items() if runs["task"].isin(list(tasks)).any()}
     frame = leaderboard(records, suites)
@@ -64,10 +64,15 @@ def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> lis
     if usage:
         sections += ["## Token usage", _images(usage)]
     paths += usage
-    missing = _missing_runs(records, suites)
+    missing = [*_missing_runs(records, suites), *(f"cannot be read: {line}" for line in left_out(results, records))]
     sections += ["## Not in the tables", "\n".join(f"* {line}" for line in missing)] if missing else []
     write_atomically(markdown, ("\n\n".join(section for section in sections if section) + "\n").encode())
     return paths
+
+
+def left_out(results: Path, records: Records) -> list[str]:
+    """Return a line for each file that the leaderboard had to leave out because it cannot be read."""
+    return [*records.broken, *unreadable_usage(results, records)]
 
 
 def leaderboard_table(frame: pd.DataFrame) -> Table:

@@ -37,7 +37,10 @@ def keep_page(results: Path, suites: Mapping[str, Sequence[str]], seconds: float
         while True:
             found = _times(store.paths())
             if found != seen:
-                path = write_page(results, list(store.read()), suites, seconds)
+                records = store.read()
+                path = write_page(results, records, suites, seconds)
+                for line in records.broken:
+                    tell(f"left out: {line}")
                 tell(f"{path} (records: {len(found)}); checks again every {seconds:g} s, Ctrl-C ends")
                 seen = found
             time.sleep(seconds)

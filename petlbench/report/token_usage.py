@@ -15,6 +15,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from petlbench.errors import RecordError
 from petlbench.learners.token_usage import read_usage
 from petlbench.records.file_names import slug
 from petlbench.records.schema import Record
@@ -39,9 +40,9 @@ def write_usage_plots(results: Path, records: Sequence[Record]) -> list[Path]:
     """Draw plots/token_usage-METHOD-SUITE.png and .svg for every method whose runs recorded token usage, one panel per task.
 
     Tokens of different seeds are unrelated: the run of the smallest seed is drawn. Methods whose classes all use the same tokens, because
-    their prompts do not depend on the image, are not drawn.
+    their prompts do not depend on the image, are not drawn, nor are runs whose usage cannot be read (``unreadable_usage``).
     """
-    found = sorted((record for record in records if record.has_result and record.token_usage), key=_group)
+    found = sorted((record for record in records if _has_usage(record) and _is_readable(results, record)), key=_group)
     paths: list[Path] = []
     for (method, suite, backbone, protocol), group in groupby(found, key=_group):
         firsts = {record.task: record for record in sorted(group, key=lambda record: (-record.seed, record.created))}
@@ -55,6 +56,30 @@ def write_usage_plots(results: Path, records: Sequence[Record]) -> list[Path]:
                 usage_heatmaps(panels, f"{suite}: which tokens of its library {method} uses", source), results / "plots", name
             )
     return paths
+
+
+def unreadable_usage(results: Path, records: Sequence[Record]) -> list[str]:
+    """Return a line for each run whose token usage is recorded and cannot be read."""
+    problems = []
+    for record in filter(_has_usage, records):
+        try:
+            read_usage(_usage_file(results, record))
+        except RecordError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _has_usage(record: Record) -> bool:
+    return record.has_result and record.token_usage is not None
+
+
+def _is_readable(results: Path, record: Record) -> bool:
+    return not unreadable_usage(results, [record])
+
+
+def _usage_file(results: Path, record: Record) -> Path:
+    assert record.token_usage is not None
+    return RecordStore(results).path_of(record).parent / record.token_usage
 
 
 def usage_heatmaps(panels: Sequence[_Panel], title: str, source: str) -> Figure:
@@ -84,12 +109,14 @@ def _group(record: Record) -> tuple[str, str, str, str]:
 
 def _panels(results: Path, record: Record) -> Iterator[_Panel]:
     """Return the panels of a run: by class, and by task if several were joined."""
-    assert record.token_usage is not None and record.metrics is not None
-    usage = read_usage(RecordStore(results).path_of(record).parent / record.token_usage)
+    assert record.metrics is not None
+    usage = read_usage(_usage_file(results, record))
     coefficients = usage.coefficients.double().numpy()
     yield _Panel(f"{record.task}, seed {record.seed}", usage.class_names, coefficients)
     if parts := list(record.metrics.parts):
         of_part = [[name.startswith(f"{part} ") for name in usage.class_names] for part in parts]
+        if not all(map(any, of_part)):
+            return
         means = np.stack([coefficients[chosen].mean(axis=0) for chosen in of_part])
         served = effective(means.T, means.sum(axis=0))
         yield _Panel(f"the same by task, where a token serves {served:.1f} of {len(parts)}", tuple(parts), means)

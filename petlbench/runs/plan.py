@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from petlbench.data.acquire.presence import data_folder, missing_error, presence
 from petlbench.data.joined import names_joined
 from petlbench.data.load import require
 from petlbench.errors import AccessError, ConfigError, did_you_mean
-from petlbench.records.store import RecordStore
+from petlbench.records.schema import Record
 from petlbench.registry import METHODS, TASKS
 from petlbench.runs.checks import backbone_of, check_setting, reason_to_skip, traits_of
 from petlbench.runs.log import recorded
@@ -191,10 +191,10 @@ def state_of(config: RunConfig) -> State:
     return "done" if record.has_result else "failed"
 
 
-def seconds_per_run(results: Path) -> dict[str, float]:
-    """Return the median seconds of a run per method, from the existing records."""
+def seconds_per_run(records: Iterable[Record]) -> dict[str, float]:
+    """Return the median seconds of a run per method, from existing records."""
     seconds: dict[str, list[float]] = {}
-    for record in RecordStore(results).read():
+    for record in records:
         if record.has_result:
             seconds.setdefault(record.method.name, []).append(record.cost.total_seconds)
     return {method: statistics.median(values) for method, values in seconds.items()}

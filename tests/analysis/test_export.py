@@ -67,7 +67,7 @@ def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
     records = [make_record(accuracy=100 / 3), make_record(seed=1, status="failed")]
     for record in records:
         RecordStore(tmp_path).write(record)
-    csv, parquet = write_flat(tmp_path)
+    csv, parquet = write_flat(tmp_path, RecordStore(tmp_path).read())
     expected = flat_frame(RecordStore(tmp_path).read())
     pd.testing.assert_frame_equal(pd.read_parquet(parquet, dtype_backend="numpy_nullable"), expected, check_dtype=False)
     pd.testing.assert_frame_equal(pd.read_csv(csv, dtype=expected.dtypes.to_dict()), expected)
@@ -77,5 +77,5 @@ def test_without_pyarrow_the_csv_is_written_and_one_error_says_what_to_install(t
     RecordStore(tmp_path).write(make_record())
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(RecordError, match=r"pip install 'petlbench\[parquet\]'; .*runs\.csv is written"):
-        write_flat(tmp_path)
+        write_flat(tmp_path, RecordStore(tmp_path).read())
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["runs.csv"]

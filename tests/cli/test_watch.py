@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.records.store import RecordStore
+from petlbench.records.store import Records, RecordStore
 from petlbench.report.page import keep_page
 from tests.conftest import Call
 from tests.record_factory import SUITES, make_record
@@ -62,7 +62,7 @@ def test_a_record_that_vanishes_while_it_is_looked_at_is_left_out(tmp_path: Path
     store = RecordStore(tmp_path)
     store.write(make_record())
     monkeypatch.setattr(RecordStore, "paths", lambda _: [tmp_path / "gone.json", *sorted(tmp_path.glob("records/*/*/*.json"))])
-    monkeypatch.setattr(RecordStore, "read", lambda _: iter([make_record()]))
+    monkeypatch.setattr(RecordStore, "read", lambda _: Records([make_record()]))
     sleeping(monkeypatch)
     told: list[str] = []
     keep_page(tmp_path, SUITES, 5, told.append)

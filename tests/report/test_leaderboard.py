@@ -12,7 +12,6 @@ from rich.console import Console
 
 from petlbench.analysis.aggregate import leaderboard
 from petlbench.config.files import load_suite
-from petlbench.errors import RecordError
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 from petlbench.report import plots, queries
@@ -114,12 +113,17 @@ def test_what_the_tables_leave_out_is_named(tmp_path: Path) -> None:
     assert "Not in the tables" not in markdown(tmp_path / "other", [make_record()])
 
 
-def test_a_broken_record_is_an_error_and_leaves_the_old_leaderboard(tmp_path: Path) -> None:
-    before = markdown(tmp_path, [make_record()])
-    (tmp_path / "records" / "broken.json").write_text("{")
-    with pytest.raises(RecordError, match=r"broken\.json"):
-        write_leaderboard(tmp_path, PAIR)
-    assert (tmp_path / "leaderboard.md").read_text() == before
+def test_a_broken_record_is_named_at_the_foot_and_changes_nothing_else(tmp_path: Path) -> None:
+    before, broken = markdown(tmp_path, [make_record()]), tmp_path / "records" / "broken.json"
+    broken.write_text("{")
+    write_leaderboard(tmp_path, PAIR)
+    after = (tmp_path / "leaderboard.md").read_text()
+    assert after.startswith(before.rstrip()) and f"* cannot be read: {broken}: not a complete JSON document" in after
+
+
+def test_token_usage_that_cannot_be_read_is_named_at_the_foot(tmp_path: Path) -> None:
+    text = markdown(tmp_path, [make_record("pgn").model_copy(update={"token_usage": "gone.usage.safetensors"})])
+    assert "gone.usage.safetensors: the token usage of a run cannot be read (there is no such file)" in text
 
 
 def test_no_finished_run_makes_files_that_say_so(tmp_path: Path) -> None:
