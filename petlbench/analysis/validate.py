@@ -7,21 +7,21 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import runs_frame
-from petlbench.config.identity import protocol_id, run_id
+from petlbench.analysis.contradictions import contradictions
+from petlbench.config.identity import run_id
 from petlbench.errors import RecordError
-from petlbench.records.schema import Metrics, QueryCount, Record, read_record
+from petlbench.records.file_names import exists
+from petlbench.records.regular_file import read_regular
+from petlbench.records.schema import Metrics, Record, read_record
 
 TOLERANCE = 1e-4  # percent: accuracies are float32 means
-_RUNGS = list(BOXES)  # lowest first
 
 
 def problems_of(path: Path) -> list[str]:
@@ -30,20 +30,14 @@ def problems_of(path: Path) -> list[str]:
         record = read_record(path)
     except RecordError as error:
         return [str(error)]
-    try:
-        identity = run_id(record.config)
-    except ValueError:
-        return ["config holds a number that is not finite"]
     problems = []
-    if identity != record.run_id:
+    if (identity := run_id(record.config)) != record.run_id:
         problems.append(f"run_id {record.run_id} is not the hash of the configuration, {identity}")
     if not path.stem.endswith(record.run_id):
         problems.append(f"the file is not named after its run_id {record.run_id}")
-    problems += [*_disagreements(record), *_problems_of_queries(record)]
+    problems += contradictions(record)
     if record.token_usage is not None and not _lies_beside(record.token_usage, path):
         problems.append(f"token usage {record.token_usage} is missing")
-    if record.checkpoint is not None and not _lies_below(record.checkpoint):
-        problems.append(f"checkpoint {record.checkpoint} is not in the results folder")
     if record.has_result:
         return problems + _problems_of_result(record, path)
     if record.error is None:
@@ -98,51 +92,6 @@ def missing_cells(records: Iterable[Record], suites: Mapping[str, Sequence[str]]
     return missing
 
 
-def _disagreements(record: Record) -> list[str]:
-    """Compare the fields that tables use with the configuration, which the run id protects."""
-    config = record.config
-    method, protocol = _section(config, "method"), _section(config, "protocol")
-    said = {
-        "task": (record.task, config.get("task")),
-        "suite": (record.suite, record.task.partition(":" if ":" in record.task else "/")[0]),
-        "seed": (record.seed, config.get("seed")),
-        "method.name": (record.method.name, method.get("name")),
-        "method.plugin": (record.method.plugin, method.get("plugin")),
-        "method.config": (record.method.config, {key: value for key, value in method.items() if key not in ("name", "plugin")}),
-        "backbone.name": (record.backbone.name, _section(config, "backbone").get("name")),
-        "protocol.settings": (record.protocol.settings, protocol),
-        "protocol.id": (record.protocol.id, protocol_id(protocol)),
-        "selection": (record.selection, protocol.get("selection")),
-    }
-    return [f"{field} is {stated!r}, the configuration has {true!r}" for field, (stated, true) in said.items() if stated != true]
-
-
-def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    section = config.get(name)
-    return section if isinstance(section, dict) else {}
-
-
-def _problems_of_queries(record: Record) -> list[str]:
-    """Check queries against the budget and the granted rung."""
-    problems = []
-    limits = {name: limit for name, limit in _section(record.config, "budget").items() if limit is not None}
-    sent = record.cost.queries.get("train")
-    for name, limit in limits.items():
-        if name not in QueryCount.model_fields or not isinstance(limit, int):
-            problems.append(f"unknown or invalid limit budget.{name}={limit!r}")
-        elif sent is not None and (count := getattr(sent, name)) > limit:
-            problems.append(f"cost.queries.train.{name} is {count:,}, the budget is {limit:,}")
-    if record.status == "budget" and not limits:
-        problems.append("status budget, the configuration has no budget")
-    granted, seen = record.method.access, record.method.access_seen
-    for field, rung in (("access", granted), ("access_seen", seen)):
-        if rung is not None and rung not in _RUNGS:
-            problems.append(f"method.{field} is {rung!r}; expected one of {', '.join(_RUNGS)}")
-    if granted in _RUNGS and seen in _RUNGS and _RUNGS.index(seen) > _RUNGS.index(granted):
-        problems.append(f"method.access_seen is {seen}, {granted} was granted")
-    return problems
-
-
 def _problems_of_result(record: Record, path: Path) -> list[str]:
     try:
         tensors = _predictions(record, path)
@@ -170,8 +119,6 @@ def _problems_of_result(record: Record, path: Path) -> list[str]:
         problems.append(
             f"metrics.val_accuracy is {metrics.val_accuracy:.4f}, the best of the history is {max(evaluated, default=math.nan):.4f}"
         )
-    if record.curve and record.curve[-1].accuracy != metrics.accuracy:
-        problems.append(f"the curve ends at {record.curve[-1].accuracy:.4f}, metrics.accuracy is {metrics.accuracy:.4f}")
     return problems
 
 
@@ -199,10 +146,7 @@ def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
     name = record.predictions.file
     if not _lies_beside(name, path):
         raise RecordError(f"predictions {name} are missing")
-    try:
-        content = (path.parent / name).read_bytes()
-    except OSError as error:
-        raise RecordError(f"predictions {name} cannot be read: {error.strerror}") from None
+    content = read_regular(path.parent / name)
     if hashlib.sha256(content).hexdigest() != record.predictions.sha256:
         raise RecordError(f"predictions {name} were changed: their SHA-256 is not the recorded one")
     try:
@@ -218,13 +162,5 @@ def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
 
 
 def _lies_beside(name: str, path: Path) -> bool:
-    """Return True if a file named by a record is in the record's own folder."""
-    try:
-        return Path(name).name == name and (path.parent / name).is_file()
-    except OSError:  # not a valid file name
-        return False
-
-
-def _lies_below(name: str) -> bool:
-    """Return True if a relative file name stays inside its folder."""
-    return not Path(name).is_absolute() and ".." not in Path(name).parts
+    """Return True if a file named by a record is in the record's own folder, as every name without a folder is."""
+    return exists(path.parent / name) and (path.parent / name).is_file()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 _DEEPEST = 30  # nested settings
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"  # what would break a line or steer a terminal
@@ -34,7 +35,9 @@ def _unwritable(value: Any, depth: int = 0) -> str | None:
     if depth > _DEEPEST:
         return f"expected settings nested {_DEEPEST} deep at most"
     if isinstance(value, dict):
-        return next((reason for pair in value.items() for one in pair if (reason := _unwritable(one, depth + 1))), None)
+        if not all(isinstance(key, str) and key.isprintable() for key in value):
+            return "expected names of settings in one line, without control characters"
+        value = list(value.values())
     if isinstance(value, list | tuple):
         return next((reason for one in value if (reason := _unwritable(one, depth + 1))), None)
     if isinstance(value, float) and not math.isfinite(value):
@@ -60,21 +63,30 @@ def _checked_below(name: str) -> str:
     return name
 
 
-def _text(pattern: str, shortest: int = 0, longest: int = 1_000) -> Any:
-    return StringConstraints(pattern=pattern, min_length=shortest, max_length=longest)
+def _matching(pattern: str, expected: str, longest: int = 1_000) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def checked(text: str) -> str:
+        if len(text) > longest:
+            raise ValueError(f"expected at most {longest:,} characters, got {len(text):,}")
+        if not compiled.fullmatch(text):
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return AfterValidator(checked)
 
 
-Line = Annotated[str, _text(rf"^[^{_CONTROL}]*$", longest=10_000)]
-Name = Annotated[str, _text(rf"^[^{_CONTROL}]+$")]
-TaskName = Annotated[
-    str, _text(rf"^[^{_CONTROL}/:]+[/:][^{_CONTROL}]+$", longest=10_000)
-]  # "suite/task", "kind:place"; several are joined by +
-FileName = Annotated[str, _text(rf"^[^{_CONTROL}/\\]*[^{_CONTROL}/\\.]$")]  # without a folder
-FileBelow = Annotated[str, _text(rf"^[^{_CONTROL}]+$"), AfterValidator(_checked_below)]  # in a folder below that of the results
-Hash = Annotated[str, _text(r"^([0-9a-f]{64})?$")]  # SHA-256; empty: not known
-Hashes = Annotated[str, _text(r"^([0-9a-f]{64}(\+[0-9a-f]{64})*)?$", longest=100_000)]  # of something with parts
+Line = Annotated[str, _matching(rf"[^{_CONTROL}]*", "text in one line, without control characters", 10_000)]
+Name = Annotated[str, _matching(rf"[^{_CONTROL}]+", "a name in one line, without control characters")]
+TaskName = Annotated[str, _matching(rf"[^{_CONTROL}/:]+[/:][^{_CONTROL}]+", "a task such as suite/task or folder:place", 10_000)]
+FileName = Annotated[str, _matching(rf"[^{_CONTROL}/\\]*[^{_CONTROL}/\\.]", "the name of a file, without a folder")]
+FileBelow = Annotated[Name, AfterValidator(_checked_below)]
+Hash = Annotated[str, _matching(r"([0-9a-f]{64})?", "a SHA-256 in hexadecimal digits")]  # empty: not known
+Hashes = Annotated[str, _matching(r"([0-9a-f]{64}(\+[0-9a-f]{64})*)?", "SHA-256 in hexadecimal digits, joined by +", 100_000)]
 Time = Annotated[str, AfterValidator(_checked_time)]  # ISO 8601, UTC
-Place = Annotated[str, _text(r"^(\d{1,3}\.)?[a-z]\w{0,50}$")]  # "3.q", "embed": see petlbench.nn.allocation
+Place = Annotated[
+    str, _matching(r"([0-9]{1,3}\.)?[a-z]\w{0,50}", "a place in a network such as 3.q or embed")
+]  # see petlbench.nn.allocation
 Rung = Literal["SCORES", "CONTEXT", "FEATURES", "GRADIENTS", "WEIGHTS"]  # of the access ladder, lowest first
 Settings = Annotated[dict[str, Any], AfterValidator(_checked_settings)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

@@ -126,7 +126,7 @@ class Metrics(_Section):
     samples: Count
     standard_error: Percent  # of the accuracy, binomial
     val_accuracy: Percent | None = None
-    parts: dict[TaskName, PartMetrics] = Field(default_factory=dict)  # of joined tasks, each by its name
+    parts: dict[Name, PartMetrics] = Field(default_factory=dict)  # of joined tasks, each by its name
 
 
 class Epoch(_Section):

@@ -31,7 +31,7 @@ def test_records_arrive_with_predictions_curves_and_checkpoints(tmp_path: Path) 
     path = store_record(tmp_path / "a")
     path.with_suffix(".usage.safetensors").write_bytes(b"used")
     named = {"checkpoint": "checkpoints/x.safetensors", "token_usage": path.with_suffix(".usage.safetensors").name}
-    record = read_record(path).model_copy(update={**named, "curve": [CurvePoint(images=1, contexts=0, accuracy=75.0)]})
+    record = read_record(path).model_copy(update={**named, "curve": [CurvePoint(images=0, contexts=0, accuracy=75.0)]})
     RecordStore(tmp_path / "a").write(record)
     (tmp_path / "a" / "checkpoints").mkdir()
     (tmp_path / "a" / "checkpoints" / "x.safetensors").write_bytes(b"learned")
@@ -150,9 +150,9 @@ def test_test_labels_that_are_not_those_of_the_others_are_refused(tmp_path: Path
 @pytest.mark.parametrize("name", ["../victim", "{}/victim"])
 def test_no_checkpoint_is_read_or_written_outside_the_folders(tmp_path: Path, name: str) -> None:
     (tmp_path / "victim").write_bytes(b"mine")
-    record = read_record(store_record(tmp_path / "a"))
-    RecordStore(tmp_path / "a").write(record.model_copy(update={"checkpoint": name.format(tmp_path)}))
-    assert "victim is not in the results folder" in refusal([tmp_path / "a"], tmp_path / "deep" / "out")
+    path = store_record(tmp_path / "a")
+    path.write_text(path.read_text().replace('"checkpoint": null', f'"checkpoint": "{name.format(tmp_path)}"'))
+    assert "checkpoint: expected the name of a file below the results folder" in refusal([tmp_path / "a"], tmp_path / "deep" / "out")
 
 
 def test_of_many_reasons_the_first_are_listed_and_the_others_counted(tmp_path: Path) -> None:

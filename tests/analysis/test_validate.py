@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ def problem(path: Path, change: Callable[[dict[str, Any]], Any]) -> str:
 def joined(**parts: tuple[float, float, int]) -> dict[str, dict[str, float]]:
     """Metrics of joined tasks."""
     return {name: dict(zip(("accuracy", "own_accuracy", "samples"), of_part, strict=True)) for name, of_part in parts.items()}
+
+
+def epochs(*numbers: int) -> list[dict[str, float]]:
+    return [{"epoch": number, "loss": 1.0, "learning_rate": 0.1} for number in numbers]
+
+
+def points(*images: int) -> list[dict[str, float]]:
+    """A curve that ends at the result."""
+    return [{"images": count, "contexts": 0, "accuracy": 75.0} for count in images]
 
 
 def test_a_record_in_good_order_has_no_problems(path: Path) -> None:
@@ -92,13 +102,23 @@ def test_missing_predictions_are_noticed(path: Path) -> None:
     assert found.endswith("are missing")
 
 
-@pytest.mark.parametrize("field", ["predictions", "metrics"])
-def test_a_result_without_evidence_is_noticed(path: Path, field: str) -> None:
-    assert problem(path, lambda data: data.update({field: None})) == "status ok without metrics or predictions"
+def test_a_result_without_evidence_is_noticed(path: Path) -> None:
+    assert problem(path, lambda data: data.update(predictions=None)) == "status ok without metrics or predictions"
+    assert problem(path, lambda data: data.update(metrics=None)).endswith("record: status ok without metrics")
 
 
-def test_predictions_outside_the_records_folder_are_not_read(path: Path) -> None:
-    assert "are missing" in problem(path, lambda data: data["predictions"].update(file="../../../etc/passwd"))
+@pytest.mark.parametrize("name", ["../../../etc/passwd", "/etc/passwd", "a/b", "..", "", "a\n"])
+def test_files_outside_the_records_folder_are_not_read(path: Path, name: str) -> None:
+    assert "predictions.file: expected the name of a file" in problem(path, lambda data: data["predictions"].update(file=name))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
+def test_what_is_no_file_in_place_of_predictions_is_not_waited_for(path: Path, make: Callable[[Path], None]) -> None:
+    predictions = path.with_suffix(".predictions.safetensors")
+    predictions.unlink()
+    make(predictions)
+    (found,) = problems_of(path)
+    assert found.endswith("are missing")
 
 
 def test_a_failure_must_say_why(path: Path) -> None:
@@ -136,28 +156,85 @@ def test_an_unreadable_record_is_one_problem(path: Path) -> None:
             lambda data: data["metrics"].update(parts=joined(a=(75.0, 80.0, 100))),
             "metrics.parts are about 100 images, there are 200 predictions",
         ),
-        (lambda data: data["metrics"].update(parts=joined(a=(75.0, 80.0, 201), b=(0.0, 0.0, -1))), "metrics.parts are about 200 images"),
-        (lambda data: data.update(checkpoint="../../x.safetensors"), "checkpoint ../../x.safetensors is not in the results folder"),
-        (lambda data: data.update(checkpoint="/x.safetensors"), "checkpoint /x.safetensors is not in the results folder"),
+        (lambda data: data["metrics"].update(parts=joined(a=(75.0, 80.0, 200), b=(0.0, 0.0, 0))), "metrics.parts are about 200 images"),
+        (lambda data: data.update(checkpoint="../../x.safetensors"), "checkpoint: expected the name of a file below the results folder"),
+        (lambda data: data.update(checkpoint="/x.safetensors"), "checkpoint: expected the name of a file below the results folder"),
         (lambda data: data.update(token_usage="x" * 300), " is missing"),
         (lambda data: data["predictions"].update(file="x" * 300), " are missing"),
-        (lambda data: data["config"].update(x=float("nan")), "config holds a number that is not finite"),
-        (lambda data: data.update(token_usage="../x.usage.safetensors"), "token usage ../x.usage.safetensors is missing"),
+        (lambda data: data["config"].update(x=float("nan")), "NaN is no finite number"),
+        (lambda data: data.update(token_usage="../x.usage.safetensors"), "token_usage: expected the name of a file, without a folder"),
+        (lambda data: data.update(token_usage="x.usage.safetensors"), "token usage x.usage.safetensors is missing"),
         (lambda data: data.update(class_count=2), "the predictions name class 2, classes are 0 to 1"),
         (
-            lambda data: data.update(curve=[{"images": 1, "contexts": 0, "accuracy": 80.0}]),
+            lambda data: data.update(curve=[{"images": 0, "contexts": 0, "accuracy": 80.0}]),
             "the curve ends at 80.0000, metrics.accuracy is 75.0000",
         ),
-        (lambda data: data["method"].update(access="CONTEXT"), "method.access_seen is WEIGHTS, CONTEXT was granted"),
         (
             lambda data: data["method"].update(access="EVERYTHING"),
-            "method.access is 'EVERYTHING'; expected one of SCORES, CONTEXT, FEATURES, GRADIENTS, WEIGHTS",
+            "method.access: Input should be 'SCORES', 'CONTEXT', 'FEATURES', 'GRADIENTS' or",
         ),
+        (lambda data: data["method"].update(access_seen=None), "method.access_seen is null, the run had WEIGHTS"),
+        (lambda data: data["method"].update(access_seen="../x"), "method.access_seen: Input should be 'SCORES'"),
         (lambda data: data.update(status="budget"), "status budget, the configuration has no budget"),
+        (lambda data: data["parameters"].update(allocation={"0.q": 1, "head": 2}), "parameters.trainable is 147,456, the allocation has 3"),
+        (lambda data: data["parameters"].update(backbone=1), "parameters.backbone is 1, backbone.parameters is 22,000,000"),
+        (lambda data: data.update(parameters=None), "status ok without parameters"),
+        (lambda data: data["backbone"].update(sha256=""), "backbone.sha256 is empty"),
+        (lambda data: data.update(error="it failed"), "status ok with an error"),
+        (lambda data: data.update(created="2999-01-01T00:00:00+00:00"), "created is 2999-01-01T00:00:00+00:00, which is in the future"),
+        (lambda data: data["cost"].update(total_seconds=1.0), "training and evaluation took 12.50 s, cost.total_seconds is 1.00"),
+        (lambda data: data.update(history=epochs(0, 2, 1)), "the epochs of the history are not in order: 0, 2, 1"),
+        (lambda data: data.update(history=epochs(0, 0)), "the epochs of the history are not in order: 0, 0"),
+        (lambda data: data.update(history=epochs(0, 20)), "the history ends with epoch 20, train.epochs is 20 and the first is 0"),
     ],
 )
 def test_what_does_not_follow_from_the_rest_is_found(path: Path, change: Callable[[dict[str, Any]], Any], found: str) -> None:
     assert found in problem(path, change)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda data: data["cost"]["queries"]["test"].update(images=199), "cost.queries.test.images is 199, metrics.samples is 200"),
+        (lambda data: data["cost"]["queries"]["test"].update(images=0), "cost.queries.test.images is 0, metrics.samples is 200"),
+        (lambda data: data["cost"]["queries"].pop("test"), "cost.images_forwarded is 1,200, cost.queries have 1,000 images"),
+        (lambda data: data["method"].update(access_seen=None), "method.access_seen is null, the run had SCORES and sent 1,200 images"),
+        (lambda data: data["method"].update(access_seen="WEIGHTS"), "method.access_seen is WEIGHTS, SCORES was granted"),
+        (lambda data: data["method"].update(access="FEATURES"), "method.access is FEATURES, the plugin bar declares SCORES"),
+        (
+            lambda data: data.update(curve=points(9, 1000)[::-1]),
+            "the curve goes back: images and contexts that were sent cannot become fewer",
+        ),
+        (lambda data: data.update(curve=points(9, 999)), "the curve ends after 999 images and 0 contexts, training sent 1,000 and 0"),
+    ],
+)
+def test_the_counts_of_a_model_that_is_queried_must_agree(tmp_path: Path, change: Callable[[dict[str, Any]], Any], found: str) -> None:
+    path = store_record(tmp_path, method="bar", curve=[(500, 0, 50.0), (1000, 0, 75.0)])
+    assert problems_of(path) == []
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    assert found in problems_of(path)
+
+
+def test_images_that_a_cache_answered_are_counted(tmp_path: Path) -> None:
+    path = store_record(tmp_path, method="bar")
+    data = json.loads(path.read_text())
+    data["cost"]["queries"]["test"].update(images=150, cached=50)
+    data["cost"]["images_forwarded"] = 1150
+    path.write_text(json.dumps(data))
+    assert problems_of(path) == []
+
+
+def test_a_record_of_version_1_need_not_say_which_rung_was_used(path: Path) -> None:
+    data = json.loads(path.read_text())
+    data["method"]["access_seen"], data["schema_version"] = None, 1
+    path.write_text(json.dumps(data))
+    assert problems_of(path) == []
+
+
+def test_the_rung_of_a_plugin_that_is_not_installed_is_not_known(tmp_path: Path) -> None:
+    assert problems_of(store_record(tmp_path, method="somebodys", access="SCORES")) == []
 
 
 @pytest.mark.parametrize(
@@ -204,7 +281,7 @@ def test_classes_are_whole_numbers_as_they_are_stored(path: Path, kind: torch.dt
 def test_no_class_is_below_zero(path: Path) -> None:
     odd = torch.where(PREDICTED == LABELS, PREDICTED, -1).int()
     found = problem(path, lambda data: data["predictions"].update(sha256=stored(path, odd, LABELS.int())))
-    assert found == "the predictions name class -1, classes are from 0 on"
+    assert found == "the predictions name class -1, classes are 0 to 2"
 
 
 def stored(path: Path, predicted: torch.Tensor, labels: torch.Tensor) -> str:
