@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import random
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.data.listing import Listing
-from petlbench.data.task import NINETY_TEN, SPLITS, DiskTask, Location, TaskSpec
+from petlbench.data.task import NINETY_TEN, SPLITS, DiskTask, Location, TaskSpec, warn_once
 from petlbench.errors import DataError
 
 from . import facts
 from .facts import Dataset, SuiteEntry
 from .layouts import LocatedDataset, layout
 
-_log = logging.getLogger("petlbench.data")
 _FORMAT = 1  # version of the data that a revision is a hash of
 
 
@@ -156,16 +153,10 @@ def _compare(task: str, root: Path, splits: dict[str, Listing], names: tuple[str
     if entry.scored is None and len(names) != dataset.class_count(entry):
         other.append(f"{len(names):,} classes of {dataset.class_count(entry):,}")
     if other:
-        _warn_once(f"{task} in {root} has {', '.join(other)}; petlbench data verify {task} says more")
+        warn_once(f"{task} in {root} has {', '.join(other)}; petlbench data verify {task} says more")
     untrained = sorted(set(range(len(names))) - set(splits["train"].labels.tolist()))
     if untrained and not facts.suite_data(entry.suite).may_lack_classes:
-        _warn_once(f"{task} in {root}: {len(untrained)} of {len(names)} classes have no training image, '{names[untrained[0]]}' for one")
-
-
-@cache
-def _warn_once(text: str) -> None:
-    """Warn once per process: many runs open the same task."""
-    _log.warning(text)
+        warn_once(f"{task} in {root}: {len(untrained)} of {len(names)} classes have no training image, '{names[untrained[0]]}' for one")
 
 
 def _revision(splits: dict[str, Listing]) -> str:
