@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def identity_of(path: Path, where: str = "") -> object:
     except UnicodeEncodeError:
         raise DataError(f"{start}{shown(path)}: its name is not UTF-8; rename it") from None
     except (OSError, ValueError) as error:
-        if path.is_symlink():
+        if getattr(error, "errno", None) in (errno.ENOENT, errno.ELOOP) and path.is_symlink():
             raise DataError(
                 f"{start}{shown(path)}: a link to {shown(path.readlink())}, where no file is; restore that or remove the link"
             ) from None
@@ -51,6 +52,14 @@ def identity_of(path: Path, where: str = "") -> object:
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
         raise DataError(f"{start}{shown(path)}: {kind}, where an image file is expected; remove it")
     return (found.st_dev, found.st_ino) if found.st_ino else path.resolve()
+
+
+def is_file(path: Path) -> bool:
+    """Return True for a file; False also for a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def check_once(images: Iterable[Image]) -> None:

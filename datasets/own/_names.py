@@ -39,9 +39,8 @@ def check_names(named: Iterable[tuple[str, str]]) -> None:
             raise DataError(f"{where}: the name {name!a} has control characters or bytes that are not UTF-8; write it without them")
         other, elsewhere = first.setdefault(_folded(name), (name, where))
         if other != name:
-            both = (name, other) if name.isascii() and other.isascii() else (ascii(name), ascii(other))
             raise DataError(
-                f"{where}: the class '{both[0]}' differs from '{both[1]}' ({elsewhere}) in case, blanks, leading zeros or Unicode form only; "
+                f"{where}: the class {name!a} differs from {other!a} ({elsewhere}) in case, blanks, leading zeros or Unicode form only; "
                 "spell one class in one way, or give two classes names that differ in more"
             )
 

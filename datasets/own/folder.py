@@ -71,6 +71,9 @@ def _read_split(root: Path, split: str, classes: list[str], left_out: list[str])
         left_out.append(
             f"{len(unlabelled):,} images of {folder} lie in no folder of a class and were left out: {shown(unlabelled[0])} for one"
         )
+    hidden = [entry for entry in os.scandir(folder) if is_passed_over(entry.name) and entry.is_dir()]
+    if count := sum(1 for entry in hidden for _ in _files_below(Path(entry.path), Counter())):
+        left_out.append(f"{count:,} images of {folder} lie in hidden folders and were left out: {shown(hidden[0].name)} for one")
     if links:
         left_out.append(f"{links:,} files of {folder} are links to images of the same class and were left out")
     return images
@@ -112,7 +115,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise DataError(f"{shown(folder)}: cannot be read ({error.strerror}); check that you may read it") from None
     for entry in entries:
-        if entry.is_symlink() and not entry.is_dir():
+        if entry.is_symlink() and not Path(entry.path).is_dir():
             identity_of(Path(entry.path))  # says what is wrong with it
     return entries
 

@@ -8,7 +8,7 @@ from petlbench.data.task import TaskSpec, register_task_family
 from petlbench.errors import DataError
 
 from ..disk.layouts._lists import labelled_lines, read_text
-from ._image import Image, identity_of
+from ._image import Image, identity_of, is_file
 from ._user_task import path_of, user_task
 
 LISTS = {"val": "val_meta.list", "test": "test_meta.list"}
@@ -24,11 +24,11 @@ def noah_task(location: str) -> TaskSpec:
     lists = {"train": train} | {split: train.with_name(name) for split, name in LISTS.items()}
     lines = {split: _lines(file) for split, file in lists.items()}
     first = lines["train"][0][1]
-    root = next((train.parents[1] / name for name in IMAGES if (train.parents[1] / name / first).is_file()), None)
+    root = next((train.parents[1] / name for name in IMAGES if is_file(train.parents[1] / name / first)), None)
     if root is None:
         raise DataError(f"{train} lists {first}, which is in none of {', '.join(IMAGES)} below {train.parents[1]}; unpack the images there")
     for split, listed in lines.items():
-        if missing := next((name for _, name, _ in listed if not (root / name).is_file()), None):
+        if missing := next((name for _, name, _ in listed if not is_file(root / name)), None):
             raise DataError(f"{root / missing} is listed to {split} and is not there; restore it or correct the list")
     images = {
         split: [
