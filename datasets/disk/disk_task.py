@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import random
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.data.listing import Listing
-from petlbench.data.task import NINETY_TEN, SPLITS, DiskTask, Location, TaskSpec
+from petlbench.data.task import NINETY_TEN, SPLITS, DiskTask, Location, TaskSpec, warn_once
 from petlbench.errors import DataError
 
 from . import facts
 from .facts import Dataset, SuiteEntry
 from .layouts import LocatedDataset, layout
 
-_log = logging.getLogger("petlbench.data")
 _FORMAT = 1  # version of the data that a revision is a hash of
 
 
@@ -49,7 +47,7 @@ def open_task(root: Path, dataset: Dataset, entry: SuiteEntry) -> TaskSpec | Non
         return None
     splits, how = dict(found.splits), found.split
     names = _class_names(found, dataset, entry)
-    scored = None if entry.scored is None else facts.subset(entry.scored)
+    scored = _scored(entry)
     _check(_name(dataset, entry), found.root, splits, names, scored)
     _compare(_name(dataset, entry), found.root, splits, names, dataset, entry)
     val_in_train = None
@@ -102,8 +100,18 @@ def ninety_ten(train: Listing) -> NDArray[np.int64]:
 
 
 def _located(root: Path, dataset: Dataset, entry: SuiteEntry) -> Location | None:
+    """See DiskTask. What is found would open, too, unless the content of a file is broken."""
     found = find(root, dataset, entry)
-    return None if found is None else Location(found.layout, found.root)
+    if found is None:
+        return None
+    _check(_name(dataset, entry), found.root, found.splits, _class_names(found, dataset, entry), _scored(entry))
+    for listing in found.splits.values():
+        listing.check_files()
+    return Location(found.layout, found.root)
+
+
+def _scored(entry: SuiteEntry) -> tuple[int, ...] | None:
+    return None if entry.scored is None else facts.subset(entry.scored)
 
 
 def _expected(dataset: Dataset, entry: SuiteEntry) -> tuple[str, ...]:
@@ -132,8 +140,8 @@ def _class_names(found: LocatedDataset, dataset: Dataset, entry: SuiteEntry) -> 
     return tuple(f"class {label}" for label in range(dataset.class_count(entry)))
 
 
-def _check(task: str, root: Path, splits: dict[str, Listing], names: tuple[str, ...], scored: tuple[int, ...] | None) -> None:
-    """Raise DataError for an empty split and a label without a class."""
+def _check(task: str, root: Path, splits: Mapping[str, Listing], names: tuple[str, ...], scored: tuple[int, ...] | None) -> None:
+    """Raise DataError for an empty split, a label without a class, and an image in two splits or with two labels."""
     for split, listing in splits.items():
         if len(listing) == 0:
             raise DataError(f"{task}: the {split} split in {root} is empty")
@@ -144,6 +152,25 @@ def _check(task: str, root: Path, splits: dict[str, Listing], names: tuple[str, 
             raise DataError(
                 f"{task}: {listing.location(first)} has label {listing.labels[first]}, which is none of its {len(allowed)} classes"
             )
+    _check_apart(splits)
+
+
+def _check_apart(splits: Mapping[str, Listing]) -> None:
+    """Raise DataError for images in two splits, since accuracy would be too high, and for an image with two labels."""
+    label_of: dict[str, int] = {}
+    split_of: dict[str, str] = {}
+    shared = [
+        f"{listing.location(index)} ({split}) and {identity} ({before})"
+        for split, listing in splits.items()
+        for index, identity in enumerate(listing.identities())
+        if (before := split_of.setdefault(identity, split)) != split
+    ]
+    if shared:
+        raise DataError(f"{len(shared):,} images are in two splits: {shared[0]}; correct the lists, accuracy would be too high")
+    for listing in splits.values():
+        for identity, label in zip(listing.identities(), listing.labels.tolist(), strict=False):
+            if label_of.setdefault(identity, label) != label:
+                raise DataError(f"{identity} is listed with the labels {label_of[identity]} and {label}; correct the lists")
 
 
 def _compare(task: str, root: Path, splits: dict[str, Listing], names: tuple[str, ...], dataset: Dataset, entry: SuiteEntry) -> None:
@@ -156,16 +183,10 @@ def _compare(task: str, root: Path, splits: dict[str, Listing], names: tuple[str
     if entry.scored is None and len(names) != dataset.class_count(entry):
         other.append(f"{len(names):,} classes of {dataset.class_count(entry):,}")
     if other:
-        _warn_once(f"{task} in {root} has {', '.join(other)}; petlbench data verify {task} says more")
+        warn_once(f"{task} in {root} has {', '.join(other)}; petlbench data verify {task} says more")
     untrained = sorted(set(range(len(names))) - set(splits["train"].labels.tolist()))
     if untrained and not facts.suite_data(entry.suite).may_lack_classes:
-        _warn_once(f"{task} in {root}: {len(untrained)} of {len(names)} classes have no training image, '{names[untrained[0]]}' for one")
-
-
-@cache
-def _warn_once(text: str) -> None:
-    """Warn once per process: many runs open the same task."""
-    _log.warning(text)
+        warn_once(f"{task} in {root}: {len(untrained)} of {len(names)} classes have no training image, '{names[untrained[0]]}' for one")
 
 
 def _revision(splits: dict[str, Listing]) -> str:

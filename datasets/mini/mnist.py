@@ -31,6 +31,7 @@ from . import _digits
 
 FOLDERS = ("MNIST/raw", "mnist/raw", "mnist")  # below the data root; the first is torchvision's
 PARTS = {"train": "train", "test": "t10k"}  # how the names of a part's two files begin
+KINDS = ("images-idx3", "labels-idx1")
 SIZES = {"train": 60_000, "test": 10_000}
 SEED = 1  # of the generators, anew for each part; for Loc-MNIST the original's
 CANVAS, DIGIT_SIZE = 224, 28
@@ -60,7 +61,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 def _read(folder: Path, part: str) -> tuple[Grey, Indices]:
     """Read the images and labels of a split of MNIST."""
-    files = [_file(folder, part, kind) for kind in ("images-idx3", "labels-idx1")]
+    files = [_file(folder, part, kind) for kind in KINDS]
     images, labels = read_idx(files[0], 3), read_idx(files[1], 1).astype(np.int64)
     if images.shape[1:] != (DIGIT_SIZE, DIGIT_SIZE) or len(images) != len(labels) or set(labels.tolist()) != set(range(10)):
         raise DataError(f"{files[0]} and {files[1]} are not 28 x 28 images and their labels 0 to 9; download them again")
@@ -171,7 +172,12 @@ def _folder(root: Path) -> Path | None:
 
 def _locate(root: Path) -> Location | None:
     folder = _folder(root)
-    return None if folder is None else Location("mnist", folder)
+    if folder is None:
+        return None
+    for part in PARTS:
+        for kind in KINDS:
+            _file(folder, part, kind)  # DataError when it is not there
+    return Location("mnist", folder)
 
 
 def _register(variant: str, dataset_name: str, make: Maker, val_share: float, val_is_apart: bool, is_first: bool) -> None:

@@ -1,62 +1,92 @@
-"""Build a task over the user's own image files: held-out splits, class names, revision."""
+"""Build a task over the user's own image files: classes, held-out splits, revision."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from petlbench.data.listing import Files
-from petlbench.data.task import SPLITS, TaskSpec
+from petlbench.data.task import SPLITS, TaskSpec, warn_once
 from petlbench.errors import DataError
+
+from ._image import Image, check_once
+from ._names import check_names, has_control, in_order, read_names
 
 Pairs = list[tuple[str, int]]  # path relative to the root, label
 EVERY = 5  # of the images of a class, one is held out
 
 
-def hold_out(pairs: Pairs) -> tuple[Pairs, Pairs]:
+def path_of(location: str) -> Path:
+    """Return the path that the user named. DataError for one that no file system or record can hold."""
+    if has_control(location):
+        raise DataError(f"the path {location!a} has control characters or bytes that are not UTF-8; rename it, or make a link to it")
+    try:
+        path = Path(location).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"the path {location} cannot be looked up ({reason}); correct it") from None
+    return path
+
+
+def hold_out(images: Sequence[Image]) -> tuple[list[Image], list[Image]]:
     """Return the remaining images, and every fifth image of each class."""
-    seen: Counter[int] = Counter()
-    remaining: Pairs = []
-    held_out: Pairs = []
-    for pair in pairs:
-        seen[pair[1]] += 1
-        (remaining if seen[pair[1]] % EVERY else held_out).append(pair)
+    seen: Counter[str] = Counter()
+    remaining: list[Image] = []
+    held_out: list[Image] = []
+    for image in images:
+        seen[image.label] += 1
+        (remaining if seen[image.label] % EVERY else held_out).append(image)
     return remaining, held_out
 
 
-def user_task(name: str, root: Path, classes: Sequence[str], files: dict[str, Pairs]) -> TaskSpec:
-    """Return a task over the files of train, test and perhaps val; without val every fifth training image of a class validates.
+def user_task(
+    name: str, root: Path, images: dict[str, list[Image]], origin: Path, shown: str = "{}", left_out: Sequence[str] = ()
+) -> TaskSpec:
+    """Return a task over the images of train, test and perhaps val; without val every fifth training image of a class validates.
 
-    ``ROOT/names.txt`` gives the classes names for prompts, one per line; else ``classes`` are the names. DataError names what is wrong.
+    Labels are the classes, in the order of ``in_order``. ``ROOT/names.txt`` gives them names for prompts, one per line; else the names are the
+    labels as ``shown``. ``origin``: the table, list or folder, for messages. ``left_out``: what to warn of. DataError names what is wrong.
     """
-    if len(classes) < 2:
-        raise DataError(f"{root} has {len(classes)} class, at least 2 are needed")
-    if "val" not in files:
-        files = dict(zip(("train", "val"), hold_out(files["train"]), strict=True)) | {"test": files["test"]}
-        if not files["val"]:
-            raise DataError(f"{root} has no val split, and no class has the {EVERY} training images of which one could validate")
+    by_line = sorted(chain.from_iterable(images.values()), key=lambda image: image.line)
+    check_once(by_line)
+    for split in ("train", "test"):
+        if not images.get(split):
+            raise DataError(f"{origin} has no {split} images")
+    first: dict[str, Image] = {}
+    for image in by_line:
+        first.setdefault(image.label, image)
+    check_names((label, image.where) for label, image in first.items())
+    trained = {image.label for image in images["train"]}
+    if untrained := next((image for label, image in first.items() if label not in trained), None):
+        raise DataError(f"{untrained.where}: class '{untrained.label}' has no training image; add one or remove the class")
+    labels = in_order(first)
+    if len(labels) < 2:
+        raise DataError(f"{origin} has 1 class, at least 2 are needed")
+    if "val" not in images:
+        remaining, held_out = hold_out(images["train"])
+        if not held_out:
+            raise DataError(f"{origin} has no val split, and no class has the {EVERY} training images of which one could validate")
+        images = {"train": remaining, "val": held_out, "test": images["test"]}
+    for text in left_out:
+        warn_once(text)
+    label_of = {label: index for index, label in enumerate(labels)}
+    files: dict[str, Pairs] = {split: [(image.path, label_of[image.label]) for image in listed] for split, listed in images.items()}
+    classes = [shown.format(label.strip()) for label in labels]
+    names = root / "names.txt"
     return TaskSpec(
         name=name,
-        class_names=_names(root / "names.txt", classes),
+        class_names=read_names(names, classes) if names.exists() else tuple(classes),
         templates=("a photo of a {}.",),
         revision=_revision(root, files),
         source=lambda split: Files(root, [path for path, _ in files[split]], [label for _, label in files[split]]),
         sizes={split: len(pairs) for split, pairs in files.items()},
         description=f"images of {root}",
+        left_out=tuple(left_out),
     )
-
-
-def _names(file: Path, classes: Sequence[str]) -> tuple[str, ...]:
-    if not file.exists():
-        return tuple(classes)
-    names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    if len(names) != len(classes):
-        raise DataError(
-            f"{file} has {len(names)} names, and there are {len(classes)} classes; write one per line, in the order {', '.join(classes[:3])}, …"
-        )
-    return names
 
 
 def _revision(root: Path, files: dict[str, Pairs]) -> str:

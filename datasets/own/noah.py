@@ -7,8 +7,9 @@ from pathlib import Path
 from petlbench.data.task import TaskSpec, register_task_family
 from petlbench.errors import DataError
 
-from ..disk.layouts._lists import numbered_lines, read_text
-from ._user_task import Pairs, user_task
+from ..disk.layouts._lists import labelled_lines, read_text
+from ._image import Image, identity_of, is_file
+from ._user_task import path_of, user_task
 
 LISTS = {"val": "val_meta.list", "test": "test_meta.list"}
 IMAGES = ("images", ".", "jpg")  # below the dataset's folder
@@ -19,24 +20,31 @@ def noah_task(location: str) -> TaskSpec:
 
     The lists have no class names: ``names.txt`` beside the images gives them.
     """
-    train = Path(location).expanduser()
-    files = {"train": _pairs(train)} | {split: _pairs(train.with_name(name)) for split, name in LISTS.items()}
-    first = files["train"][0][0]
-    root = next((train.parents[1] / name for name in IMAGES if (train.parents[1] / name / first).is_file()), None)
+    train = path_of(location)
+    lists = {"train": train} | {split: train.with_name(name) for split, name in LISTS.items()}
+    lines = {split: _lines(file) for split, file in lists.items()}
+    first = lines["train"][0][1]
+    root = next((train.parents[1] / name for name in IMAGES if is_file(train.parents[1] / name / first)), None)
     if root is None:
         raise DataError(f"{train} lists {first}, which is in none of {', '.join(IMAGES)} below {train.parents[1]}; unpack the images there")
-    classes = max(label for pairs in files.values() for _, label in pairs) + 1
-    for split, pairs in files.items():
-        if missing := next((name for name, _ in pairs if not (root / name).is_file()), None):
+    for split, listed in lines.items():
+        if missing := next((name for _, name, _ in listed if not is_file(root / name)), None):
             raise DataError(f"{root / missing} is listed to {split} and is not there; restore it or correct the list")
-    return user_task(f"noah:{location}", root, [f"class {label}" for label in range(classes)], files)
+    images = {
+        split: [
+            Image(name, str(label), identity_of(root / name, f"{lists[split]}, line {number}"), str(lists[split]), number)
+            for number, name, label in listed
+        ]
+        for split, listed in lines.items()
+    }
+    return user_task(f"noah:{location}", root, images, train, shown="class {}")
 
 
-def _pairs(file: Path) -> Pairs:
-    names, labels = numbered_lines(read_text(file), str(file))
-    if not names:
+def _lines(file: Path) -> list[tuple[int, str, int]]:
+    lines = labelled_lines(read_text(file), str(file))
+    if not lines:
         raise DataError(f"{file} lists no images")
-    return list(zip(names, labels, strict=True))
+    return lines
 
 
 register_task_family("noah", noah_task, __name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def reopened(saved: Checkpoint, config: RunConfig, device: torch.device) -> Iter
         method = load_method(config.method)[0](config.method_config, config.seed)
         number_format = choose(config.precision, device, backbone.parameter_count)
         spec = find_task(config.task, data_folder(config.execution.data_root))
+        check_classes("checkpoint", saved.class_names, spec.class_names, config.task)
         with open_learner(method, backbone, spec, device, number_format, Meter(phase="test"), config.access) as learner:
             learner.load_state(saved.state)
             yield learner, backbone
@@ -81,3 +83,16 @@ def check_weights(trained_on: str, found: str, name: str) -> None:
     """CheckpointError when a backbone has other weights than the checkpoint was trained on."""
     if found != trained_on:
         raise CheckpointError(f"it was trained on {name} with weights {trained_on[:12]}…, the backbone now has {found[:12]}…")
+
+
+def check_classes(what: str, trained_on: tuple[str, ...] | None, found: tuple[str, ...], task: str) -> None:
+    """CheckpointError when a task has other classes than ``what`` was trained on, or in another order; None: that was not written down."""
+    if trained_on is None or trained_on == found:
+        return
+    pairs = enumerate(zip_longest(trained_on, found), start=1)
+    number, (then, now) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+    first = "nothing" if then is None else f"'{then}'", "nothing" if now is None else f"'{now}'"
+    raise CheckpointError(
+        f"the {what} is for the classes {', '.join(trained_on)[:60]}…, {task} has others: class {number} of {len(trained_on)} was {first[0]}, "
+        f"of {len(found)} it is {first[1]}; name a task with the same classes in the same order"
+    )

@@ -8,25 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from petlbench.errors import CheckpointError
 
+_CLASS_NAMES = TypeAdapter(tuple[str, ...] | None)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Learned tensors, the resolved configuration of the run that learned them and the checksum of its backbone."""
+    """Learned tensors, the resolved configuration of the run that learned them, the checksum of its backbone and the names of the classes in order."""
 
     state: dict[str, Tensor]
     config: dict[str, Any]
     backbone_sha256: str
+    class_names: tuple[str, ...] | None = None  # None: the file is older than this entry
 
 
-def packed_checkpoint(state: dict[str, Tensor], config: dict[str, Any], backbone_sha256: str) -> bytes:
+def packed_checkpoint(
+    state: dict[str, Tensor], config: dict[str, Any], backbone_sha256: str, class_names: tuple[str, ...] | None = None
+) -> bytes:
     """Return the content of a checkpoint file."""
     metadata = {"format": "petlbench-1", "config": json.dumps(config), "backbone_sha256": backbone_sha256}
+    if class_names is not None:
+        metadata["class_names"] = json.dumps(class_names)
     return save({name: tensor.contiguous() for name, tensor in state.items()}, metadata)
 
 
@@ -41,9 +49,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if metadata.get("format") != "petlbench-1":
         raise CheckpointError(f"{path}: a safetensors file, but not a petlbench checkpoint; make one with petlbench run … save=true")
     try:
-        return Checkpoint(state, json.loads(metadata["config"]), metadata["backbone_sha256"])
+        names = _CLASS_NAMES.validate_json(metadata.get("class_names", "null"))
+        return Checkpoint(state, json.loads(metadata["config"]), metadata["backbone_sha256"], names)
     except (KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be read ({error}); make the checkpoint again") from None
+    except ValidationError:
+        raise CheckpointError(f"{path}: its names of classes are no list of texts; make the checkpoint again") from None
 
 
 def packed_predictions(predicted: Tensor, labels: Tensor) -> bytes:

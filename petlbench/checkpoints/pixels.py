@@ -18,7 +18,7 @@ from petlbench.access.handle import QueryModel, grant
 from petlbench.access.meter import Meter
 from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
-from petlbench.checkpoints.evaluate import check_weights, reopened
+from petlbench.checkpoints.evaluate import check_classes, check_weights, reopened
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.checkpoints.pixels_file import Artifact, Description, tensors_document, write_artifact
 from petlbench.config.resolve import RunConfig, load_method, restore
@@ -117,8 +117,7 @@ def evaluate_artifact(artifact: Artifact, settings: Mapping[str, Any]) -> dict[s
 def _evaluated(artifact: Artifact, config: RunConfig, backbone: Backbone | RemoteBackbone, device: torch.device) -> dict[str, Any]:
     about = artifact.about
     task = open_task(config, backbone)
-    if task.spec.class_names != about.class_names:
-        raise CheckpointError(f"the artifact is for the classes {', '.join(about.class_names)[:60]}…, {config.task} has others")
+    check_classes("artifact", about.class_names, task.spec.class_names, config.task)
     test = Batches(task.test, task.transform, EVAL_BATCH, device)
 
     def percent(scores: Tensor) -> float:
@@ -132,7 +131,7 @@ def _evaluated(artifact: Artifact, config: RunConfig, backbone: Backbone | Remot
     found["accuracy"] = {variant: percent(torch.cat(scores)) for variant, scores in variants.scores.items()}
     found |= {"raw_values_outside": variants.raw_values_outside, "is_exact": about.is_exact, "largest_residual": about.largest_residual}
     if isinstance(backbone, Backbone):
-        saved = Checkpoint(artifact.learned, about.config, about.backbone_sha256)
+        saved = Checkpoint(artifact.learned, about.config, about.backbone_sha256, about.class_names)
         with reopened(saved, config, device) as (learner, _):
             found["accuracy"]["latent"] = percent(learner.predict(test))
         found["difference"] = found["accuracy"]["pixels"] - found["accuracy"]["latent"]

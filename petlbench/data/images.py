@@ -22,7 +22,14 @@ from PIL import Image, UnidentifiedImageError
 
 from petlbench.errors import DataError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+# Of the files that torchvision's ImageFolder reads, and further ones of the same formats and of GIF, whose first picture counts.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif", ".jpe", ".dib", ".pbm", ".pnm", ".gif"}
+_OF_SYSTEMS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r"}  # files and folders that systems put beside images
+
+
+def is_passed_over(name: str) -> bool:
+    """Return True for the name of a file or folder that is never looked at: a hidden one, such as ``._x.jpg``, or one that a system made for itself."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def read_bytes(path: Path) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import stat
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from petlbench.data.images import decode_bytes, read_bytes
 from petlbench.errors import DataError
 
+_DETOUR = re.compile(r"(^|/)\.{0,2}/")  # in a path that has a shorter spelling, such as a/../b
 MANY = 100_000  # files, whose sizes take too long to ask for at the start of a run
 
 
@@ -46,6 +49,13 @@ class Listing(ABC):
     def take(self, indices: NDArray[np.int64]) -> Listing:
         """Return some of the images, in the given order."""
 
+    def identities(self) -> Sequence[str]:
+        """Return one text per image, the same for the same file in another listing; nothing for arrays and for more than ``MANY`` files."""
+        return ()
+
+    def check_files(self) -> None:  # noqa: B027 (images in arrays have no files of their own)
+        """DataError when a listed file is not there. Quick: folders are listed, of more than ``MANY`` files none, and no file is opened."""
+
     def decode(self, index: int) -> NDArray[np.uint8]:
         """Decode an image at native size, (H, W, 3) RGB. DataError, with its location, when that fails."""
         return decode_bytes(self.read(index), self.location(index))
@@ -69,14 +79,33 @@ class Files(Listing):
             return hashlib.sha256("\n".join(name.rpartition("/")[2] for name in self.names).encode()).hexdigest()
         return _hash_of_sizes([self._size(name) for name in self.names])
 
+    def identities(self) -> Sequence[str]:
+        if len(self) > MANY:
+            return ()
+        root = os.path.normpath(self.root)
+        return [os.path.normpath(f"{root}/{name}") if _DETOUR.search(name) else f"{root}/{name}" for name in self.names]
+
+    def check_files(self) -> None:
+        folders: dict[str, set[str]] = {}
+        for name in self.names if len(self) <= MANY else ():
+            above, _, file = name.rpartition("/")
+            if above not in folders:
+                folders[above] = _names_in(self.root / above)
+            if file not in folders[above]:
+                self._size(name)  # which says what is wrong, unless the file system takes other spellings of a name
+
     def take(self, indices: NDArray[np.int64]) -> Files:
         return Files(self.root, [self.names[index] for index in indices], self.labels[indices])
 
     def _size(self, name: str) -> int:
         try:
-            return (self.root / name).stat().st_size
-        except OSError as error:
-            raise DataError(f"{self.root / name}: listed, but cannot be read ({error.strerror}); restore it or correct the list") from None
+            status = (self.root / name).stat()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{self.root / name}: listed, but cannot be read ({reason}); restore it or correct the list") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{self.root / name}: listed, but no file; restore it or correct the list")
+        return status.st_size
 
 
 class ZipMembers(Listing):
@@ -96,10 +125,17 @@ class ZipMembers(Listing):
             raise DataError(f"{self.location(index)}: cannot be read ({error}); fetch the archive again") from None
 
     def fingerprint(self) -> str:
+        self.check_files()
         sizes = {member.filename: member.file_size for member in _opened(self.archive, os.getpid()).infolist()}
-        if missing := [name for name in self.names if name not in sizes]:
-            raise DataError(f"{self.archive}: {missing[0]} is listed, but not in the archive; fetch it again")
         return _hash_of_sizes([sizes[name] for name in self.names])
+
+    def identities(self) -> Sequence[str]:
+        return self.names
+
+    def check_files(self) -> None:
+        members = set(_opened(self.archive, os.getpid()).namelist())
+        if missing := next((name for name in self.names if name not in members), None):
+            raise DataError(f"{self.archive}: {missing} is listed, but not in the archive; fetch it again")
 
     def take(self, indices: NDArray[np.int64]) -> ZipMembers:
         return ZipMembers(self.archive, [self.names[index] for index in indices], self.labels[indices])
@@ -139,6 +175,14 @@ class Arrays(Listing):
 def _opened(archive: Path, process: int) -> zipfile.ZipFile:
     """Open an archive and read its table of contents. Threads may share it, a forked process may not: it would share the file position."""
     return zipfile.ZipFile(archive)
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Return the names of the files in a folder that can be looked at: not those of broken links."""
+    try:
+        return {entry.name for entry in os.scandir(folder) if entry.is_file()}
+    except OSError:
+        return set()
 
 
 def _hash_of_sizes(sizes: Sequence[int]) -> str:

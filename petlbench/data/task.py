@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from petlbench.errors import DataError
 from petlbench.registry import TASKS
 
 SPLITS = ("train", "val", "test")
+_log = logging.getLogger("petlbench.data")
 
 GENERATED, NINETY_TEN, RESAMPLED = "generated", "generated-90-10", "resampled"
 MADE_HERE = (GENERATED, NINETY_TEN, RESAMPLED)  # splits that no published list gives
@@ -37,6 +40,7 @@ class TaskSpec:
     val_in_train: NDArray[np.int64] | None = None
     # The labels of test images, when these are fewer than all: only their scores are compared.
     scored: tuple[int, ...] | None = None
+    left_out: tuple[str, ...] = ()  # what lies beside the images and was not read, in words, of which opening the task warned
 
     def prompts(self, templates: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...]:
         """Return the captions of each class: every template (None: the task's) with the class name filled in, underscores as spaces.
@@ -74,6 +78,12 @@ class DiskTask:
     # Below a data root, quickly. None when it is not there, DataError when it is there and broken.
     locate: Callable[[Path], Location | None]
     open: Callable[[Path], TaskSpec | None]  # what lies below a data root; None and DataError as for ``locate``
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Warn of something in a dataset once per process: many runs open the same task."""
+    _log.warning(text)
 
 
 TaskFamily = Callable[[str], TaskSpec]  # the text after ``NAME:`` -> a task

@@ -209,7 +209,7 @@ def _keep_files(log: RunLog, scores: Tensor, test: Batches, task: Task, state: d
         log.fields["token_usage"] = log.keep("usage", packed_usage(usage)).name
     if log.config.execution.save:
         store = RecordStore(Path(log.config.execution.out))
-        learned = log.keep("checkpoint", packed_checkpoint(state, log.config.identity, checksum), store.checkpoints)
+        learned = log.keep("checkpoint", packed_checkpoint(state, log.config.identity, checksum, task.spec.class_names), store.checkpoints)
         log.fields["checkpoint"] = learned.relative_to(store.results).as_posix()
 
 

@@ -115,7 +115,7 @@ class MethodConformance:
             learner.fit(_data(task, config))
             scores = learner.predict(_test(task))
             path = Path(folder) / "learned.safetensors"
-            path.write_bytes(packed_checkpoint(learner.state(), config.identity, backbone.checksum()))
+            path.write_bytes(packed_checkpoint(learner.state(), config.identity, backbone.checksum(), task.spec.class_names))
             reply = _Reader.running(_READER).scores(path)
         assert "error" not in reply, reply["error"]
         assert torch.equal(torch.tensor(reply["scores"]), scores), "predictions in another process differ: something is not stored"

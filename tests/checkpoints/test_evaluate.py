@@ -30,6 +30,7 @@ def checkpoint(method: str, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("method", ["lora", "spt", "bitfit"])
 def test_a_plain_timm_model_with_the_exported_weights_predicts_what_the_run_did(method: str, tmp_path: Path) -> None:
     saved = read_checkpoint(checkpoint(method, tmp_path))
+    assert saved.class_names == tuple("0123456789")
     export_merged(saved, tmp_path / "model.safetensors")
     config = resolve(["method=linear", "task=mini/digits"])
     backbone, _ = load_backbone_cached("mini_clip", None, CPU)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load, save_file
 
+from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.checkpoints.evaluate import evaluate_checkpoint
 from petlbench.checkpoints.file import Checkpoint, packed_checkpoint, packed_predictions, read_checkpoint
 from petlbench.errors import CheckpointError
@@ -17,10 +18,10 @@ CONFIG = resolve(["method=linear", "task=mini/digits"]).identity
 STATE = {"head.weight": torch.arange(6.0).view(2, 3).T, "head.bias": torch.zeros(3, dtype=torch.bfloat16), "steps": torch.tensor(4)}
 
 
-def test_tensors_configuration_and_the_backbones_checksum_survive(tmp_path: Path) -> None:
-    (tmp_path / "a.safetensors").write_bytes(packed_checkpoint(STATE, CONFIG, "abc"))
+def test_tensors_configuration_the_backbones_checksum_and_the_classes_survive(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(packed_checkpoint(STATE, CONFIG, "abc", ("dog", "cat")))
     found = read_checkpoint(tmp_path / "a.safetensors")
-    assert found.config == CONFIG and found.backbone_sha256 == "abc"
+    assert found.config == CONFIG and found.backbone_sha256 == "abc" and found.class_names == ("dog", "cat")
     assert all(torch.equal(found.state[name], tensor) and found.state[name].dtype == tensor.dtype for name, tensor in STATE.items())
     assert found.state.keys() == STATE.keys()
 
@@ -56,6 +57,33 @@ def test_a_checkpoint_without_a_readable_configuration_is_named(tmp_path: Path, 
     save_file({"w": torch.zeros(1)}, tmp_path / "a.safetensors", {"format": "petlbench-1"} | metadata)
     with pytest.raises(CheckpointError, match=r"a\.safetensors: its configuration cannot be read"):
         read_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("names", ["{", "3", '{"0": "cat"}', "[1, 2]"])
+def test_names_of_classes_that_are_none_are_one_line(tmp_path: Path, names: str) -> None:
+    metadata = {"format": "petlbench-1", "config": "{}", "backbone_sha256": "abc", "class_names": names}
+    save_file({"w": torch.zeros(1)}, tmp_path / "a.safetensors", metadata)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: its names of classes are no list of texts"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ("0", "2", "1", *"3456789"),
+            r"the checkpoint is for the classes 0, 2, 1, .*, mini/digits has others: class 2 of 10 was '2', of 10 it is '1'",
+        ),
+        (tuple("01234567"), r"class 9 of 8 was nothing, of 10 it is '8'; name a task with the same classes in the same order"),
+        (("zero", *"123456789"), r"class 1 of 10 was 'zero', of 10 it is '0'"),
+    ],
+)
+def test_a_checkpoint_of_other_classes_or_another_order_is_refused_and_the_first_that_differs_named(
+    names: tuple[str, ...], expected: str
+) -> None:
+    _, checksum = load_backbone_cached("mini_clip", None, torch.device("cpu"))
+    with pytest.raises(CheckpointError, match=expected):
+        evaluate_checkpoint(Checkpoint({}, CONFIG, checksum, names), {"threads": 1})
 
 
 def test_a_checkpoint_learned_on_other_weights_is_refused_before_anything_is_computed() -> None:

@@ -17,7 +17,7 @@ KEYS = ("task", "method", "backbone", "samples", "accuracy", "raw_values_outside
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved, path = learned(*SIZES), tmp_path_factory.mktemp("run") / "pgn.safetensors"
-    path.write_bytes(packed_checkpoint(saved.state, saved.config, saved.backbone_sha256))
+    path.write_bytes(packed_checkpoint(saved.state, saved.config, saved.backbone_sha256, saved.class_names))
     return path
 
 

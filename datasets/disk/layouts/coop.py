@@ -53,6 +53,11 @@ def _with_split_file(folder: Path, split_file: Path, files: CoopFiles) -> Locate
         if not rows.get(split):
             raise DataError(f"{split_file}: has no '{split}' rows; fetch it again")
     names = _class_names(rows["train"], split_file)
+    for split, listed in rows.items():
+        for path, label, name in listed:
+            if 0 <= label < len(names) and names[label] != name:
+                what = f"'{split}' gives {path} the label {label} and the name '{name}', other rows call {label} '{names[label]}'"
+                raise DataError(f"{split_file}: {what}; fetch it again")
     images = _image_folder(folder, files.images, rows["train"][0][0], split_file)
     splits = {split: Files(images, [row[0] for row in listed], [row[1] for row in listed]) for split, listed in rows.items() if listed}
     if "test" not in splits:

@@ -29,19 +29,35 @@ def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
 
 def _birds(folder: Path, classes: int) -> Original:
     """Lines ``IMAGE VALUE`` in three files: path, class, and 1 for a training image. The classes that have images are numbered by their ids."""
-    paths, class_of, trains = (_column(folder / name) for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt"))
-    label_of = position_in(sorted(set(class_of.values()), key=int))
+    files = [folder / name for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt")]
+    paths, class_of, trains = columns = [_column(file) for file in files]
+    for file, column in zip(files[1:], columns[1:], strict=True):
+        if strangers := sorted(paths.keys() ^ column.keys()):
+            raise DataError(f"{file}: lists other images than {files[0].name}, {strangers[0]} for one; unpack the archive again")
+    for file, column, is_right, expected in (
+        (files[1], class_of, str.isdecimal, "a number"),
+        (files[2], trains, ("0", "1").__contains__, "0 or 1"),
+    ):
+        if wrong := next((image for image, value in column.items() if not is_right(value)), None):
+            raise DataError(f"{file}: expected {expected} for image {wrong}, got '{column[wrong]}'; unpack the archive again")
+    label_of = position_in(sorted({int(identifier) for identifier in class_of.values()}))
     parts: dict[str, Listing] = {}
     for part, flag in (("trainval", "1"), ("test", "0")):
-        images = [image for image in paths if trains.get(image) == flag]
-        if strangers := [image for image in images if image not in class_of]:
-            raise DataError(f"{folder / 'image_class_labels.txt'}: has no line for image {strangers[0]}; unpack the archive again")
-        parts[part] = Files(folder / "images", [paths[image] for image in images], [label_of(class_of[image]) or 0 for image in images])
+        images = [image for image in paths if trains[image] == flag]
+        parts[part] = Files(folder / "images", [paths[image] for image in images], [label_of(int(class_of[image])) for image in images])  # type: ignore[arg-type]
     return Original(folder, parts)
 
 
 def _column(file: Path) -> dict[str, str]:
-    return {image: value for image, _, value in (line.strip().partition(" ") for line in read_text(file).splitlines() if line.strip())}
+    """Read lines ``IMAGE VALUE``. DataError for an image that is listed twice."""
+    column: dict[str, str] = {}
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
+        image, _, value = line.strip().partition(" ")
+        if image in column:
+            raise DataError(f"{file}, line {number}: image {image} is listed already; unpack the archive again")
+        if image:
+            column[image] = value
+    return column
 
 
 def _dogs(folder: Path, classes: int) -> Original:

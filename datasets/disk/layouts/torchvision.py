@@ -54,6 +54,8 @@ def _flowers(folder: Path, entry: SuiteEntry, classes: int) -> Original:
     parts: dict[str, Listing] = {}
     for part, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid")):
         numbers = _arrays.mat(folder / "setid.mat", key).ravel()
+        if strangers := [number for number in numbers.tolist() if not 1 <= number <= len(labels)]:
+            raise DataError(f"{folder}: setid.mat lists image {strangers[0]}, imagelabels.mat has {len(labels)}; unpack both again")
         parts[part] = Files(folder / "jpg", [f"image_{number:05d}.jpg" for number in numbers], labels[numbers - 1])
     return Original(folder, parts)
 

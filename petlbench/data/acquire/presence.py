@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from petlbench.data.task import DiskTask
+from petlbench.data.task import DiskTask, TaskSpec
 from petlbench.errors import ConfigError, DataError
 from petlbench.registry import TASKS
 
@@ -38,11 +38,17 @@ def data_folder(configured: str | None) -> Path | None:
 
 
 def presence(name: str, root: Path | None) -> Presence:
-    """Return the state of a task. One that needs no images from elsewhere is always present."""
+    """Return the state of a task; one that is present can be opened. One that needs no images from elsewhere is always present."""
     family, _, own = name.partition(":")
     target = TASKS.get(family)
+    if isinstance(target, TaskSpec):
+        return Presence(name, "present", "made here")
     if not isinstance(target, DiskTask):
-        return Presence(name, "present", own or "made here")
+        try:
+            target(own)
+        except DataError as error:
+            return Presence(name, "broken", str(error))
+        return Presence(name, "present", own)
     try:
         location = None if root is None else target.locate(root)
     except DataError as error:

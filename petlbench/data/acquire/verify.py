@@ -78,6 +78,7 @@ def verify(name: str, root: Path | None, progress: Progress = lambda done, total
         return Verification(name, "", "", {}, (Finding("error", str(error), "repair it and verify again"),))
     findings = [
         *(_sizes(spec, target) if isinstance(target, DiskTask) else ()),
+        *(Finding("warning", text, "move or rename what should be read") for text in spec.left_out),
         *_classes(spec, sources),
         *_images(spec, sources, isinstance(target, DiskTask) and target.is_lossless, progress),
     ]
