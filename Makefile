@@ -5,6 +5,7 @@ DATASET ?= mini
 SEEDS ?=
 JOBS ?=
 ARGS ?=
+THREADS ?= 1
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -12,7 +13,7 @@ BIOME := @biomejs/biome@2.6.8
 WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn bench-driver plan leaderboard test test-all lint lint-page format docs clean
+.PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn bench-driver plan leaderboard test test-all test-numeric lint lint-page format docs clean
 
 help: ## Show the targets and their variables
 	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
@@ -59,6 +60,9 @@ test: $(READY) ## Run the fast tests
 
 test-all: $(READY) ## Run all tests, also those that take minutes
 	@$(BIN)/python -m pytest -q $(WORKERS) -m "slow or not slow"
+
+test-numeric: $(READY) ## Run the tests whose numbers depend on the processor, with THREADS threads; ATEN_CPU_CAPABILITY=default or avx2 picks the kernels
+	@$(BIN)/python -m pytest -q $(WORKERS) -m numeric --threads $(THREADS)
 
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -64,7 +64,7 @@ class GradientMethod(Method):
 
     def decays(self, name: str, parameter: nn.Parameter) -> bool:
         """Return True if weight decay applies to a trainable parameter: to matrices, not to vectors, nor to tokens and positions (timm's convention)."""
-        return parameter.ndim > 1 and name.rpartition(".")[2] not in ("cls_token", "reg_token", "pos_embed")
+        return parameter.ndim > 1 and name.rpartition(".")[2] not in ("cls_token", "reg_token", "dist_token", "pos_embed")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One thread per process, an image cache of the session's own, no network beyond this machine."""
+"""One thread per process unless ``--threads`` says otherwise, an image cache of the session's own, no network beyond this machine."""
 
 from __future__ import annotations
 
@@ -23,17 +23,29 @@ settings.register_profile("petlbench", deadline=None, derandomize=True, database
 settings.load_profile("petlbench")
 
 Call = Callable[..., tuple[int, str, str]]
+NUMERIC = ("access", "backbones", "golden", "methods", "nn", "optim")  # folders of tests that compare what networks compute
 LOOPBACK = ("127.", "::1", "localhost")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--threads", type=int, default=1, help="threads of torch, in every process of the session")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(config.getoption("threads"))
     config.stash[_KEPT] = {"cpu_count": os.cpu_count, "connect": socket.socket.connect}
     if not _is_worker(config):  # workers inherit the environment, and with it the cache of the session
         config.stash[_KEPT]["cache"] = os.environ["PETLBENCH_CACHE"] = tempfile.mkdtemp(prefix="petlbench-tests-")
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    os.environ |= {"OMP_NUM_THREADS": str(config.getoption("threads")), "HF_HUB_OFFLINE": "1"}
     os.cpu_count = lambda: 1  # a run without threads=N takes all cores, for which the workers of a session would compete
     socket.socket.connect = _guarded(socket.socket.connect)  # type: ignore[method-assign]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests whose numbers depend on the processor: see NUMERIC."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in NUMERIC and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.numeric)
 
 
 def pytest_collection_finish() -> None:

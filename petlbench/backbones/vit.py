@@ -11,21 +11,27 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 
 def end_with_the_class_token(vit: Any) -> None:
-    """Let the last block of a timm ViT that is read at its class token compute the MLP for that token alone: the same scores and gradients,
-    and about 1 / (1.5 L) of the work of all L blocks saved. Other poolings and block types are left unchanged."""
+    """Let the last block of a timm ViT that is read at its class token compute the MLP for that token alone, or for those that it is read at: the same
+    scores and gradients, and about 1 / (1.5 L) of the work of all L blocks saved. Other poolings and block types are left unchanged."""
     if isinstance(vit, VisionTransformer) and vit.global_pool == "token" and type(last := vit.blocks[-1]) is Block:
-        last.forward = partial(_class_token_only, last)
+        last.forward = partial(_first_only, last, 2 if is_distilled(vit) else 1)
 
 
-def _class_token_only(block: Block, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-    """timm's ``Block.forward`` with the tokens behind the first, (B, N, D), dropped between attention and MLP: (B, 1, D)."""
+def is_distilled(vit: nn.Module) -> bool:
+    """Return True for a distilled DeiT: it is read at the mean of its class token and its distillation token, which is the second one."""
+    return isinstance(vit, VisionTransformerDistilled)
+
+
+def _first_only(block: Block, count: int, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    """timm's ``Block.forward`` with the tokens behind the first ``count``, (B, N, D), dropped between attention and MLP: (B, count, D)."""
     attention = block.attn(block.norm1(x), attn_mask=attn_mask, is_causal=is_causal)
-    x = x[:, :1] + block.drop_path1(block.ls1(attention))[:, :1]
+    x = x[:, :count] + block.drop_path1(block.ls1(attention))[:, :count]
     return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
 

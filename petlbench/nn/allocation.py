@@ -14,7 +14,7 @@ _PLACES = {  # a name inside a block -> operation
     **{operation: operation for operation in OPERATIONS},
 }
 _OUTSIDE = {
-    **dict.fromkeys(("cls_token", "reg_token", "pos_embed", "patch_embed", "norm_pre", "prompts.prompt_input"), "embed"),
+    **dict.fromkeys(("cls_token", "reg_token", "dist_token", "pos_embed", "patch_embed", "norm_pre", "prompts.prompt_input"), "embed"),
     **dict.fromkeys(("norm", "fc_norm"), "norm"),
 }
 

@@ -32,7 +32,7 @@ def traits_without_loading(name: str, checkpoint: str | None) -> Traits:
 def load(name: str, checkpoint: str | None) -> Backbone:
     """A vision transformer of timm, such as timm:vit_base_patch16_224.augreg_in21k: weights downloaded once by timm, or a local file."""
     vit = _created(name, pretrained=checkpoint is None)
-    classifier = vit.get_classifier()
+    classifier = vit.get_classifier()  # two in a distilled DeiT, which are read at two tokens: no classifier of the features
     vit.reset_classifier(0)
     if checkpoint is not None:
         classifier = load_vit(vit, Path(checkpoint))
