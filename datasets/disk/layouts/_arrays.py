@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from petlbench.data.listing import Arrays, Listing
 from petlbench.errors import DataError
+
+from . import _pickles
 
 Fetch = Callable[[NDArray[np.int64]], NDArray[np.uint8]]  # rows (n,), ascending -> images (n, H, W) or (n, H, W, 3)
 HELD_BYTES = 2**28  # of the blocks that a listing keeps in memory
@@ -24,18 +25,6 @@ _CIFAR_PARTS = {
     "cifar-10-batches-py": ({"trainval": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}, "labels"),
     "cifar-100-python": ({"trainval": ["train"], "test": ["test"]}, "fine_labels"),
 }
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler of numbers, texts and numpy arrays, which refuses anything else, since that could run code."""
-
-    _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype", "encode"})
-    _MODULES = frozenset({"numpy.core.multiarray", "numpy._core.multiarray", "numpy", "_codecs"})
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module not in self._MODULES or name not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def cifar(folder: Path) -> dict[str, Listing]:
@@ -48,26 +37,37 @@ def _cifar_part(files: list[Path], key: str) -> Arrays:
     """Read rows of 3072 bytes: red, green and blue plane of 32 x 32."""
     images, labels, names = [], [], []
     for path in files:
-        content = _unpickled(path)
-        try:
-            images.append(np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-            labels += [int(label) for label in content[key]]
-            names += [f"{path.name}_{index:05d}" for index in range(len(images[-1]))]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: not a batch of CIFAR images ({error!r}); unpack the archive again") from None
+        rows, numbers = _cifar_batch(path, key)
+        images.append(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels += numbers
+        names += [f"{path.name}_{index:05d}" for index in range(len(numbers))]
     return Arrays(np.concatenate(images), labels, names, files[0].parent)
 
 
-def _unpickled(path: Path) -> Any:
+def _cifar_batch(path: Path, key: str) -> tuple[NDArray[np.uint8], list[int]]:
+    """Return images (n, 3072) and their labels. DataError when the file holds anything else."""
     try:
-        with path.open("rb") as file:
-            return _load(file)
-    except Exception as error:  # broken bytes make pickle raise errors of many kinds
-        raise DataError(f"{path}: cannot be read ({error}); unpack the archive again") from None
+        content = _pickles.load(readable(path, _pickles.MOST_BYTES).read_bytes())
+        rows, labels = content["data"], content[key]
+        labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
+        if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.shape[1:] != (3072,):
+            raise ValueError("its data are no rows of 3072 bytes")
+        if not isinstance(labels, list) or len(labels) != len(rows) or not all(type(label) is int for label in labels):
+            raise ValueError(f"it has no {key} for its {len(rows):,} images")
+        return rows, labels
+    except KeyError as error:
+        raise DataError(f"{path}: not a batch of CIFAR images (it has no {error}); unpack the archive again") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a batch of CIFAR images ({str(error)[:200]}); unpack the archive again") from None
 
 
-def _load(file: BinaryIO) -> Any:
-    return _ArraysOnly(file, encoding="latin1").load()  # as Python 2 wrote them
+def readable(path: Path, most: int) -> Path:
+    """Return a file that may be opened. ValueError for a pipe, which would block, and for more than ``most`` bytes."""
+    if not path.is_file():
+        raise ValueError("it is missing or no plain file")
+    if path.stat().st_size > most:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes, at most {most:,} expected")
+    return path
 
 
 def mat(path: Path, key: str) -> NDArray[Any]:
