@@ -101,7 +101,6 @@ HOSTILE: dict[str, Any] = {
     "wide integers": ROWS.astype(np.int64),
     "one row": ROWS[0],
     "rows of another size": ROWS[:, :3000],
-    "a matrix class": np.asmatrix(ROWS),
     "a list": [[0] * 3072],
     "nothing": None,
     "a set": {1},
