@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
+from petlbench.data.sealed import read_sealed, write_sealed
 from petlbench.data.store import cache_folder
-from petlbench.errors import RecordError
-from petlbench.records.store import write_atomically
 
 
 @dataclass(frozen=True)
@@ -34,11 +31,8 @@ class Cache:
         if self.identity is None:
             return compute()
         key = hashlib.sha256(json.dumps([self.identity, name, dict(settings)], sort_keys=True).encode()).hexdigest()[:16]
-        path = cache_folder() / "computed" / name / f"{key}.safetensors"
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError):  # not there yet, or damaged: it can always be computed again
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in compute().items()}
-            with suppress(RecordError):  # a cache that cannot be written costs time, not the run
-                write_atomically(path, save(tensors))
-            return tensors
+        path = cache_folder() / "computed" / name / f"{key}.sealed"
+        if (content := read_sealed(path)) is None:
+            content = save({name: tensor.detach().cpu().contiguous() for name, tensor in compute().items()})
+            write_sealed(path, content)
+        return load(content)

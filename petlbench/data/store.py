@@ -1,7 +1,7 @@
 """The image cache: every image is decoded and resized once, into uint8 memory maps that all later runs share.
 
 Layout: ``CACHE/store/TASK/KEY/{pixels.bin,shapes.npy,labels.npy,meta.json}``, one folder for each split; KEY is the hash of the task's revision, the
-split and the form of its images. Suites that have a dataset in common have its files in common, as hard links. N: images.
+split and the form of its images. Suites that have a dataset in common have its files in common, as hard links. What is damaged is built again. N: images.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from petlbench.data import store_files
 from petlbench.data.source import ImageSource, Indices, is_uniform, reading_order, take
-from petlbench.data.split import Images, Ragged, Split, digest_of_part
+from petlbench.data.split import Ragged, Split, digest_of_part
 from petlbench.data.streaming import Streamed, Tally, in_order
 from petlbench.data.task import TaskSpec
 from petlbench.data.transforms import Form, Pixels
@@ -36,7 +36,6 @@ _FORMAT = 2  # of the files in a store folder
 _SAMPLE = 16  # images that a store's size is estimated from
 _ANNOUNCED_MB = 64  # smaller stores are built without a message
 _AHEAD = 4  # images per thread that are decoded and not yet written, at most: photographs at native size are tens of MB each
-_FILES = ("pixels.bin", "shapes.npy", "labels.npy")  # of a store; written last, meta.json says that it is complete
 _BUILDING = ".building-"  # prefix of the name of a store that is not complete
 _log = logging.getLogger("petlbench.data")
 
@@ -71,8 +70,9 @@ class TaskStore:
 
     def labels(self, split: str, form: Form) -> NDArray[np.int64]:
         """Return the labels (N,) of a whole split."""
-        folder = self._folder(split, form)
-        return _read(folder, form).labels if _is_there(folder) else self._source(split).labels
+        with suppress(store_files.Damaged):  # which is said when it is opened
+            return store_files.read(self._folder(split, form), self.spec, split, form, self.spec.sizes.get(split)).labels
+        return self._source(split).labels
 
     def open(self, split: str, form: Form, part: NDArray[np.int64] | None = None) -> Split:
         """Open a split, or its images at the indices ``part``, in that order.
@@ -86,34 +86,54 @@ class TaskStore:
             return stored
         source = self._source(split)
         identity = json.dumps([self.spec.revision, split, dataclasses.asdict(form)])
-        digest = hashlib.sha256(identity.encode() + _label_bytes(source.labels)).hexdigest()
+        digest = hashlib.sha256(identity.encode() + store_files.label_bytes(source.labels)).hexdigest()
         streamed = Split(Streamed(source, form, self.tally), source.labels, digest, form)
         return streamed if part is None else streamed.take(part)
 
     def _stored(self, split: str, form: Form, sample: dict[int, Pixels], part: NDArray[np.int64] | None = None) -> Split | None:
         """Read a store; build it first when needed. None when it would be too large."""
         folder = self._folder(split, form, part)
-        if not _is_there(folder):
-            with _locked(folder, f"{self.spec.name}, {split}"):
-                if not (_is_there(folder) or self._linked(folder, form) or self._build(folder, split, form, sample, part)):
-                    return None
-        return _read(folder, form)
+        count = self.spec.sizes.get(split) if part is None else len(part)
+        if (found := self._opened(folder, split, form, count, warn=True)) is None:
+            with _locked(folder, f"{self.spec.name}, {split}"):  # another process may have built it meanwhile
+                if (found := self._opened(folder, split, form, count)) is None:
+                    if not (self._linked(folder, split, form, count) or self._build(folder, split, form, sample, part)):
+                        return None
+                    found = store_files.read(folder, self.spec, split, form, count)
+        with suppress(OSError):  # a cache that may only be read
+            os.utime(folder / "meta.json")
+        return found
 
-    def _linked(self, folder: Path, form: Form) -> bool:
+    def _opened(self, folder: Path, split: str, form: Form, count: int | None, warn: bool = False) -> Split | None:
+        """Read a store. None when it is not there or damaged, after a warning if so asked."""
+        if not exists(folder / "meta.json"):
+            return None
+        try:
+            return store_files.read(folder, self.spec, split, form, count)
+        except store_files.Damaged as error:
+            if warn:
+                _log.warning("the image cache %s is damaged (%s); its images are decoded again", folder, error)
+            return None
+
+    def _linked(self, folder: Path, split: str, form: Form, count: int | None) -> bool:
         """Link the store of the same images that a task of another suite made. False when there is none, or the file system has no hard links.
 
         Only for datasets on a disk, whose revision is a hash of their content.
         """
         dataset = self.spec.name.partition("/")[2]
-        stores = _root().glob(f"*-{dataset}/{folder.name}/meta.json") if self.spec.layout else ()
-        for meta in stores:
-            with suppress(DataError), _writing(folder) as work:
-                _read(meta.parent, form)  # do not link a damaged store
-                for name in _FILES:
-                    (work / name).hardlink_to(meta.with_name(name))
-                (work / "meta.json").write_text(json.dumps(json.loads(meta.read_text()) | {"task": self.spec.name}))
-                break
-        return _is_there(folder)
+        others = _root().glob(f"*-{dataset}/{folder.name}") if self.spec.layout else ()
+        for other in others:
+            if other == folder:  # the damaged one that this replaces
+                continue
+            with suppress(DataError):
+                meta = store_files.read_meta(other)
+                store_files.read(other, replace(self.spec, name=meta.task), split, form, count)  # do not link a damaged store
+                with _writing(folder) as work:
+                    for name in store_files.FILES:
+                        (work / name).hardlink_to(other / name)
+                    store_files.write_meta(work, replace(meta, task=self.spec.name))
+                return True
+        return False
 
     def _build(self, folder: Path, split: str, form: Form, sample: dict[int, Pixels], part: NDArray[np.int64] | None) -> bool:
         """Build a store in a temporary folder and rename it, so that no reader sees an incomplete one. False when it would be too large."""
@@ -140,9 +160,9 @@ class TaskStore:
         is_sorted = bool((np.diff(order) > 0).all())
         with _writing(folder, expected if is_sorted else 2 * expected) as work:
             images = in_order(prepared, order.tolist(), _AHEAD * torch.get_num_threads())
-            meta = _write(work, images if is_sorted else _rearranged(work / "unordered.bin", images, order), source.labels)
-            meta |= {"task": self.spec.name, "split": split, "revision": self.spec.revision, "form": form.words}
-            (work / "meta.json").write_text(json.dumps(meta))
+            arranged = images if is_sorted else _rearranged(work / "unordered.bin", images, order)
+            facts = {"task": self.spec.name, "split": split, "revision": self.spec.revision, "form": form.words, "key": folder.name}
+            store_files.write(work, arranged, source.labels, **facts)
         return True
 
     def _decoded(self, source: ImageSource, split: str, form: Form, index: int, position: int) -> Pixels:
@@ -174,9 +194,9 @@ def entries() -> list[Stored]:
         files = [path.stat() for path in folder.iterdir() if path.is_file()]
         size = sum(file.st_size // file.st_nlink for file in files)  # a file that suites share counts in equal parts
         try:
-            meta, used = json.loads((folder / "meta.json").read_text()), (folder / "meta.json").stat().st_mtime
-            entry = Stored(folder, meta["task"], meta["split"], meta["form"], meta["images"], size, used)
-        except (OSError, ValueError, KeyError):
+            meta, used = store_files.read_meta(folder), (folder / "meta.json").stat().st_mtime
+            entry = Stored(folder, meta.task, meta.split, meta.form, meta.images, size, used)
+        except (OSError, store_files.Damaged):
             entry = Stored(folder, folder.parent.name, "?", "unfinished or damaged", 0, size, folder.stat().st_mtime)
         found.append(entry)
     return sorted(found, key=lambda entry: (entry.task, entry.split, entry.form))
@@ -188,7 +208,7 @@ def evict(entry: Stored) -> None:
     try:
         with _locked(store, f"{entry.task}, {entry.split}"):
             if entry.folder.exists():  # else its build was completed, or someone else deleted it
-                shutil.rmtree(entry.folder)
+                _remove(entry.folder)
     except OSError as error:
         raise DataError(f"cannot delete {entry.folder}: {error.strerror}; delete it by hand") from None
 
@@ -197,25 +217,12 @@ def _root() -> Path:
     return cache_folder() / "store"
 
 
-def _is_there(folder: Path) -> bool:
-    return exists(folder / "meta.json")
-
-
-def _read(folder: Path, form: Form) -> Split:
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r").reshape(-1, 3)
-        shapes, labels = np.load(folder / "shapes.npy"), np.load(folder / "labels.npy")
-        is_uniform = (shapes == shapes[0]).all()
-        if len(pixels) != shapes.prod(1).sum():
-            raise ValueError(f"{len(pixels):,} pixels for images of {shapes.prod(1).sum():,}")
-        images: Images = pixels.reshape(len(shapes), *shapes[0], 3) if is_uniform else Ragged(pixels, shapes)
-        digest = meta["digest"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"the image cache {folder} is damaged ({error}); delete that folder and run again") from None
-    with suppress(OSError):  # a cache that may only be read
-        os.utime(folder / "meta.json")
-    return Split(images, labels, digest, form)
+def _remove(folder: Path) -> None:
+    """Delete a store, or what lies in its place: of a link the link alone."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink()
 
 
 @contextmanager
@@ -241,8 +248,9 @@ def _writing(folder: Path, size: int = 0) -> Iterator[Path]:
     work = folder.with_name(_BUILDING + folder.name)
     with _explained(folder, size):
         try:
-            for left in (work, folder):  # over from a process that was killed while it built or deleted
-                shutil.rmtree(left, ignore_errors=True)
+            for left in (work, folder):  # damaged, or over from a process that was killed while it built or deleted
+                with suppress(FileNotFoundError):
+                    _remove(left)
             work.mkdir()
             if shutil.disk_usage(work).free < size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -277,24 +285,6 @@ def _rearranged(file: Path, images: Iterable[Pixels], order: Indices) -> Iterato
     file.unlink()
 
 
-def _write(work: Path, images: Iterable[Pixels], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """Write pixels, shapes and labels; return their digest and number."""
-    digest = hashlib.sha256(_label_bytes(labels))
-    shapes = []
-    with (work / "pixels.bin").open("wb") as file:  # written, not mapped: on a full disk a map kills the process
-        for image in images:
-            pixels = np.ascontiguousarray(image)
-            file.write(pixels.data)
-            digest.update(pixels.data)
-            shapes.append(image.shape[:2])
-    sizes = np.array(shapes, dtype=np.int64)
-    if (sizes != sizes[0]).any():
-        digest.update(sizes.astype("<i8").tobytes())
-    np.save(work / "shapes.npy", sizes)
-    np.save(work / "labels.npy", labels)
-    return {"digest": digest.hexdigest(), "images": len(sizes)}
-
-
 def _checked(spec: TaskSpec, split: str) -> ImageSource:
     """Return the source of a split. DataError when it is empty, has another size than registered or a label without a class."""
     source = spec.source(split)
@@ -309,7 +299,3 @@ def _checked(spec: TaskSpec, split: str) -> ImageSource:
             f"{spec.name}: {split} label {low if low < 0 else high} has no class; there are {len(spec.class_names)} class names"
         )
     return source
-
-
-def _label_bytes(labels: NDArray[np.int64]) -> bytes:
-    return np.ascontiguousarray(labels, dtype="<i8").tobytes()

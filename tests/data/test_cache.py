@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def compute() -> Callable[[], dict[str, Tensor]]:
 def test_the_second_request_is_answered_from_disk(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:
     answers = [Cache("a").get_or_compute("scores", SETTINGS, compute)["calls"].item() for _ in range(2)]
     assert answers == [1, 1]
-    assert len(list((cache / "computed" / "scores").glob("*.safetensors"))) == 1
+    assert len(list((cache / "computed" / "scores").glob("*.sealed"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -43,11 +44,28 @@ def test_other_circumstances_are_computed_anew(
     assert Cache(identity).get_or_compute(name, settings, compute)["calls"] == 2
 
 
-def test_a_damaged_file_is_computed_anew_and_replaced(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "no seal": lambda path: path.write_bytes(b"not safetensors"),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "one bit": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+    "a pipe": lambda path: [path.unlink(), os.mkfifo(path)],
+    "another's": lambda path: [
+        Cache("b").get_or_compute("scores", SETTINGS, lambda: {"calls": torch.tensor(7)}),
+        next(other for other in path.parent.iterdir() if other != path).replace(path),
+    ],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_named_computed_anew_and_replaced(
+    damage: Callable[[Path], object], cache: Path, compute: Callable[[], dict[str, Tensor]], caplog: pytest.LogCaptureFixture
+) -> None:
     Cache("a").get_or_compute("scores", SETTINGS, compute)
     [path] = (cache / "computed" / "scores").iterdir()
-    path.write_bytes(b"not safetensors")
+    damage(path)
     assert [Cache("a").get_or_compute("scores", SETTINGS, compute)["calls"].item() for _ in range(2)] == [2, 2]
+    assert [record.message for record in caplog.records] == [f"{path} is damaged; what it held is computed again"]
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_the_run(cache: Path, compute: Callable[[], dict[str, Tensor]]) -> None:

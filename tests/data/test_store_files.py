@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from petlbench.data.source import RenderedSource
 from petlbench.data.store import TaskStore, entries, evict
 from petlbench.data.task import TaskSpec
-from petlbench.data.transforms import Form
 from petlbench.errors import DataError
 
 from .rendered import NATIVE, SIZES, SQUARE, Renderer, opened
@@ -45,18 +44,6 @@ def test_what_a_killed_deletion_left_behind_is_replaced(cache: Path) -> None:
     for meta in list(cache.rglob("meta.json")):
         meta.unlink()
     assert [opened(Renderer().spec())[1] for _ in range(2)] == [13, 0]
-
-
-@pytest.mark.parametrize("name", ["pixels.bin", "shapes.npy", "labels.npy", "meta.json"])
-@pytest.mark.parametrize("kept", [0.0, 2 / 3])
-@pytest.mark.parametrize("form", [SQUARE, NATIVE])
-def test_a_damaged_store_is_named(name: str, kept: float, form: Form, cache: Path) -> None:
-    opened(Renderer().spec(), form)
-    file = next(cache.rglob(name))
-    content = file.read_bytes()
-    file.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(DataError, match=r"image cache .* is damaged .*; delete that folder and run again"):
-        opened(Renderer().spec(), form)
 
 
 def test_a_full_disk_is_one_clear_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

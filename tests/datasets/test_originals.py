@@ -154,7 +154,16 @@ def test_counts_of_clevr_are_ordered_as_each_suite_orders_them(root: Path) -> No
 def test_scene_files_are_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     originals.clevr(root)
     before = found(root, "clevr_dist", "vtab").splits["test"].labels
-    monkeypatch.setattr(Path, "read_bytes", None)
+    monkeypatch.setattr("petlbench.datasets.disk.layouts.clevr_v1._summary", None)
+    assert np.array_equal(found(root, "clevr_dist", "vtab").splits["test"].labels, before)
+
+
+@pytest.mark.parametrize("content", [b"", b"[[]]", b'{"a.png": [5, 1.0]}'], ids=["empty", "another list", "other scenes"])
+def test_what_is_kept_of_scenes_and_damaged_is_computed_again(root: Path, cache: Path, content: bytes) -> None:
+    originals.clevr(root)
+    before = found(root, "clevr_dist", "vtab").splits["test"].labels
+    for kept in (cache / "scenes").iterdir():
+        kept.write_bytes(content)
     assert np.array_equal(found(root, "clevr_dist", "vtab").splits["test"].labels, before)
 
 

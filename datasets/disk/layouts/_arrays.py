@@ -1,15 +1,15 @@
-"""Read images in arrays: CIFAR's pickles, MATLAB files, HDF5."""
+"""Read images in arrays: CIFAR's pickles, MATLAB files, HDF5. Nothing in a file is trusted: types, shapes and numbers are those that are expected."""
 
 from __future__ import annotations
 
 import hashlib
-import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,25 +17,17 @@ from numpy.typing import ArrayLike, NDArray
 from petlbench.data.listing import Arrays, Listing
 from petlbench.errors import DataError
 
+from . import _pickles
+from ._apart import read_apart
+
 Fetch = Callable[[NDArray[np.int64]], NDArray[np.uint8]]  # rows (n,), ascending -> images (n, H, W) or (n, H, W, 3)
 HELD_BYTES = 2**28  # of the blocks that a listing keeps in memory
+_PCAM_BLOCK = 4096  # images, 113 MB
 
 _CIFAR_PARTS = {
     "cifar-10-batches-py": ({"trainval": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}, "labels"),
     "cifar-100-python": ({"trainval": ["train"], "test": ["test"]}, "fine_labels"),
 }
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler of numbers, texts and numpy arrays, which refuses anything else, since that could run code."""
-
-    _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype", "encode"})
-    _MODULES = frozenset({"numpy.core.multiarray", "numpy._core.multiarray", "numpy", "_codecs"})
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module not in self._MODULES or name not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def cifar(folder: Path) -> dict[str, Listing]:
@@ -48,62 +40,109 @@ def _cifar_part(files: list[Path], key: str) -> Arrays:
     """Read rows of 3072 bytes: red, green and blue plane of 32 x 32."""
     images, labels, names = [], [], []
     for path in files:
-        content = _unpickled(path)
-        try:
-            images.append(np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-            labels += [int(label) for label in content[key]]
-            names += [f"{path.name}_{index:05d}" for index in range(len(images[-1]))]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: not a batch of CIFAR images ({error!r}); unpack the archive again") from None
+        rows, numbers = _cifar_batch(path, key)
+        images.append(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels += numbers
+        names += [f"{path.name}_{index:05d}" for index in range(len(numbers))]
     return Arrays(np.concatenate(images), labels, names, files[0].parent)
 
 
-def _unpickled(path: Path) -> Any:
+def _cifar_batch(path: Path, key: str) -> tuple[NDArray[np.uint8], list[int]]:
+    """Return images (n, 3072) and their labels. DataError when the file holds anything else."""
     try:
-        with path.open("rb") as file:
-            return _load(file)
-    except Exception as error:  # broken bytes make pickle raise errors of many kinds
-        raise DataError(f"{path}: cannot be read ({error}); unpack the archive again") from None
+        content = _pickles.load(readable(path, _pickles.MOST_BYTES).read_bytes())
+        rows, labels = content["data"], content[key]
+        labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
+        if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.shape[1:] != (3072,):
+            raise ValueError("its data are no rows of 3072 bytes")
+        if not isinstance(labels, list) or len(labels) != len(rows) or not all(type(label) is int for label in labels):
+            raise ValueError(f"it has no {key} for its {len(rows):,} images")
+        return rows, labels
+    except KeyError as error:
+        raise DataError(f"{path}: not a batch of CIFAR images (it has no {error}); unpack the archive again") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a batch of CIFAR images ({str(error)[:200]}); unpack the archive again") from None
 
 
-def _load(file: BinaryIO) -> Any:
-    return _ArraysOnly(file, encoding="latin1").load()  # as Python 2 wrote them
+def readable(path: Path, most: int) -> Path:
+    """Return a file that may be opened. ValueError for a pipe, which would block, and for more than ``most`` bytes."""
+    if not path.is_file():
+        raise ValueError("it is missing or no plain file")
+    if path.stat().st_size > most:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes, at most {most:,} expected")
+    return path
 
 
-def mat(path: Path, key: str) -> NDArray[Any]:
-    """Read one array of a MATLAB file. DataError when it cannot be read or lacks it."""
-    from scipy.io import loadmat  # here, because it takes a while
+def labels_of(path: Path, *keys: str, least: int = 1) -> list[NDArray[np.int64]]:
+    """Read arrays of whole numbers (N,), of at least ``least``, from a MATLAB or HDF5 file. DataError when they hold others."""
+    return [_whole(path, key, numbers, least) for key, numbers in zip(keys, _small(path, keys), strict=True)]
 
+
+def names_and_labels(path: Path, names_key: str, labels_key: str) -> tuple[list[str], NDArray[np.int64]]:
+    """Read texts and whole numbers from 1 on, (N,) each, from a MATLAB file. DataError when they are anything else."""
+    names, numbers = _small(path, (names_key, labels_key))
+    labels = _whole(path, labels_key, numbers, 1)
+    if names.dtype.kind != "U" or names.size != labels.size:
+        raise DataError(f"{path}: '{names_key}' holds other things than {labels.size} texts; fetch it again")
+    return [str(name) for name in names.ravel()], labels
+
+
+def _whole(path: Path, key: str, numbers: NDArray[Any], least: int) -> NDArray[np.int64]:
+    is_whole = numbers.dtype.kind in "biuf" and numbers.size > 0 and (numbers == np.floor(numbers)).all()
+    if not is_whole or numbers.min() < least or numbers.max() >= 2**31:
+        raise DataError(f"{path}: '{key}' holds other things than whole numbers from {least} on; fetch it again")
+    return numbers.ravel().astype(np.int64)
+
+
+def _small(path: Path, keys: tuple[str, ...]) -> list[NDArray[Any]]:
+    """Read arrays of labels or names, once for each state of the file: a run asks several times, and each takes a process."""
     try:
-        return np.asarray(loadmat(str(path), variable_names=[key])[key])
-    except Exception as error:  # scipy lets errors of many kinds through
-        raise DataError(f"{path}: cannot be read as a MATLAB file with '{key}' ({error!r}); fetch it again") from None
+        status = path.stat()
+        return _kept(path, keys, status.st_ino, status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, keys, error) from None
+
+
+@lru_cache(maxsize=64)
+def _kept(path: Path, keys: tuple[str, ...], *stamp: int) -> list[NDArray[Any]]:
+    return read_apart(path, *keys)
+
+
+def _unreadable(path: Path, keys: tuple[str, ...], error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read for {', '.join(keys)} ({error}); fetch it again")
 
 
 def svhn(path: Path) -> Rows:
     """Read X (32, 32, 3, N) and y (N, 1), where 10 is the digit 0."""
-    labels = mat(path, "y").ravel().astype(np.int64) % 10
-    return Rows(path, np.arange(len(labels)), labels, lambda rows: mat(path, "X").transpose(3, 0, 1, 2)[rows], block=len(labels))
+    [digits] = labels_of(path, "y")
+    if digits.max() > 10:
+        raise DataError(f"{path}: 'y' holds {digits.max()}, digits from 1 to 10 expected; fetch it again")
+
+    def fetch(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return _images(path, "X", (32, 32, 3, len(digits))).transpose(3, 0, 1, 2)[rows]
+
+    return Rows(path, np.arange(len(digits)), digits % 10, fetch, block=len(digits))
 
 
 def pcam(folder: Path, stem: str) -> Rows:
     """Read ``STEM_x.h5`` with images x (N, 96, 96, 3) and ``STEM_y.h5`` with labels y (N, 1, 1, 1). Needs h5py."""
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise DataError(f"{folder}: PatchCamelyon's files need h5py; install it with: pip install 'petlbench[data]'") from None
+    if find_spec("h5py") is None:
+        raise DataError(f"{folder}: PatchCamelyon's files need h5py; install it with: pip install 'petlbench[data]'")
     path = folder / f"{stem}_x.h5"
+    [labels] = labels_of(folder / f"{stem}_y.h5", "y", least=0)
+    return Rows(path, np.arange(len(labels)), labels, lambda rows: _images(path, "x", (len(rows), None, None, 3), rows), block=_PCAM_BLOCK)
+
+
+def _images(path: Path, key: str, shape: tuple[int | None, ...], rows: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+    """Read images from a MATLAB or HDF5 file. ``shape``: None stands for any size. DataError when they have another shape or type."""
     try:
-        with h5py.File(folder / f"{stem}_y.h5") as file:
-            labels = np.asarray(file["y"]).ravel()
-
-        def fetch(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-            with h5py.File(path) as file:
-                return np.asarray(file["x"][rows])
-
-        return Rows(path, np.arange(len(labels)), labels, fetch, block=1024)
-    except (OSError, KeyError) as error:
-        raise DataError(f"{folder}: {stem}_x.h5 and {stem}_y.h5 cannot be read ({error}); fetch them again") from None
+        [images] = read_apart(path, key, rows=rows)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, (key,), error) from None
+    fits = len(images.shape) == len(shape) and all(size in (None, found) for size, found in zip(shape, images.shape, strict=True))
+    if images.dtype != np.uint8 or not fits:
+        raise DataError(f"{path}: '{key}' is {images.dtype} {images.shape}, expected uint8 {shape}; fetch it again")
+    return images
 
 
 class Rows(Listing):

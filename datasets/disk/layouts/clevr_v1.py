@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from petlbench.data.listing import Files, Listing
+from petlbench.data.sealed import read_sealed, write_sealed
 from petlbench.data.store import cache_folder
 from petlbench.errors import DataError
 
@@ -56,18 +55,14 @@ def _scenes_of(file: Path) -> Scenes:
     """Read the number of objects and the depth of each image from a scene file, which takes long, and cache them."""
     try:
         status = file.stat()
-        kept = cache_folder() / "scenes" / f"{file.stem}-{status.st_size}-{status.st_mtime_ns}.json"
-        if kept.exists():
-            return {image: (count, depth) for image, (count, depth) in json.loads(kept.read_text()).items()}
-        scenes = {scene["image_filename"]: _summary(scene) for scene in json.loads(file.read_bytes())["scenes"]}
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        kept = cache_folder() / "scenes" / f"{file.stem}-{status.st_size}-{status.st_mtime_ns}.sealed"
+        content = read_sealed(kept)
+        if content is None:
+            content = json.dumps({scene["image_filename"]: _summary(scene) for scene in json.loads(file.read_bytes())["scenes"]}).encode()
+            write_sealed(kept, content)
+        return {image: (count, depth) for image, (count, depth) in json.loads(content).items()}
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise DataError(f"{file}: not CLEVR's scenes ({error!r}); unpack the dataset again") from None
-    with suppress(OSError):  # a cache that may only be read
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        work = kept.with_suffix(f".{os.getpid()}")
-        work.write_text(json.dumps(scenes))
-        work.replace(kept)
-    return scenes
 
 
 def _summary(scene: dict[str, Any]) -> tuple[int, float]:

@@ -63,8 +63,8 @@ def _column(file: Path) -> dict[str, str]:
 def _dogs(folder: Path, classes: int) -> Original:
     parts: dict[str, Listing] = {}
     for part, name in (("trainval", "train_list.mat"), ("test", "test_list.mat")):
-        files = [str(cell.item()) for cell in _arrays.mat(folder / name, "file_list").ravel()]
-        parts[part] = Files(folder / "Images", files, _arrays.mat(folder / name, "labels").ravel() - 1)
+        names, labels = _arrays.names_and_labels(folder / name, "file_list", "labels")
+        parts[part] = Files(folder / "Images", names, labels - 1)
     return Original(folder, parts)
 
 
@@ -74,9 +74,8 @@ def _cars(folder: Path, classes: int) -> Original:
         ("trainval", "cars_train", "devkit/cars_train_annos.mat"),
         ("test", "cars_test", "cars_test_annos_withlabels.mat"),
     ):
-        rows = _arrays.mat(folder / file, "annotations").ravel()
-        labels = [int(row["class"].item()) - 1 for row in rows]
-        parts[part] = Files(folder, [f"{images}/{row['fname'].item()}" for row in rows], labels)
+        names, labels = _arrays.names_and_labels(folder / file, "annotations.fname", "annotations.class")
+        parts[part] = Files(folder, [f"{images}/{name}" for name in names], labels - 1)
     return Original(folder, parts)
 
 

@@ -50,13 +50,13 @@ def _pcam(folder: Path, entry: SuiteEntry, classes: int) -> Original:
 
 def _flowers(folder: Path, entry: SuiteEntry, classes: int) -> Original:
     """``setid.mat`` lists numbers of images, ``imagelabels.mat`` has the class of each, both from 1."""
-    labels = _arrays.mat(folder / "imagelabels.mat", "labels").ravel() - 1
+    [labels] = _arrays.labels_of(folder / "imagelabels.mat", "labels")
+    keys = {"train": "trnid", "val": "valid", "test": "tstid"}
     parts: dict[str, Listing] = {}
-    for part, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid")):
-        numbers = _arrays.mat(folder / "setid.mat", key).ravel()
-        if strangers := [number for number in numbers.tolist() if not 1 <= number <= len(labels)]:
-            raise DataError(f"{folder}: setid.mat lists image {strangers[0]}, imagelabels.mat has {len(labels)}; unpack both again")
-        parts[part] = Files(folder / "jpg", [f"image_{number:05d}.jpg" for number in numbers], labels[numbers - 1])
+    for part, numbers in zip(keys, _arrays.labels_of(folder / "setid.mat", *keys.values()), strict=True):
+        if numbers.max() > len(labels):
+            raise DataError(f"{folder / 'setid.mat'}: lists image {numbers.max()} and imagelabels.mat has {len(labels)}; unpack both again")
+        parts[part] = Files(folder / "jpg", [f"image_{number:05d}.jpg" for number in numbers], labels[numbers - 1] - 1)
     return Original(folder, parts)
 
 
