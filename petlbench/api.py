@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _log = logging.getLogger("petlbench.records")
-_EVALUATE_SETTINGS = ("backbone", "data_root", "device", "task", "threads", "url")
 
 
 @dataclass(frozen=True)
@@ -214,18 +213,20 @@ def _read(out: Path) -> Records:
 def evaluate(checkpoint: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, /, **more: Any) -> dict[str, Any]:
     """Measure the test accuracy of a checkpoint that a run with ``save=True`` wrote, or of a folder that was exported from one.
 
-    ``task`` names another task than that of the run. ConfigError for a setting that cannot change any more; CheckpointError when the file is no
+    ``task`` names another task than that of the run. Files of this machine are read only where the caller names them, or where the checkpoint
+    names them by their content. ConfigError for a setting that cannot change any more; CheckpointError when the file is no
     checkpoint, or was learned on other weights than the backbone has now.
     """
     from petlbench.checkpoints.evaluate import evaluate_checkpoint
     from petlbench.checkpoints.file import Checkpoint, read_checkpoint
     from petlbench.checkpoints.pixels import evaluate_artifact
     from petlbench.checkpoints.pixels_file import read_artifact
+    from petlbench.checkpoints.stored import check_settings, check_stored
 
     path, chosen = Path(checkpoint), merged(nested(settings or {}), nested(more))
-    if unknown := sorted(set(chosen) - set(_EVALUATE_SETTINGS)):
-        raise ConfigError(f"evaluate takes {', '.join(_EVALUATE_SETTINGS)}, got {', '.join(unknown)}; the rest is in the checkpoint")
+    check_settings(chosen, "evaluate")
     saved = read_artifact(path) if path.is_dir() else read_checkpoint(path)
+    check_stored(path, saved.config if isinstance(saved, Checkpoint) else saved.about.config, chosen)
     try:
         return evaluate_checkpoint(saved, chosen) if isinstance(saved, Checkpoint) else evaluate_artifact(saved, chosen)
     except CheckpointError as error:

@@ -67,4 +67,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def printable(text: str) -> str:
     """Return text from outside as a terminal may show it: characters that it would obey, such as ESC, as their escapes in Python; line breaks stay."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

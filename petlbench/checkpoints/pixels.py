@@ -43,16 +43,19 @@ VARIANTS: dict[str, Callable[[Normalisation, Tensor], Tensor]] = {  # of the pat
 }
 
 
-def export_artifact(saved: Checkpoint, folder: Path) -> Description:
+def export_artifact(saved: Checkpoint, folder: Path, settings: Mapping[str, Any] | None = None) -> Description:
     """Write a checkpoint in a form that needs pixels only. The inversion needs the model's patch embedding, so the model must be in this process.
+
+    ``settings``: where files of the run lie on this machine.
 
     CheckpointError when there is no such form.
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; expected a directory")
-    config = restore(saved.config, {"precision": "fp32"})
+    config = restore(saved.config, {**(settings or {}), "precision": "fp32"})
     with reopened(saved, config, CPU) as (learner, backbone):
-        assert isinstance(learner, QueryLearner) and isinstance(backbone, Backbone), "models behind HTTP give no gradients"
+        if not (isinstance(learner, QueryLearner) and isinstance(backbone, Backbone)):
+            raise CheckpointError(f"{backbone.name} is behind HTTP; the export needs its patch embedding, so a backbone in this process")
         method, spec = learner.method, learner.spec
         deployed = method.deployable()
         if deployed is None:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from petlbench.checkpoints.file import check_finite
 from petlbench.errors import CheckpointError
 from petlbench.records.store import write_atomically
 
@@ -75,6 +76,9 @@ def write_artifact(folder: Path, about: Description, document: bytes) -> None:
 
 def read_artifact(folder: Path) -> Artifact:
     """Read a folder. CheckpointError when it is no artifact, or was changed."""
+    for path in (folder / DESCRIPTION, folder / TENSORS):
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device read without an end
+            raise CheckpointError(f"{path}: no regular file")
     try:
         about = Description.model_validate_json((folder / DESCRIPTION).read_bytes())
         document = (folder / TENSORS).read_bytes()
@@ -92,6 +96,7 @@ def read_artifact(folder: Path) -> Artifact:
         patches = tensors.pop(_PATCHES)
     except (SafetensorError, KeyError) as error:
         raise CheckpointError(f"{folder / TENSORS}: not a whole artifact ({error}); export again") from None
+    check_finite({**tensors, _PATCHES: patches}, folder / TENSORS)
     if patches.shape != (wanted := (about.library_size, 3, about.patch_size, about.patch_size)):
         raise CheckpointError(f"{folder / TENSORS}: patches have shape {tuple(patches.shape)}, {DESCRIPTION} says {wanted}; export again")
     return Artifact(about, {name.removeprefix(_LEARNED): tensor for name, tensor in tensors.items()}, patches)

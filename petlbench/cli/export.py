@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from petlbench.access.rungs import Access
 from petlbench.checkpoints.file import read_checkpoint
+from petlbench.checkpoints.stored import check_settings, check_stored
 from petlbench.cli.broken import end, read_records
 from petlbench.cli.leaderboard import ResultsFolder
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import names_and_words, settings_of
-from petlbench.config.resolve import load_method, restore
+from petlbench.config.resolve import load_method, nested, restore
 from petlbench.errors import CheckpointError
 
 
 @click.command(cls=SettingsCommand, settings=ResultsFolder)
-@click.argument("words", nargs=-1, metavar="[CHECKPOINT TARGET] [out=DIR]")
+@click.argument("words", nargs=-1, metavar="[CHECKPOINT TARGET [KEY=VALUE...]] [out=DIR]")
 def export(words: tuple[str, ...]) -> None:
     """Write all runs as one flat table, runs.csv and runs.parquet in the results folder: petlbench export out=results
 
@@ -25,32 +27,36 @@ def export(words: tuple[str, ...]) -> None:
 
     LoRA and single entries are folded into the weights, so that the model costs what the frozen one does; the head is head.weight, head.bias.
     Tokens that a method puts beside images, as pgn does, are turned into patches of pixels: petlbench export CHECKPOINT FOLDER
+
+    Further words say where files of the run lie on this machine: data_root=DIR task=folder:PATH backbone.checkpoint=PATH
     """
     names, given = names_and_words(words)
-    out = settings_of(ResultsFolder, given).out
     if not names:
         from petlbench.analysis.export import write_flat
 
-        records = read_records(Path(out))
-        click.echo("\n".join(str(path) for path in write_flat(Path(out), records)))
+        out = Path(settings_of(ResultsFolder, given).out)
+        records = read_records(out)
+        click.echo("\n".join(str(path) for path in write_flat(out, records)))
         end(records.broken)
     elif len(names) != 2:
         raise click.UsageError(f"export takes CHECKPOINT and TARGET, or no names for the table of all runs, got {' '.join(names)}")
     else:
-        _export_checkpoint(*map(Path, names))
+        _export_checkpoint(*map(Path, names), nested(given))
 
 
-def _export_checkpoint(checkpoint: Path, target: Path) -> None:
+def _export_checkpoint(checkpoint: Path, target: Path, settings: dict[str, Any]) -> None:
     from petlbench.checkpoints.evaluate import export_merged
     from petlbench.checkpoints.pixels import export_artifact
 
+    check_settings(settings, "export CHECKPOINT TARGET")
     saved = read_checkpoint(checkpoint)
+    check_stored(checkpoint, saved.config, settings)
     try:
         if load_method(restore(saved.config).method)[0].access is Access.WEIGHTS:
-            export_merged(saved, target)
+            export_merged(saved, target, settings)
             click.echo(f"weights: {target}")
         else:
-            about = export_artifact(saved, target)
+            about = export_artifact(saved, target, settings)
             click.echo(f"artifact: {target} ({about.library_size} patches of {about.patch_size} pixels, which {exactness(about.is_exact)})")
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from None

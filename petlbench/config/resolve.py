@@ -141,7 +141,8 @@ def restore(identity: Mapping[str, Any], settings: Mapping[str, Any] | None = No
 
     The file says what was run; where and how to run it now (``out``, ``url``, ``data_root``, …) only the user can set.
     """
-    if not isinstance(identity, Mapping) or not isinstance(identity.get("method"), Mapping) or "name" not in identity["method"]:
+    method = identity.get("method") if isinstance(identity, Mapping) else None
+    if not isinstance(method, Mapping) or not isinstance(method.get("name"), str):
         raise ConfigError("the stored configuration is not one of a petlbench run")
     known = ["task", "method", *_SECTIONS, *_NUMERICS, "recipe"]
     check_keys(identity, known, "stored configuration")

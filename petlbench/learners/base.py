@@ -64,7 +64,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def load_into(target: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-    """Copy a saved state over tensors of the same names and shapes. CheckpointError names what is missing, unexpected or of another shape."""
+    """Copy a saved state over tensors of the same names, shapes and dtypes. CheckpointError names what is missing, unexpected, or of another kind."""
     for label, names in (("lacks", target.keys() - state.keys()), ("has unexpected", state.keys() - target.keys())):
         if names:
             raise CheckpointError(f"the checkpoint {label} {', '.join(sorted(names)[:5])}{' and others' if len(names) > 5 else ''}")
@@ -72,4 +72,8 @@ def load_into(target: dict[str, Tensor], state: dict[str, Tensor]) -> None:
         for name, tensor in target.items():
             if tensor.shape != state[name].shape:
                 raise CheckpointError(f"{name} has shape {tuple(state[name].shape)} in the checkpoint, expected {tuple(tensor.shape)}")
+            if tensor.dtype != state[name].dtype:  # a copy would round, or cut, without a word
+                found, expected = (str(kind).removeprefix("torch.") for kind in (state[name].dtype, tensor.dtype))
+                raise CheckpointError(f"{name} holds {found} in the checkpoint, expected {expected}")
+        for name, tensor in target.items():
             tensor.copy_(state[name])
