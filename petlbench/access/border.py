@@ -32,7 +32,7 @@ def on_our_side(function: Callable[P, T]) -> Callable[P, T]:
 @on_our_side
 def own(name: str, given: object) -> Tensor:
     """Return a copy of a dense tensor as ``torch.Tensor`` itself, through which gradients lead. AccessError for anything that holds no numbers in the
-    memory of a device, such as a list, a lazy, sparse, nested or quantised tensor, or one inside ``torch.func``."""
+    memory of a device, such as a list, a lazy, sparse or nested tensor, or one inside ``torch.func``."""
     if not issubclass(type(given), Tensor) or not _is_dense(given):  # type: ignore[arg-type]
         raise AccessError(f"{name} must be a dense torch.Tensor, got {_kind(given)}; convert it first, for example with torch.tensor")
     plain: Tensor = Tensor.as_subclass(given, Tensor)  # type: ignore[arg-type]
@@ -58,11 +58,9 @@ def entries(tensors: Iterable[Tensor]) -> int:
 
 
 def _is_dense(given: Tensor) -> bool:
-    layout, device = (getattr(Tensor, name).__get__(given) for name in ("layout", "device"))
-    if layout is not torch.strided or device.type == "meta" or torch._C._functorch.is_functorch_wrapped_tensor(given):
-        return False
-    is_nested, is_quantized = (getattr(Tensor, name).__get__(given) for name in ("is_nested", "is_quantized"))
-    return not (is_nested or is_quantized or torch._C._dispatch_keys(given).has(torch._C.DispatchKey.Python))
+    layout, device, is_nested = (getattr(Tensor, name).__get__(given) for name in ("layout", "device", "is_nested"))
+    is_lazy = torch._C._functorch.is_functorch_wrapped_tensor(given) or torch._C._dispatch_keys(given).has(torch._C.DispatchKey.Python)
+    return layout is torch.strided and device.type != "meta" and not is_nested and not is_lazy
 
 
 def _kind(given: object) -> str:
