@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -257,16 +258,18 @@ Run = Callable[..., Record]
 def attacked(served: tuple[str, Service], plugin: Callable[..., type], tmp_path: Path) -> Run:
     """Run an attack against the server, and compare the sums of the record with the server's."""
     url, service = served
+    names = (f"attack_{number}" for number in itertools.count())
 
     def counted() -> dict[str, float]:
         metrics = service.metrics
         return {IMAGES: total(metrics.images), CONTEXTS: total(metrics.contexts), TEXTS: total(metrics.texts)}
 
     def run(attack: type[Attack], *words: str) -> Record:
-        plugin("attack", attack)
+        name = next(names)
+        plugin(name, attack)
         before = counted()
         remote = ("backbone=remote", f"url={url}", "threads=1", "seed=0", f"train.batch_size={BATCH}", f"out={tmp_path}")
-        record, _ = execute(resolve(["method=attack", "task=mini/digits", "protocol.shots=8", *remote, *words]))
+        record, _ = execute(resolve([f"method={name}", "task=mini/digits", "protocol.shots=8", *remote, *words]))
         after = counted()
         told = {name: sum(getattr(phase, name) for phase in record.cost.queries.values()) for name in before}
         assert told == {name: after[name] - before[name] for name in before}
