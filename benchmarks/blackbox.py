@@ -99,10 +99,20 @@ def build_backbone() -> Backbone:
     return convert(open_clip.create_model(CLIP, pretrained=None), f"random {CLIP}", CLIP, source="random")
 
 
+class CountingEncoder(Encoder):
+    """Counts the images that one of several methods sends through the tower that they share."""
+
+    images = 0
+
+    def __call__(self, images: Tensor, number_format: str = "fp32") -> Tensor:
+        self.images += len(images)
+        return super().__call__(images, number_format)
+
+
 def measure_blackvip(backbone: Backbone, settings: Settings) -> dict[str, Any]:
     """A step of SPSA on the coordinator, three ways, each with a decoder and an optimiser of its own that start alike."""
     device, side = settings.device, backbone.card.input_size
-    encoder = Encoder(ClassToken(VisionTransformer(img_size=side, **VIT), norm=False), side, VIT["embed_dim"])
+    tower = ClassToken(VisionTransformer(img_size=side, **VIT), norm=False)
     images = torch.randn(settings.batch, 3, side, side, device=device)
     labels = torch.randint(settings.classes, (settings.batch,), device=device)
     counters = {name: Meter() for name in ("released", "petlbench, fresh views", "petlbench, known views")}
@@ -112,8 +122,8 @@ def measure_blackvip(backbone: Backbone, settings: Settings) -> dict[str, Any]:
         for name, model in models.items():
             spsa = SPSAConfig(repeats=settings.repeats, sequential_exact=name == "released")
             method = methods[name] = BlackVIP(BlackVIPConfig(spsa=spsa))
-            method.encoder = encoder
-            method.build_coordinator(model, encoder.feature_width)
+            method.encoder = CountingEncoder(tower, side, VIT["embed_dim"])
+            method.build_coordinator(model, method.encoder.feature_width)
             method.to(device).train()
             method.number_format = settings.released_precision if name == "released" else settings.precision
             method.load_state_dict(methods["released"].state_dict())  # all start alike
@@ -125,7 +135,7 @@ def measure_blackvip(backbone: Backbone, settings: Settings) -> dict[str, Any]:
             "seconds": seconds[name],
             "images": counters[name].counts["train"]["images"],
             "calls": counters[name].counts["train"]["calls"],
-            "encoded": methods[name].images_encoded,
+            "encoded": methods[name].encoder.images,
         }
         for name in ways
     }

@@ -86,7 +86,6 @@ class QueryMethod(Method, nn.Module):
     # Whether the first outputs of a model's own classifier can be mapped to the classes of a task
     uses_classifier_outputs: ClassVar[bool] = False
     number_format: str = "fp32"  # of forward passes; the run sets it
-    images_encoded: int = 0  # by models of its own, such as the frozen encoder of BlackVIP's coordinator
 
     def __init__(self, config: Any, seed: int = 0) -> None:
         nn.Module.__init__(self)
@@ -108,6 +107,11 @@ class QueryMethod(Method, nn.Module):
 
     def build(self, model: QueryModel) -> None:
         """Create the parameters and buffers that are learned; called before ``fit`` and before a checkpoint is loaded."""
+
+    def encoders(self) -> tuple[nn.Module, ...]:
+        """Return the models of its own that the method encodes images with, such as the frozen encoder of BlackVIP's coordinator: modules whose first
+        input is (B, 3, S, S). The harness counts what enters them; called after ``build``."""
+        return ()
 
     def check_state(self, state: dict[str, Tensor]) -> None:
         """CheckpointError when a saved state was learned with another auxiliary model than the method has now; called before the state is loaded."""

@@ -67,6 +67,9 @@ class BlackVIP(QueryMethod):
         self.register_buffer("low", (0 - mean) / std, persistent=False)
         self.register_buffer("high", (1 - mean) / std, persistent=False)
 
+    def encoders(self) -> tuple[nn.Module, ...]:
+        return (self.encoder.tower,)
+
     def check_state(self, state: dict[str, Tensor]) -> None:
         learned_on = state.get("encoder_sha256")
         if learned_on is not None and not torch.equal(learned_on.cpu(), self.encoder.sha256):
@@ -116,7 +119,6 @@ class BlackVIP(QueryMethod):
             yield train.images(indices), features[chosen], train.labels[chosen]
 
     def _encoded(self, images: Tensor) -> Tensor:
-        self.images_encoded += len(images)
         return self.encoder(images, self.number_format)
 
     def _prompted(self, images: Tensor, features: Tensor) -> Tensor:

@@ -31,6 +31,11 @@ class Encoder:
         self.feature_width = feature_width  # F
         self.first_layer_groups = first_layer_groups  # of the decoder; None: the rule
 
+    @property
+    def tower(self) -> nn.Module:
+        """The network, which images enter at its own input size."""
+        return self._tower
+
     @cached_property
     def sha256(self) -> Tensor:
         """Return the SHA-256 of the weights (32,) uint8."""

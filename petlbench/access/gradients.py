@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from petlbench.access.border import on_our_side
 from petlbench.errors import AccessError
 
 VJP = Callable[[Tensor], tuple[Tensor, ...]]  # gradient of the answer -> gradients of the inputs that require one
@@ -52,6 +53,7 @@ class _ThroughTheModel(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @on_our_side
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         found = iter(take_vjp(ctx.handle)(*gradients))  # type: ignore[attr-defined]
         return tuple(next(found) if is_wanted else None for is_wanted in ctx.needs_input_grad)  # type: ignore[attr-defined]

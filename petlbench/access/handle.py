@@ -6,14 +6,16 @@ it weakly (``petlbench.access.tickets``). ``petlbench serve`` enforces it betwee
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from petlbench.access.border import on_our_side, plain
 from petlbench.access.endpoint import ClassTexts, Endpoint, Output, as_scores, digest_of, paired, restrict, tensor_bytes
 from petlbench.access.gradients import Graphs, differentiable
 from petlbench.access.meter import Meter
@@ -27,7 +29,8 @@ MAX_SCORES = 2**24  # scores (P, B, C) in one answer about contexts: 64 MB
 
 @dataclass(frozen=True)
 class StoredImages:
-    """Images that the model keeps for further queries. A sum of two queries both, in this order, as one."""
+    """Images that the model keeps for further queries. A sum of two queries both, in this order, as one. Only what was uploaded in the same run can be
+    queried, and how many images it holds is what was counted then."""
 
     digests: tuple[str, ...]  # of the chunks that they were sent in
     count: int
@@ -47,7 +50,9 @@ class _Grant:
     context: Tensor | None  # (n, W)
     output: Output
     query_config: QueryConfig
-    uploaded: set[str] = field(default_factory=set)  # digests
+    class_count: int
+    phase: str | None = None  # of its queries; None: the phase that the meter is in
+    uploaded: dict[str, int] = field(default_factory=dict)  # images by digest of the chunk that they were sent in
     graphs: Graphs = field(default_factory=Graphs)
 
     @property
@@ -55,15 +60,19 @@ class _Grant:
         """Classes named under TOP_K at most."""
         return min(self.query_config.top_k, self.endpoint.facts.top_k or self.query_config.top_k)
 
+    def charge(self, rung: Access, **amounts: int) -> None:
+        """Count a query before it is sent."""
+        self.meter.charge(rung, self.phase, **amounts)
+
     def call_size(self, image_bytes: int = 0) -> int:
         """Images per call at most, each of so many bytes with its patches."""
         limits, batch = self.endpoint.facts.limits, self.query_config.batch
         fitting = limits.max_bytes // image_bytes if limits.max_bytes and image_bytes else batch
         return max(1, min(batch, limits.max_images or batch, fitting))
 
-    def contexts_per_call(self, images: int, classes: int) -> int:
+    def contexts_per_call(self, images: int) -> int:
         """Contexts per call at most, for so many images."""
-        limits = self.endpoint.facts.limits
+        limits, classes = self.endpoint.facts.limits, self.class_count
         return max(
             1, min(MAX_SCORES // (images * classes), limits.max_contexts or MAX_SCORES, (limits.max_prompts or MAX_SCORES) // classes)
         )
@@ -92,6 +101,7 @@ class QueryModel:
         self.token_width = facts.token_width  # V; None: it takes no tokens
         self.patch_size = facts.patch_size  # Q; None: it takes no patches
 
+    @on_our_side
     def scores(self, images: Tensor, tokens: Tensor | None = None, patches: Tensor | None = None) -> Tensor:
         """Class scores (B, C) of normalised images (B, 3, S, S), in as many calls as they need.
 
@@ -104,9 +114,10 @@ class QueryModel:
         """
         grant = _grant_of(self.ticket, "scores", Access.SCORES, Access.CONTEXT, Access.GRADIENTS)
         texts = _texts_of(grant)
-        if needs_gradients(grant, images, tokens, patches):
-            return as_scores(restrict(_with_gradients(grant, images, tokens, texts), grant.output, grant.k), len(self.class_names))
-        chunks, beside = _pixels(grant, Access.SCORES, images, patches)
+        query = _query(grant, images, tokens, patches)
+        if needs_gradients(grant, query):
+            return as_scores(restrict(_with_gradients(grant, query, texts), grant.output, grant.k), grant.class_count)
+        chunks, beside = _pixels(grant, Access.SCORES, query)
         return torch.cat(grant.endpoint.scores(chunks, texts, grant.output, grant.k, beside))
 
     @property
@@ -116,19 +127,22 @@ class QueryModel:
         assert grant.context is not None, "CONTEXT is granted with a context"
         return grant.context.clone()
 
+    @on_our_side
     def upload(self, images: Tensor) -> StoredImages:
         """Send normalised images (B, 3, S, S) once, for queries with many contexts. What was uploaded before is not sent again: it counts as cached."""
         grant = _grant_of(self.ticket, "upload", Access.CONTEXT)
-        chunks = images.detach().split(grant.call_size())
+        sent = _plain_images(grant, images)
+        chunks = sent.detach().split(grant.call_size())
         digests = tuple(digest_of(chunk) for chunk in chunks)
         new = {digest: chunk for digest, chunk in zip(digests, chunks, strict=True) if digest not in grant.uploaded}
         count = sum(len(chunk) for chunk in new.values())
-        sent = {"calls": len(new), "images": count, "bytes": tensor_bytes(*new.values())}
-        grant.meter.charge(Access.CONTEXT, cached=len(images) - count, **sent)
+        amounts = {"calls": len(new), "images": count, "bytes": tensor_bytes(*new.values())}
+        grant.charge(Access.CONTEXT, cached=len(sent) - count, **amounts)
         grant.endpoint.upload(new)
-        grant.uploaded |= new.keys()
-        return StoredImages(digests, len(images))
+        grant.uploaded |= {digest: len(chunk) for digest, chunk in new.items()}
+        return StoredImages(digests, len(sent))
 
+    @on_our_side
     def context_scores(self, images: Tensor | StoredImages, contexts: Tensor, normalised: bool = True) -> Tensor:
         """Class scores (P, B, C) of images with each of the contexts (P, n, W) in place of the words that all class texts start with.
 
@@ -138,28 +152,35 @@ class QueryModel:
         """
         grant = _grant_of(self.ticket, "context_scores", Access.CONTEXT)
         texts = _texts_of(grant)
-        if isinstance(images, StoredImages):
-            queries: list[Tensor | tuple[str, ...]] = [images.digests]
-            count, weight, largest = images.count, 0, images.count
+        assert grant.context is not None, "CONTEXT is granted with a context"
+        words = _some("contexts", plain("contexts", contexts, ("P", *grant.context.shape))).detach()
+        queries: list[Tensor | tuple[str, ...]]
+        if is_stored := isinstance(images, StoredImages):
+            stored = _known_uploads(grant, images)
+            queries, count, weight = [stored], sum(grant.uploaded[digest] for digest in stored), 0
+            largest = count
         else:
-            queries = [*images.detach().split(grant.call_size())]
-            count, weight, largest = len(images), tensor_bytes(images), min(len(images), grant.call_size())
-        chunks = contexts.detach().split(grant.contexts_per_call(largest, len(self.class_names)))
-        sent = {"cached": count * len(contexts)} if isinstance(images, StoredImages) else {"images": count * len(chunks)}
-        sent |= {"calls": len(queries) * len(chunks), "contexts": len(queries) * len(contexts)}
-        grant.meter.charge(Access.CONTEXT, bytes=len(queries) * tensor_bytes(contexts) + len(chunks) * weight, **sent)
-        settings = (texts, grant.output, grant.k, normalised)
+            pixels = _plain_images(grant, images).detach()
+            queries = [*pixels.split(grant.call_size())]
+            count, weight, largest = len(pixels), tensor_bytes(pixels), min(len(pixels), grant.call_size())
+        chunks = words.split(grant.contexts_per_call(largest))
+        sent = {"cached": count * len(words)} if is_stored else {"images": count * len(chunks)}
+        sent |= {"calls": len(queries) * len(chunks), "contexts": len(queries) * len(words)}
+        grant.charge(Access.CONTEXT, bytes=len(queries) * tensor_bytes(words) + len(chunks) * weight, **sent)
+        settings = (texts, grant.output, grant.k, bool(normalised))
         return torch.cat([torch.cat(grant.endpoint.context_scores(asked, chunks, *settings)) for asked in queries], dim=1)
 
+    @on_our_side
     def features(self, images: Tensor, tokens: Tensor | None = None, patches: Tensor | None = None) -> Tensor:
         """Embeddings (B, D) of normalised images (B, 3, S, S): the pooled output of the vision tower, before any joint-space projection.
 
         Tokens and gradients at GRADIENTS, patches below it, as for scores.
         """
         grant = _grant_of(self.ticket, "features", Access.FEATURES, Access.GRADIENTS)
-        if needs_gradients(grant, images, tokens, patches):
-            return _with_gradients(grant, images, tokens, None)
-        chunks, beside = _pixels(grant, Access.FEATURES, images, patches)
+        query = _query(grant, images, tokens, patches)
+        if needs_gradients(grant, query):
+            return _with_gradients(grant, query, None)
+        chunks, beside = _pixels(grant, Access.FEATURES, query)
         return torch.cat(grant.endpoint.features(chunks, beside))
 
 
@@ -167,7 +188,9 @@ def _grant_of(ticket: int, verb: str, *rungs: Access) -> _Grant:
     """Return the grant of a ticket. AccessError when it does not allow the verb."""
     grant = _grants.redeem(ticket)
     if grant is None:
-        raise AccessError(f"model.{verb} was called after the run that granted the model had ended")
+        raise AccessError(
+            f"model.{verb} was called after the run that granted the model had ended, or after the function that was given the model had returned"
+        )
     if grant.access not in rungs:
         names = " or ".join(rung.name for rung in rungs)
         raise AccessError(f"model.{verb} needs access {names}, the method declares {grant.access.name}")
@@ -180,54 +203,75 @@ def _texts_of(grant: _Grant) -> ClassTexts:
     return grant.texts
 
 
-def needs_gradients(grant: _Grant, images: Tensor, tokens: Tensor | None, patches: Tensor | None) -> bool:
-    """Return True if a query uses GRADIENTS. AccessError for tokens at another rung, and for patches at this one."""
-    if grant.access is Access.GRADIENTS:
-        if patches is not None:
+def _known_uploads(grant: _Grant, stored: StoredImages) -> tuple[str, ...]:
+    """Return the digests of uploaded images. AccessError when one was not uploaded in this run."""
+    digests = tuple(stored.digests)
+    if not digests or any(type(digest) is not str or digest not in grant.uploaded for digest in digests):
+        raise AccessError("these images were not uploaded in this run; query what model.upload has returned")
+    return digests
+
+
+class _Query(NamedTuple):
+    """Images (B, 3, S, S), and tokens (B, K, V) or patches (B, K, 3, Q, Q) beside them, as the harness's own."""
+
+    images: Tensor
+    tokens: Tensor | None
+    patches: Tensor | None
+
+
+def _plain_images(grant: _Grant, images: Tensor) -> Tensor:
+    side = grant.endpoint.facts.input_size
+    return _some("images", plain("images", images, ("B", 3, side, side)))
+
+
+def _some(name: str, given: Tensor) -> Tensor:
+    """ValueError for none, which a server does not answer either."""
+    if not len(given):
+        raise ValueError(f"{name} must be at least one, got {tuple(given.shape)}")
+    return given
+
+
+def _query(grant: _Grant, images: Tensor, tokens: Tensor | None, patches: Tensor | None) -> _Query:
+    """AccessError for tokens below GRADIENTS, for patches at it, and for what the model does not take."""
+    facts = grant.endpoint.facts
+    own_images, own_tokens, own_patches = _plain_images(grant, images), None, None
+    if patches is not None:
+        if grant.access is Access.GRADIENTS:
             raise AccessError("patches are for the rungs below GRADIENTS, which takes tokens: no gradient leads to patches")
-        return tokens is not None or (torch.is_grad_enabled() and images.requires_grad)
+        if facts.patch_size is None:
+            raise AccessError(f"{facts.name} takes no extra patches; choose a ViT that is read at its class token")
+        own_patches = plain("patches", patches, (len(own_images), "K", 3, facts.patch_size, facts.patch_size))
+        if (limit := facts.limits.max_patches) is not None and own_patches.shape[1] > limit:
+            raise AccessError(f"{facts.name} takes at most {limit} patches per image, got {own_patches.shape[1]}")
     if tokens is not None:
-        raise AccessError(f"tokens need access GRADIENTS, the method declares {grant.access.name}; patches of pixels can be sent there")
-    return False
-
-
-def _with_gradients(grant: _Grant, images: Tensor, tokens: Tensor | None, texts: ClassTexts | None) -> Tensor:
-    """Logits (B, C), or without texts features (B, D), that can be differentiated with respect to images and tokens."""
-    facts, size = grant.endpoint.facts, grant.call_size()
-    if tokens is not None:
+        if grant.access is not Access.GRADIENTS:
+            raise AccessError(f"tokens need access GRADIENTS, the method declares {grant.access.name}; patches of pixels can be sent there")
         if facts.token_width is None:
             raise AccessError(f"{facts.name} takes no extra tokens; choose a ViT that is read at its class token")
-        _check_beside("tokens", tokens, images, (facts.token_width,))
-    pairs = paired(images.split(size), None if tokens is None else tokens.split(size))
-    grant.meter.charge(Access.GRADIENTS, calls=len(pairs), images=len(images), bytes=tensor_bytes(images, tokens))
+        own_tokens = plain("tokens", tokens, (len(own_images), "K", facts.token_width))
+    return _Query(own_images, own_tokens, own_patches)
+
+
+def needs_gradients(grant: _Grant, query: _Query) -> bool:
+    """Return True if a query uses GRADIENTS."""
+    return grant.access is Access.GRADIENTS and (query.tokens is not None or (torch.is_grad_enabled() and query.images.requires_grad))
+
+
+def _with_gradients(grant: _Grant, query: _Query, texts: ClassTexts | None) -> Tensor:
+    """Logits (B, C), or without texts features (B, D), that can be differentiated with respect to images and tokens."""
+    size = grant.call_size()
+    pairs = paired(query.images.split(size), None if query.tokens is None else query.tokens.split(size))
+    grant.charge(Access.GRADIENTS, calls=len(pairs), images=len(query.images), bytes=tensor_bytes(query.images, query.tokens))
     return torch.cat([differentiable(partial(grant.endpoint.forward_with_vjp, texts=texts), *pair, grant.graphs) for pair in pairs])
 
 
-def _pixels(grant: _Grant, rung: Access, images: Tensor, patches: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor] | None]:
+def _pixels(grant: _Grant, rung: Access, query: _Query) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
     """Charge images and patches, and return them in chunks of one call each."""
-    if patches is not None:
-        _check_patches(grant, patches, images)
-    sent = tensor_bytes(images, patches)
-    size = grant.call_size(sent // max(1, len(images)))
-    chunks = images.detach().split(size)
-    grant.meter.charge(rung, calls=len(chunks), images=len(images), bytes=sent)
-    return chunks, None if patches is None else patches.detach().split(size)
-
-
-def _check_patches(grant: _Grant, patches: Tensor, images: Tensor) -> None:
-    facts = grant.endpoint.facts
-    if facts.patch_size is None:
-        raise AccessError(f"{facts.name} takes no extra patches; choose a ViT that is read at its class token")
-    _check_beside("patches", patches, images, (3, facts.patch_size, facts.patch_size))
-    if (limit := facts.limits.max_patches) is not None and patches.shape[1] > limit:
-        raise AccessError(f"{facts.name} takes at most {limit} patches per image, got {patches.shape[1]}")
-
-
-def _check_beside(name: str, given: Tensor, images: Tensor, shape: tuple[int, ...]) -> None:
-    """ValueError unless ``given`` has shape (B, K, *shape) for B images."""
-    if given.ndim != 2 + len(shape) or tuple(given.shape[2:]) != shape or len(given) != len(images):
-        wanted = ", ".join(map(str, (len(images), "K", *shape)))
-        raise ValueError(f"{name} must have shape ({wanted}), got {tuple(given.shape)}")
+    sent = tensor_bytes(query.images, query.patches)
+    size = grant.call_size(sent // len(query.images))
+    chunks = query.images.detach().split(size)
+    grant.charge(rung, calls=len(chunks), images=len(query.images), bytes=sent)
+    return chunks, None if query.patches is None else query.patches.detach().split(size)
 
 
 @contextmanager
@@ -242,10 +286,22 @@ def grant(
     """Yield a model for one run. Class texts are sent once, here; the handle is invalid after the block."""
     if access > Access.GRADIENTS:
         raise AccessError(f"{access.name} cannot be granted for queries")
+    meter.granted = access
     described, context = None, None
     if access is not Access.FEATURES and (endpoint.facts.has_text or endpoint.facts.own_classes):
         meter.charge(texts=texts.count, bytes=texts.bytes)
         described, context = texts, endpoint.describe(texts)
     output = min(endpoint.facts.output, Output(query_config.output))
-    with _grants.issued(_Grant(endpoint, access, meter, described, context, output, query_config)) as ticket:
+    granted = _Grant(endpoint, access, meter, described, context, output, query_config, len(class_names))
+    with _grants.issued(granted) as ticket:
         yield QueryModel(ticket, endpoint, class_names)
+
+
+@contextmanager
+def handed_to_method(model: QueryModel) -> Iterator[QueryModel]:
+    """Yield the model anew for one call of a method. It is invalid after the block, also to a thread that the method has left behind, and whatever it is
+    asked counts in the phase that the call was made in."""
+    granted = _grants.redeem(model.ticket)
+    assert granted is not None, "a model is handed on while it is granted"
+    with _grants.issued(replace(granted, phase=granted.meter.phase)) as ticket:
+        yield QueryModel(ticket, granted.endpoint, model.class_names)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from petlbench.access.rungs import Access
@@ -9,35 +12,50 @@ from petlbench.config.settings import Budget
 from petlbench.errors import BudgetExceeded
 
 PHASES = ("train", "val", "test", "curve")
-LIMITED = ("train", "curve")  # the phases that the budget limits, by their sum
+TRAINING = ("train", "curve")  # the phases that share the limits of training; each other one has its own
 COUNTED = ("calls", "images", "contexts", "texts", "cached", "bytes")
 
 
 @dataclass
 class Meter:
-    """Counts what is sent to a model, by phase. The harness sets the phase; a method never holds a meter."""
+    """Counts what is sent to a model, by phase. The harness sets the phase; a method never holds a meter, and may ask from several threads."""
 
     budget: Budget = field(default_factory=Budget)
     phase: str = "train"
     counts: dict[str, dict[str, int]] = field(default_factory=lambda: {phase: dict.fromkeys(COUNTED, 0) for phase in PHASES})
+    granted: Access | None = None  # the rung of the run
     seen: Access | None = None  # the highest rung used
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
 
-    def charge(self, rung: Access | None = None, **amounts: int) -> None:
-        """Count a query before it is sent. BudgetExceeded, with nothing counted, when it would pass a limit."""
-        self.require(**amounts)
-        for name, amount in amounts.items():
-            self.counts[self.phase][name] += amount
-        if rung is not None:
-            self.note(rung)
+    @contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """Count queries in a phase within the block, and in the phase before after it."""
+        before, self.phase = self.phase, phase
+        try:
+            yield
+        finally:
+            self.phase = before
 
-    def require(self, **amounts: int) -> None:
-        """BudgetExceeded when these amounts would pass a limit of the budget in a limited phase."""
-        if self.phase not in LIMITED:
-            return
+    def charge(self, rung: Access | None = None, phase: str | None = None, **amounts: int) -> None:
+        """Count a query before it is sent, in the present phase or another. BudgetExceeded, with nothing counted, when it would pass a limit."""
+        phase = phase or self.phase
+        with self._lock:
+            self.require(phase, **amounts)
+            for name, amount in amounts.items():
+                self.counts[phase][name] += amount
+            if rung is not None:
+                self.note(rung)
+
+    def require(self, phase: str | None = None, **amounts: int) -> None:
+        """BudgetExceeded when these amounts would pass a limit of the phase."""
+        phase = phase or self.phase
+        together, limits, where = (
+            (TRAINING, self.budget, "") if phase in TRAINING else ((phase,), getattr(self.budget, phase), f" in {phase}")
+        )
         for name, amount in amounts.items():
-            limit, spent = getattr(self.budget, name, None), sum(self.counts[phase][name] for phase in LIMITED)
+            limit, spent = getattr(limits, name, None), sum(self.counts[each][name] for each in together)
             if limit is not None and spent + amount > limit:
-                raise BudgetExceeded(f"budget reached after {spent:,} of {limit:,} {name}")
+                raise BudgetExceeded(f"budget reached after {spent:,} of {limit:,} {name}{where}")
 
     def note(self, rung: Access) -> None:
         """Record that a rung was used."""

@@ -1,12 +1,13 @@
 """Numbers that refer to objects which the harness does not hand out: a method holds the number, a running block of the harness holds the object.
 
-Tables hold objects weakly, so neither a number nor a table leads to them by attributes, containers, closures or module globals, and nothing outlives
-its block. This module imports little of the package, since its globals can be reached by whoever holds a number.
+Numbers are drawn by chance from so many that none is found by trying. Tables hold objects weakly, so neither a number nor a table leads to them by
+attributes, containers, closures or module globals, and nothing outlives its block. This module imports little of the package, since its globals can be
+reached by whoever holds a number.
 """
 
 from __future__ import annotations
 
-import itertools
+import secrets
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,12 +25,11 @@ class Tickets(Generic[T]):
 
     def __init__(self) -> None:
         self._lent: dict[int, weakref.ref[T]] = {}
-        self._numbers = itertools.count(1)
 
     @contextmanager
     def issued(self, lent: T) -> Iterator[int]:
         """Yield a number for an object. The number is invalid after the block."""
-        number = next(self._numbers)
+        number = secrets.randbits(128)
         self._lent[number] = weakref.ref(lent)
         try:
             yield number

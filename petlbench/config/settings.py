@@ -17,6 +17,14 @@ from petlbench.config.identity import added
 _SCHEDULE_STEPS = {"timm_cosine": "epoch", "dassl_cosine": "epoch", "vp_cosine": "step", "pgn_cosine": "epoch"}
 
 
+def _check_at_least(least: int, section: Protocol | Train | QueryConfig | Limits | Execution, *names: str) -> None:
+    kinds = {field.name: str(field.type) for field in fields(section)}
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be an int >= {least}{' or null' if 'None' in kinds[name] else ''}, got {value}")
+
+
 @dataclass
 class Protocol:
     """Sets how images are prepared and how a result is chosen. Two runs may share a table column only when their protocols are equal."""
@@ -138,21 +146,25 @@ class QueryConfig:
 
 
 @dataclass
-class Budget:
-    """Limits on what a method may send to a black box while it trains; the query that would exceed one is not sent. null: no limit.
+class Limits:
+    """Limits on what a method may send to a black box; the query that would exceed one is not sent. null: no limit."""
 
-    The evaluations of its curve use what training leaves. Those of protocol.selection, and the final test, are counted by phase and not limited: how
-    many there are follows from the protocol.
-    """
-
-    calls: int | None = None  # most calls of the model while training; null: no limit
-    images: int | None = None  # most images that are sent while training; null: no limit
-    contexts: int | None = None  # most prompt contexts that are sent while training; null: no limit
-    texts: int | None = None  # most texts that are sent while training; null: no limit
-    bytes: int | None = None  # most bytes that are sent while training: images and contexts in float32, and texts; null: no limit
+    calls: int | None = None  # most calls of the model; null: no limit
+    images: int | None = None  # most images that are sent; null: no limit
+    contexts: int | None = None  # most prompt contexts that are sent; null: no limit
+    texts: int | None = None  # most texts that are sent; null: no limit
+    bytes: int | None = None  # most bytes that are sent: images and contexts in float32, and texts; null: no limit
 
     def __post_init__(self) -> None:
         _check_at_least(0, self, "calls", "images", "contexts", "texts", "bytes")
+
+
+@dataclass
+class Budget(Limits):
+    """The limits of training, with what training leaves for the evaluations of its curve; and of the evaluations that follow from the protocol."""
+
+    val: Limits = added(Limits())  # on validation images, for protocol.selection=best_val
+    test: Limits = added(Limits())  # on test images: the final test, and protocol.selection=oracle_test
 
 
 @dataclass
@@ -192,11 +204,3 @@ def _check_address(url: str) -> None:
         raise ValueError(f"url must be the address of a server, got {url!r}; {example}")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError(f"url must hold no password and no query; put a token into the environment variable PETLBENCH_TOKEN, {example}")
-
-
-def _check_at_least(least: int, section: Protocol | Train | QueryConfig | Budget | Execution, *names: str) -> None:
-    kinds = {field.name: str(field.type) for field in fields(section)}
-    for name in names:
-        value = getattr(section, name)
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be an int >= {least}{' or null' if 'None' in kinds[name] else ''}, got {value}")

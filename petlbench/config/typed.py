@@ -168,7 +168,7 @@ def _message(kind: type, values: dict[str, Any], error: ValidationError, prefix:
     if first["type"] == "value_error":  # of a dataclass's own checks
         reason = str(first["ctx"]["error"]).splitlines()[0]
         section = prefix + "".join(f"{field}." for field in fields)
-        starts_with_field = re.split("[ .]", reason)[0] in _hints(kind)
+        starts_with_field = not fields and re.split("[ .]", reason)[0] in _hints(kind)
         return f"{prefix}{reason}" if starts_with_field or not section else f"{section.rstrip('.')}: {reason}"
     hint: Any = kind
     for depth, field in enumerate(fields):

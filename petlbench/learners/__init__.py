@@ -38,6 +38,7 @@ def open_learner(
     if reason := reason_against(method, backbone.traits, query_config, len(spec.class_names)):
         raise AccessError(f"method {method.name} {reason}")
     if isinstance(method, GradientMethod) and rung is Access.WEIGHTS and isinstance(backbone, Backbone):
+        meter.granted = Access.WEIGHTS
         meter.note(Access.WEIGHTS)
         yield GradientLearner(method, backbone, spec, device, number_format)
     elif isinstance(method, QueryMethod) and rung < Access.WEIGHTS:

@@ -40,18 +40,18 @@ class Stopwatch:
 
 
 class ImageCounter:
-    """Counts the images that enter vision towers, by hooks on their patch embeddings."""
+    """Counts the images that enter modules, by hooks."""
 
     def __init__(self) -> None:
         self.images = 0
         self._handles: list[RemovableHandle] = []
 
-    def watch(self, vit: nn.Module) -> None:
-        """Count what enters this tower from now on."""
-        self._handles.append(vit.patch_embed.register_forward_pre_hook(self._count))  # type: ignore[union-attr]
+    def watch(self, tower: nn.Module) -> None:
+        """Count what enters this module from now on; of a vision transformer, what enters its patch embedding."""
+        self._handles.append(getattr(tower, "patch_embed", tower).register_forward_pre_hook(self._count))
 
     def _count(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.images += len(inputs[0])
+        self.images += Tensor.size(inputs[0], 0)
 
     def remove(self) -> None:
         for handle in self._handles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from torch import Tensor
 
@@ -41,14 +42,11 @@ class Curve:
         """Evaluate the kept states in order, up to the first that the budget does not allow. The last point is the final ``accuracy``, which is known
         already. ``cost``: the queries of one evaluation, equal to those of the final test."""
         end = self._sent()
-        self._meter.phase = "curve"
-        try:
+        with suppress(BudgetExceeded), self._meter.during("curve"):  # the curve ends there, the run does not
             for sent, state in self._kept:
                 if sent != end:
                     self._meter.require(**cost)
                     self._add(sent, evaluate(state))
-        except BudgetExceeded:
-            pass  # the curve ends here, the run does not
         self._add(end, accuracy)
 
     def _add(self, sent: tuple[int, int], accuracy: float) -> None:

@@ -8,6 +8,7 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from petlbench.access.border import entries, own, plain
 from petlbench.backbones.backbone import Backbone
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.task import TaskSpec
@@ -113,14 +114,14 @@ class GradientLearner:
                 parts = [suffix(tokens) for tokens, _ in self._prefix[batches]]
             else:
                 parts = [self.model(images) for images, _ in batches.in_order()]
-            return torch.cat([part.float() for part in parts]).cpu()
+            return torch.cat([plain("the scores of the network", part, ("B", self._classes)) for part in parts]).cpu()
 
     def _suffix(self) -> Suffix:
         return Suffix(self.model.vit, self.model.head, self._untouched).train(self.model.training)
 
     def state(self) -> dict[str, Tensor]:
         plan = {f"{PLAN}{name}": tensor for name, tensor in self.method.plan.items()}
-        return {name: tensor.detach().cpu().clone() for name, tensor in (plan | self._learned()).items()}
+        return {name: own(name, tensor).detach().cpu() for name, tensor in (plan | self._learned()).items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         plan = {name.removeprefix(PLAN): tensor for name, tensor in state.items() if name.startswith(PLAN)}
@@ -183,4 +184,4 @@ def _own_the_trainable(vit: nn.Module, frozen: nn.Module) -> None:
 
 
 def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return entries(p for p in module.parameters() if p.requires_grad)

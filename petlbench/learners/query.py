@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from petlbench.access.border import entries, own, plain
 from petlbench.access.endpoint import ClassTexts, Endpoint
-from petlbench.access.handle import QueryModel, grant
+from petlbench.access.handle import QueryModel, grant, handed_to_method
 from petlbench.access.meter import Meter
 from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
@@ -19,13 +20,14 @@ from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.task import TaskSpec
 from petlbench.errors import ConfigError
 from petlbench.learners.base import evaluating, load_into
+from petlbench.learners.cost import ImageCounter
 from petlbench.method import QueryMethod
 from petlbench.remote.client import RemoteBackbone
 
 
 @dataclass
 class QueryLearner:
-    """Runs a method that queries a model through a handle, which counts and is valid while the learner is open only."""
+    """Runs a method that queries a model through handles, which count. Each is valid while the function of the method runs that it was given to."""
 
     method: QueryMethod
     backbone: Backbone | RemoteBackbone
@@ -36,6 +38,7 @@ class QueryLearner:
     query_config: QueryConfig
     _endpoint: Endpoint = field(init=False)
     _handle: QueryModel | None = field(default=None, init=False)
+    _encoded: ImageCounter = field(default_factory=ImageCounter, init=False)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -46,11 +49,15 @@ class QueryLearner:
         try:
             with grant(self.method.access, self._endpoint, *known, self.meter, self.query_config) as handle:
                 self._handle = handle
-                self.method.build(handle)
+                with handed_to_method(handle) as model:
+                    self.method.build(model)
                 self.method.to(self.device).eval()  # training begins in ``fit``
+                for encoder in self.method.encoders():
+                    self._encoded.watch(encoder)
                 yield
         finally:
             self._handle = None
+            self._encoded.remove()
 
     def _texts(self) -> ClassTexts:
         if self.method.access is Access.FEATURES or not self._endpoint.facts.has_text:
@@ -71,24 +78,27 @@ class QueryLearner:
 
     def fit(self, data: TrainingData) -> None:
         self.method.train()
-        self.method.fit(self.handle, data)
+        with handed_to_method(self.handle) as model:
+            self.method.fit(model, data)
         self.method.eval()
 
     @torch.no_grad()
     def predict(self, batches: Batches) -> Tensor:
-        with evaluating(self.method):
-            return torch.cat([self.method.predict(self.handle, images).float() for images, _ in batches.in_order()]).cpu()
+        classes = len(self.spec.class_names)
+        with evaluating(self.method), handed_to_method(self.handle) as model:
+            answers = ((self.method.predict(model, images), len(images)) for images, _ in batches.in_order())
+            return torch.cat([plain("the scores of predict", scores, (count, classes)) for scores, count in answers]).cpu()
 
     def state(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.method.state_dict().items()}
+        return {name: own(name, tensor).detach().cpu() for name, tensor in self.method.state_dict().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.method.check_state(state)
         load_into(self.method.state_dict(keep_vars=True), state)
 
     def parameter_counts(self) -> tuple[int, int]:
-        head = sum(p.numel() for name, p in self.method.named_parameters() if name.startswith("head."))
-        return sum(p.numel() for p in self.method.parameters()) - head, head
+        head = entries(p for name, p in self.method.named_parameters() if name.startswith("head."))
+        return entries(self.method.parameters()) - head, head
 
     def allocation(self) -> dict[str, int]:
         return {}
@@ -97,13 +107,13 @@ class QueryLearner:
         return self._endpoint.images_forwarded
 
     def images_encoded(self) -> int:
-        return self.method.images_encoded
+        return self._encoded.images
 
     def flops_per_image(self) -> None:
         return None  # unknown behind an interface of queries
 
     @property
     def handle(self) -> QueryModel:
-        """The handle lent to the method."""
+        """The handle of the run, from which those are made that the method is given."""
         assert self._handle is not None, "the learner is not opened"
         return self._handle

@@ -32,9 +32,8 @@ class Selection:
         """Return the epoch with the accuracy that the rule compares, if it evaluates this epoch."""
         if self._watched is None or not self._should_evaluate(epoch.epoch):
             return epoch
-        self._meter.phase = "test" if self._is_oracle else "val"
-        reached = accuracy(mask_classes(self._learner.predict(self._watched), self._scored), self._watched.labels)
-        self._meter.phase = "train"
+        with self._meter.during("test" if self._is_oracle else "val"):
+            reached = accuracy(mask_classes(self._learner.predict(self._watched), self._scored), self._watched.labels)
         if self._best is None or reached > self._best[0]:
             self._best = (reached, self._learner.state())
         return epoch.model_copy(update={"test_accuracy" if self._is_oracle else "val_accuracy": reached})

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from petlbench.access.border import plain
 from petlbench.data.batches import Batches
 from petlbench.errors import RecordError
 from petlbench.method import Method, QueryMethod
@@ -32,7 +33,8 @@ def token_usage(method: Method, batches: Batches, class_names: tuple[str, ...]) 
         return None
     totals = torch.zeros(len(class_names), len(deployed.library), device=batches.device)
     for images, labels in batches.in_order():
-        totals.index_add_(0, labels, deployed.coefficients(images).mean(dim=1))
+        coefficients = plain("the coefficients of tokens", deployed.coefficients(images), (len(images), "K", totals.shape[1]))
+        totals.index_add_(0, labels, coefficients.mean(dim=1))
     counts = batches.labels.bincount(minlength=len(class_names)).clamp_min(1)
     return TokenUsage((totals / counts[:, None]).cpu(), class_names)
 

@@ -120,6 +120,8 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
             open_learner(method, backbone, spec, device, log.precision, meter, config.access) as learner,
             _images_counted(log, learner, task) as counted,
         ):
+            if isinstance(method, QueryMethod):
+                meter.require("test", images=test.image_count)  # not after training: a test that the budget does not allow
             selection = Selection(config.protocol, config.train.epochs, learner, meter, val, test, spec.scored)
             curve = Curve(meter, learner.state) if isinstance(method, QueryMethod) and _wants_curve(config) else None
 
@@ -131,7 +133,8 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
                 for what, value in (("training loss", epoch.loss), ("learning rate", epoch.learning_rate)):
                     if not math.isfinite(value):
                         raise Diverged(f"the {what} is {value} in epoch {epoch.epoch}")
-                log.history.append(selection.evaluate(schema.Epoch(**epoch._asdict())))
+                told = schema.Epoch(epoch=epoch.epoch, loss=epoch.loss, learning_rate=epoch.learning_rate)  # accuracies are measured
+                log.history.append(selection.evaluate(told))
                 evaluate_curve()
                 progress(epoch.epoch + 1, config.train.epochs)
 
@@ -149,9 +152,8 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
 
             state = learner.state()
             log.fields["parameters"] = _parameters(learner, state, backbone.parameter_count)
-            meter.phase = "test"
             before = dict(meter.counts["test"])
-            with clock.measure("eval"):
+            with clock.measure("eval"), meter.during("test"):
                 scores = mask_classes(learner.predict(test), spec.scored)
             cost_of_test = {name: count - before[name] for name, count in meter.counts["test"].items()}
             log.fields["metrics"] = _metrics(scores, test, task, selection.val_accuracy)

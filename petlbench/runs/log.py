@@ -116,7 +116,7 @@ class RunLog:
             "method": schema.Method(
                 name=config.method,
                 plugin=config.plugin,
-                access=self.method.access.name,
+                access=(self.meter.granted or self.method.access).name,
                 access_seen=None if self.meter.seen is None else self.meter.seen.name,
                 config={key: value for key, value in identity["method"].items() if key not in ("name", "plugin")},
                 cite=self.method.cite,

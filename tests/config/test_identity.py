@@ -88,7 +88,7 @@ class LaterSettings(Settings):
     search: LaterSearch = dataclasses.field(default_factory=LaterSearch)
     targets: tuple[str, ...] = added(("q", "v"))
     limit: int | None = added(None)
-    second: LaterSearch = added(LaterSearch(steps=5, step=2.0))  # noqa: RUF009 (a field of its own in every instance)
+    second: LaterSearch = added(LaterSearch(steps=5, step=2.0))
 
 
 def test_a_plugins_configuration_takes_new_fields_at_any_depth(plugin: Callable[..., type]) -> None:

@@ -25,7 +25,8 @@ def opened() -> Iterator[Open]:
             config = ServeConfig(**{"batch_delay_ms": 0, "threads": 1, **settings})
             service = Service(tiny_backbone(with_text=with_text), config, CPU)
             headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-            client = stack.enter_context(TestClient(create_app(service, config, token), headers=headers, raise_server_exceptions=False))
+            app = create_app(service, config, token)
+            client = stack.enter_context(TestClient(app, "http://127.0.0.1:8000", headers=headers, raise_server_exceptions=False))
             if with_text:
                 assert client.post("/v1/texts", content=TEXTS.model_dump_json()).status_code == 200
             return client

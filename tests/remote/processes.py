@@ -20,7 +20,7 @@ import uvicorn
 
 from petlbench.backbones.backbone import Backbone
 from petlbench.remote.server.app import create_app
-from petlbench.remote.server.server import _listening
+from petlbench.remote.server.server import _listening, http_settings
 from petlbench.remote.server.service import Service
 from petlbench.remote.server.settings import ServeConfig
 
@@ -74,8 +74,7 @@ def serving(backbone: Backbone, config: ServeConfig | None = None, token: str | 
     config = config or ServeConfig(port=0, batch_delay_ms=0)
     service = Service(backbone, config, torch.device("cpu"))
     with _listening("127.0.0.1", 0) as listener:
-        settings = uvicorn.Config(create_app(service, config, token), log_level="error", access_log=False, timeout_graceful_shutdown=1)
-        server = uvicorn.Server(settings)
+        server = uvicorn.Server(http_settings(create_app(service, config, token), config))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

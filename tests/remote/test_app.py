@@ -196,7 +196,7 @@ def test_a_fault_of_the_server_is_a_number_to_the_client_and_a_traceback_in_the_
 def test_a_query_to_a_server_that_ends_is_told_so() -> None:
     config = ServeConfig(batch_delay_ms=0)
     service = Service(tiny_backbone(), config, CPU)
-    with TestClient(create_app(service, config, None)) as client:
+    with TestClient(create_app(service, config, None), "http://localhost") as client:
         service.worker.close()
         assert_refused(client.post("/v1/features", content=pack({"images": images()})), 503, "ending")
 

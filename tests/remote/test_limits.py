@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
@@ -64,43 +66,59 @@ def test_body_size_bounds_the_images_that_are_offered(opened: Open) -> None:
 
 def test_no_more_requests_than_allowed_are_let_in() -> None:
     limiter = RequestLimiter(2, 100)
-    with limiter.slot():
-        with limiter.slot(), pytest.raises(Refusal) as refused, limiter.slot():
-            pass
-        with limiter.slot():
+    with limiter.place():
+        with limiter.place():
+            for enter in (limiter.place, limiter.room):
+                with pytest.raises(Refusal) as refused, enter():
+                    pass
+        with limiter.room(), limiter.place():
             pass
     assert (refused.value.status, refused.value.code, refused.value.headers) == (429, "busy", {"Retry-After": "1"})
 
 
 def test_no_more_bytes_than_there_is_room_for_are_let_in() -> None:
     limiter = RequestLimiter(9, 100)
-    with limiter.slot() as first:
+    with limiter.room() as first:
         first.hold(60)
         first.hold(50)  # of the same body
-        with limiter.slot() as second:
+        with limiter.room() as second:
             second.hold(40)
-            with pytest.raises(Refusal) as refused, limiter.slot() as third:
+            with pytest.raises(Refusal) as refused, limiter.room() as third:
                 third.hold(1)
     assert refused.value.status == 429
-    with limiter.slot() as slot:
-        slot.hold(100)
+    with limiter.room() as room:
+        room.hold(100)
 
 
 @contextmanager
-def stalled(url: str) -> Iterator[socket.socket]:
+def stalled(url: str, length: int = 100) -> Iterator[socket.socket]:
     """A query whose body is announced and does not come."""
     address = httpx.URL(url)
     with socket.create_connection((address.host, address.port or 0), timeout=10) as line:
-        line.sendall(b"POST /v1/features HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+        line.sendall(b"POST /v1/features HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n" % length)
         assert line.recv(100).startswith(b"HTTP/1.1 100")  # the request is accepted
         yield line
 
 
 def test_a_request_too_many_is_told_to_come_back() -> None:
-    with serving(tiny_backbone(), ServeConfig(port=0, batch_delay_ms=0, max_waiting=1)) as (url, _), stalled(url):
-        reply = httpx.post(f"{url}/v1/features", content=pack({"images": images()}))
-        assert_refused(reply, 429, "busy")
-        assert reply.headers["retry-after"] == "1"
+    with serving(tiny_backbone(), ServeConfig(port=0, batch_delay_ms=0, max_waiting=1)) as (url, service):
+        body, may_go_on = pack({"images": images()}), threading.Event()
+        service.worker.compute(may_go_on.wait)
+        with ThreadPoolExecutor(2) as pool:
+            asked = [pool.submit(httpx.post, f"{url}/v1/features", content=body) for _ in range(2)]
+            refused = next(as_completed(asked)).result()
+            may_go_on.set()
+            assert sorted(each.result().status_code for each in asked) == [200, 429]
+        assert_refused(refused, 429, "busy")
+        assert refused.headers["retry-after"] == "1"
+
+
+def test_bodies_that_do_not_come_hold_no_place_and_no_room() -> None:
+    config = ServeConfig(port=0, batch_delay_ms=0, max_waiting=1, max_body_mb=1)
+    with serving(tiny_backbone(), config) as (url, _), ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(stalled(url, 2**20))
+        assert httpx.post(f"{url}/v1/features", content=pack({"images": images()})).status_code == 200
 
 
 def test_a_body_that_does_not_come_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

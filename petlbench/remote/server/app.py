@@ -1,4 +1,4 @@
-"""The routes, with token, limits, idempotency, errors as JSON and counters for all of them."""
+"""The routes, with guard, token, limits, idempotency, errors as JSON, a log line per refusal and counters for all of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from petlbench.errors import PetlbenchError
+from petlbench.remote.server.connections import FIRST_SECONDS, LEAST_RATE
+from petlbench.remote.server.guard import Guard
 from petlbench.remote.server.memory import Replies
 from petlbench.remote.server.service import Service
 from petlbench.remote.server.settings import ServeConfig
@@ -25,9 +28,11 @@ from petlbench.remote.wire import TOKEN_VARIABLE, Refusal
 
 REPLIES_BYTES = 2**28  # of replies kept for repeated queries
 BODIES = 4  # concurrent bodies of the largest size; more of smaller ones
-BODY_SECONDS = 120.0  # timeout of a body
+BODY_SECONDS = 120.0  # for a whole body; a slow one has less (``connections.LEAST_RATE``)
+LONGEST_LINE = 500  # characters of a log line
 _log = logging.getLogger("petlbench.remote.server")
 Handle = Callable[[bytes], Coroutine[Any, Any, bytes]]
+Refuse = Callable[..., Response]  # request, status, code, message, headers
 
 
 def create_app(service: Service, config: ServeConfig, token: str | None) -> FastAPI:
@@ -38,40 +43,42 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
         yield
         service.worker.close()
 
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     metrics, replies, limiter = service.metrics, Replies(REPLIES_BYTES), RequestLimiter(config.max_waiting, BODIES * config.body_bytes)
+    guard = Guard(config)
+    if config.origins:
+        headers = ["Authorization", "Content-Type", "Idempotency-Key", "If-Match"]
+        app.add_middleware(
+            CORSMiddleware, allow_origins=config.origins, allow_methods=["GET", "POST"], allow_headers=headers, expose_headers=["ETag"]
+        )
+
+    def refuse(request: Request, status: int, code: str, message: str, headers: Any = None) -> Response:
+        """Log a refusal in one line, without the token and whatever a terminal would obey, and return it."""
+        client = request.client.host if request.client else "?"
+        line = f"refused {status} {code}: {request.method} {request.scope['path'][:100]} from {client}: {message}"
+        _log.warning("%s", ascii(line.replace(token, "…") if token else line)[1:-1][:LONGEST_LINE])
+        return _error(status, code, message, headers)
+
+    _handle_errors(app, refuse)
 
     @app.middleware("http")
     async def watch(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
         started = time.perf_counter()
         try:
+            guard.check(request)
             response = await answer(request)
+        except Refusal as refusal:
+            response = refuse(request, refusal.status, refusal.code, str(refusal), refusal.headers)
         except asyncio.CancelledError:
-            response = _error(503, "ending", "this server is ending")
+            response = refuse(request, 503, "ending", "this server is ending")
         except Exception:
             number = uuid.uuid4().hex[:12]
-            _log.exception("request %s, %s %s", number, request.method, request.url.path)
+            _log.exception("request %s, %s %a", number, request.method, request.scope["path"])
             response = _error(500, "internal", f"something went wrong here; the server's log has it under {number}")
         route = getattr(request.scope.get("route"), "path", "other")
         metrics.requests.labels(route, response.status_code).inc()
         metrics.request_seconds.labels(route).inc(time.perf_counter() - started)
         return response
-
-    @app.exception_handler(Refusal)
-    async def refused(_: Request, refusal: Refusal) -> Response:
-        return _error(refusal.status, refusal.code, str(refusal), refusal.headers)
-
-    @app.exception_handler(PetlbenchError)
-    async def impossible(_: Request, error: PetlbenchError) -> Response:
-        return _error(400, "refused", str(error))
-
-    @app.exception_handler(HTTPException)
-    async def unrouted(_: Request, error: HTTPException) -> Response:
-        return _error(error.status_code, "not_found" if error.status_code == 404 else "not_allowed", str(error.detail), error.headers)
-
-    @app.exception_handler(ClientDisconnect)
-    async def gone(_: Request, error: ClientDisconnect) -> Response:
-        return _error(400, "incomplete", "the body did not arrive whole")
 
     def allowed(request: Request) -> None:
         given = request.headers.get("authorization", "")
@@ -96,9 +103,10 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
         async def query(request: Request) -> Response:
             if request.headers.get("if-match", service.model.etag) != service.model.etag:
                 raise Refusal(412, "other_model", f"this server has another model now, or other settings: {service.model.facts.name}")
-            with limiter.slot() as slot:
-                body = await _body(request, config.body_bytes, slot)
-                reply, is_replay = await replies.once(request.headers.get("idempotency-key"), path, body, lambda: handle(body))
+            with limiter.room() as room:
+                body = await _body(request, config.body_bytes, room)
+                with limiter.place():
+                    reply, is_replay = await replies.once(request.headers.get("idempotency-key"), path, body, lambda: handle(body))
             metrics.replays.inc(int(is_replay))
             return Response(reply, media_type="application/octet-stream", headers={"Idempotent-Replay": str(is_replay).lower()})
 
@@ -112,24 +120,55 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
     return app
 
 
-class RequestLimiter:
-    """Limits the number of concurrent requests and the bytes of their bodies."""
+def _handle_errors(app: FastAPI, refuse: Refuse) -> None:
+    """Answer what the routes raise."""
 
-    def __init__(self, slots: int, bytes_: int) -> None:
-        self._slots = slots
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, refusal: Refusal) -> Response:
+        return refuse(request, refusal.status, refusal.code, str(refusal), refusal.headers)
+
+    @app.exception_handler(PetlbenchError)
+    async def impossible(request: Request, error: PetlbenchError) -> Response:
+        return refuse(request, 400, "refused", str(error))
+
+    @app.exception_handler(HTTPException)
+    async def unrouted(request: Request, error: HTTPException) -> Response:
+        code = "not_found" if error.status_code == 404 else "not_allowed"
+        return refuse(request, error.status_code, code, str(error.detail), error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return refuse(request, 400, "incomplete", "the body did not arrive whole")
+
+
+class RequestLimiter:
+    """Limits the number of requests that wait for the model, and the bytes of bodies, of those that still arrive as well."""
+
+    def __init__(self, places: int, bytes_: int) -> None:
+        self._places = places
         self._bytes = bytes_
 
     @contextmanager
-    def slot(self) -> Iterator[Slot]:
-        if self._slots == 0:
+    def place(self) -> Iterator[None]:
+        """Hold a place. It is taken when the whole body is here, so that slow clients hold none. Refusal when there is none."""
+        if self._places == 0:
             raise self.busy()
-        self._slots -= 1
-        slot = Slot(self)
+        self._places -= 1
         try:
-            yield slot
+            yield
         finally:
-            self._slots += 1
-            self._bytes += slot.bytes
+            self._places += 1
+
+    @contextmanager
+    def room(self) -> Iterator[Room]:
+        """Hold room for a body. Refusal when all places are taken already."""
+        if self._places == 0:
+            raise self.busy()
+        room = Room(self)
+        try:
+            yield room
+        finally:
+            self._bytes += room.bytes
 
     def take(self, count: int) -> None:
         if count > self._bytes:
@@ -141,8 +180,8 @@ class RequestLimiter:
         return Refusal(429, "busy", "too many requests at a time; come back later", {"Retry-After": "1"})
 
 
-class Slot:
-    """The share of one request in the limits."""
+class Room:
+    """The bytes that one request holds."""
 
     def __init__(self, limiter: RequestLimiter) -> None:
         self._limiter = limiter
@@ -155,23 +194,25 @@ class Slot:
             self.bytes = count
 
 
-async def _body(request: Request, limit: int, slot: Slot) -> bytes:
-    """Read the body up to the limit."""
+async def _body(request: Request, limit: int, room: Room) -> bytes:
+    """Read the body up to the limit. What is announced holds no room before it is here, and a slow body has less time than a fast one."""
     too_large = Refusal(413, "body_too_large", f"at most {limit // 2**20} MiB per request (max_body_mb)", {"Connection": "close"})
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
-    slot.hold(int(declared) if declared.isdigit() else 0)
-    body = bytearray()
+    body, started = bytearray(), asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(min(FIRST_SECONDS, BODY_SECONDS)) as patience:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
                     raise too_large
-                slot.hold(len(body))
+                room.hold(len(body))
+                patience.reschedule(started + min(FIRST_SECONDS + len(body) / LEAST_RATE, BODY_SECONDS))
     except TimeoutError:
-        raise Refusal(408, "slow_body", f"the body did not arrive within {BODY_SECONDS:.0f} s", {"Connection": "close"}) from None
+        least = f"{FIRST_SECONDS:.0f} s and one more for every {LEAST_RATE // 1024} KiB, and {BODY_SECONDS:.0f} s at most"
+        message = f"the body arrives too slowly ({len(body):,} bytes so far); it has {least}"
+        raise Refusal(408, "slow_body", message, {"Connection": "close"}) from None
     return bytes(body)
 
 

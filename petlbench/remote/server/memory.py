@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
+import hashlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from petlbench.remote.wire import Refusal
 
 T = TypeVar("T")
 LONGEST_KEY = 255
+_AT_ONCE = 2**20  # bytes that are hashed in less than a thread costs
 
 
 def weighted_cache(limit: int, weigh: Callable[[T], int]) -> LRUCache[str, T]:
@@ -24,7 +25,7 @@ def weighted_cache(limit: int, weigh: Callable[[T], int]) -> LRUCache[str, T]:
 
 @dataclass(frozen=True)
 class _Asked:
-    mark: tuple[str, int, int]
+    mark: tuple[str, bytes]  # the route and the body's SHA-256
     reply: asyncio.Future[bytes]
 
 
@@ -44,7 +45,7 @@ class Replies:
             return await compute(), False
         if len(key) > LONGEST_KEY:
             raise Refusal(400, "idempotency_key_too_long", f"an idempotency key has at most {LONGEST_KEY} characters, got {len(key)}")
-        mark = (route, len(body), zlib.crc32(body))
+        mark = (route, await asyncio.to_thread(_sha256, body) if len(body) > _AT_ONCE else _sha256(body))
         if (earlier := self._under_way.get(key) or self._done.get(key)) is not None:
             if earlier.mark != mark:
                 raise Refusal(409, "idempotency_key_reused", f"the idempotency key {key[:64]} was used for another query")
@@ -58,6 +59,10 @@ class Replies:
         del self._under_way[key]
         if not reply.cancelled() and reply.exception() is None:
             self._done[key] = asked
+
+
+def _sha256(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()
 
 
 def _bytes_of(asked: _Asked) -> int:

@@ -6,13 +6,17 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import uvicorn
+from fastapi import FastAPI
 
 from petlbench.backbones.backbone import load_backbone
 from petlbench.errors import ConfigError
 from petlbench.remote.server.app import create_app
+from petlbench.remote.server.connections import Connection
 from petlbench.remote.server.service import Service
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.remote.server.worker import Worker
@@ -36,13 +40,26 @@ def serve(config: ServeConfig, device: torch.device, ready: Callable[[str], None
         host = f"[{config.host}]" if ":" in config.host else config.host
         answers = f"answers {facts.output.value}" if facts.has_text else "features only"
         ready(f"serving {facts.name} (sha256 {model.sha256[:12]}…, {model.precision}, {answers}) at http://{host}:{port}")
-        settings = uvicorn.Config(
-            app, log_level="critical", access_log=False, server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=2
-        )
         try:
-            uvicorn.Server(settings).run(sockets=[listener])
+            uvicorn.Server(http_settings(app, config)).run(sockets=[listener])
         finally:
             _end(service.worker, warn)
+
+
+def http_settings(app: FastAPI, config: ServeConfig) -> uvicorn.Config:
+    """Return the settings of the HTTP server around an application."""
+    connection: Any = partial(Connection, most=config.max_connections)
+    return uvicorn.Config(
+        app,
+        http=connection,
+        ws="none",
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=2,
+    )
 
 
 def _end(worker: Worker, warn: Callable[[str], None]) -> None:

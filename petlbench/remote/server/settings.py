@@ -19,6 +19,8 @@ class ServeConfig:
     backbone: str = "mini_clip"  # petlbench ls backbones lists all
     checkpoint: str | None = None  # a local weight file to use instead of the card's
     host: str = "127.0.0.1"  # 0.0.0.0: every network that this machine is on; then set a token
+    hosts: tuple[str, ...] = ()  # further names under which it is asked, such as that of a proxy; localhost and host= are known
+    origins: tuple[str, ...] = ()  # of web pages that may ask, such as [https://example.org]; no others may
     port: int = 8000  # 0: one that is free
     token_file: str | None = None  # holds the token that clients must send; null: the environment variable PETLBENCH_TOKEN, if it is set
     output: Literal["logits", "probabilities", "top_k", "label"] = "logits"  # what answers give away at most
@@ -32,6 +34,7 @@ class ServeConfig:
     max_texts: int = 100_000  # captions per request
     max_body_mb: int = 256  # per request; may lower max_images
     max_waiting: int = 64  # requests at a time; the next one is told to come back later
+    max_connections: int = 256  # open at a time; beyond it the one that has kept the server waiting longest is closed
     keep_texts: int = 32  # sets of class texts that are remembered
     keep_images: int = 100_000  # uploaded images whose embeddings are remembered
     device: str = "auto"  # auto: the first GPU, else the CPU
@@ -53,6 +56,7 @@ class ServeConfig:
             "max_texts",
             "max_body_mb",
             "max_waiting",
+            "max_connections",
             "keep_texts",
             "keep_images",
         )

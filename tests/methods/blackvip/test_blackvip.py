@@ -85,20 +85,20 @@ def test_the_queries_of_a_step_go_out_together_unless_the_released_order_is_aske
 def test_images_that_never_change_are_encoded_once_for_all_passes() -> None:
     with opened() as learner:
         learner.fit(training_data(epochs=3))
-        assert learner.method.images_encoded == len(TASK.train.labels)
+        assert learner.images_encoded() == len(TASK.train.labels)
 
 
 def test_augmented_images_are_encoded_once_per_view() -> None:
     with opened() as learner:
         learner.fit(training_data("flip", epochs=3))
-        assert learner.method.images_encoded == 3 * len(TASK.train.labels)
+        assert learner.images_encoded() == 3 * len(TASK.train.labels)
 
 
 def test_a_prediction_encodes_and_asks_once_per_image() -> None:
     meter = Meter(phase="test")
     with opened(meter) as learner:
         learner.predict(Batches(TASK.test, TASK.transform, BATCH, CPU))
-        assert learner.method.images_encoded == meter.counts["test"]["images"] == len(TASK.test.labels)
+        assert learner.images_encoded() == meter.counts["test"]["images"] == len(TASK.test.labels)
 
 
 def test_a_prediction_does_not_depend_on_the_other_images_of_its_batch() -> None:
