@@ -44,7 +44,8 @@ CHANGES: dict[str, SearchStrategy[Any]] = {
     "error": optional(st.text(st.characters(exclude_categories=("Cs",)), max_size=20)),
     "created": TIMES,
     "suite": NAMES,
-    "task": st.sampled_from([*TASKS, "vtab/dtd", "folder:/a b"]) | st.tuples(KEYS, NAMES).map("/".join).filter(lambda name: name[0] not in "/:"),
+    "task": st.sampled_from([*TASKS, "vtab/dtd", "folder:/a b"])
+    | st.tuples(KEYS, NAMES).map("/".join).filter(lambda name: name[0] not in "/:"),
     "task_revision": LINES,
     "class_count": COUNTS,
     "split_hashes": st.dictionaries(NAMES, HASHES, max_size=2),

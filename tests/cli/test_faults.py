@@ -139,6 +139,11 @@ def test_a_failing_method_is_recorded_with_its_error_and_returned(tmp_path: Path
     assert the_record(tmp_path) == record
 
 
+def test_an_error_that_is_no_unicode_is_recorded(tmp_path: Path, faulty: Callable[..., str]) -> None:
+    record, _ = execute(config(tmp_path, faulty(raises(OSError("no file caf\udce9.png")))))
+    assert record.error == "OSError: no file caf\\udce9.png" and the_record(tmp_path) == record
+
+
 def test_a_failure_is_raised_as_well_when_asked_for(tmp_path: Path, faulty: Callable[..., str]) -> None:
     with pytest.raises(ZeroDivisionError):
         execute(config(tmp_path, faulty(raises(ZeroDivisionError()))), reraise=True)
