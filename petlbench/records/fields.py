@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 _DEEPEST = 30  # nested settings
-_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"  # what would break a line or steer a terminal
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"  # what would break a line, steer a terminal, or is no Unicode
 
 
 def _checked_time(text: str) -> str:
@@ -56,6 +56,12 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+def _checked_text(text: str) -> str:
+    if not _is_unicode(text):
+        raise ValueError("expected text in Unicode")
+    return text
+
+
 def _checked_below(name: str) -> str:
     """Refuse a file name that could lead out of its folder."""
     if not set(PurePosixPath(name).parts).isdisjoint({"..", "/"}) or "\\" in name:
@@ -76,6 +82,7 @@ def _matching(pattern: str, expected: str, longest: int = 1_000) -> AfterValidat
     return AfterValidator(checked)
 
 
+Text = Annotated[str, AfterValidator(_checked_text)]
 Line = Annotated[str, _matching(rf"[^{_CONTROL}]*", "text in one line, without control characters", 10_000)]
 Name = Annotated[str, _matching(rf"[^{_CONTROL}]+", "a name in one line, without control characters")]
 TaskName = Annotated[str, _matching(rf"[^{_CONTROL}/:]+[/:][^{_CONTROL}]+", "a task such as suite/task or folder:place", 10_000)]

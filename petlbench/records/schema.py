@@ -29,6 +29,7 @@ from petlbench.records.fields import (
     Seed,
     Settings,
     TaskName,
+    Text,
     Time,
 )
 from petlbench.records.regular_file import read_regular
@@ -156,7 +157,7 @@ class Record(_Section):
     schema_version: Literal[1, 2, 3, 4] = 4
     run_id: str = Field(pattern=r"^[0-9a-f]{16}$")
     status: Status
-    error: str | None = None
+    error: Text | None = None
     created: Time
     suite: Name
     task: TaskName

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.cache import Cache
 from petlbench.data.joined import part_of_class
 from petlbench.data.load import Task
-from petlbench.errors import BudgetExceeded, Diverged, PetlbenchError
+from petlbench.errors import BudgetExceeded, ConfigError, Diverged, PetlbenchError
 from petlbench.learners import Learner, open_learner
 from petlbench.learners.cost import AddedMemory, Stopwatch, peak_memory_mb
 from petlbench.learners.curve import Curve
@@ -130,11 +131,7 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
                     curve.after_step()
 
             def log_epoch(epoch: Epoch) -> None:
-                for what, value in (("training loss", epoch.loss), ("learning rate", epoch.learning_rate)):
-                    if not math.isfinite(value):
-                        raise Diverged(f"the {what} is {value} in epoch {epoch.epoch}")
-                told = schema.Epoch(epoch=epoch.epoch, loss=epoch.loss, learning_rate=epoch.learning_rate)  # accuracies are measured
-                log.history.append(selection.evaluate(told))
+                log.history.append(selection.evaluate(_checked(epoch, method.name)))
                 evaluate_curve()
                 progress(epoch.epoch + 1, config.train.epochs)
 
@@ -168,6 +165,20 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
     if backbone.checksum() != checksum:
         load_backbone_cached.cache_clear()
         raise RuntimeError(f"method {method.name} changed the shared backbone; its numbers and those of later runs cannot be trusted")
+
+
+def _checked(epoch: Epoch, method: str) -> schema.Epoch:
+    """Return what a method reported as a record holds it. Diverged when a number is not finite; ConfigError when it is none."""
+    try:
+        number, loss, rate = int(epoch.epoch), float(epoch.loss), float(epoch.learning_rate)
+        for what, value in (("training loss", loss), ("learning rate", rate)):
+            if not math.isfinite(value):
+                raise Diverged(f"the {what} is {value} in epoch {number}")
+        return schema.Epoch(epoch=number, loss=loss, learning_rate=rate)
+    except ValidationError as error:
+        raise ConfigError(f"method {method} reported an epoch with {schema.first_problem(error)}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"method {method} reported an epoch that holds something else than numbers: {error}") from None
 
 
 def _wants_curve(config: RunConfig) -> bool:

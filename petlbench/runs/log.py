@@ -127,4 +127,5 @@ class RunLog:
             "code": provenance.code(),
             "environment": provenance.environment(self.device, self.precision),
         }
-        return schema.Record(**(known | measured | ({"error": error} if error else {})))
+        why = {"error": error.encode(errors="backslashreplace").decode()} if error else {}  # an exception may name a file in any bytes
+        return schema.Record(**(known | measured | why))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from petlbench.analysis.validate import problems_of
 from petlbench.config.resolve import RunConfig
 from petlbench.errors import ConfigError, Diverged, RecordError
 from petlbench.optim.loop import Epoch
+from petlbench.records import schema
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore, is_kept
 from petlbench.runs.execute import execute
@@ -83,6 +85,43 @@ def test_a_loss_that_a_method_reports_as_not_finite_is_recorded_as_diverged(tmp_
     assert_diverged(record, tmp_path)
 
 
+def test_a_learning_rate_that_is_not_finite_is_recorded_as_diverged(tmp_path: Path, faulty: Callable[..., str]) -> None:
+    method = faulty(lambda data: data.log_epoch(Epoch(epoch=0, loss=1.0, learning_rate=float("inf"))))
+    record, _ = execute(config(tmp_path, method))
+    assert_diverged(record, tmp_path)
+    assert record.error == "the learning rate is inf in epoch 0"
+
+
+def test_a_learning_rate_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"learning_rate 1e\+308 times batch_size / 256 is beyond what a number can hold"):
+        config(tmp_path, "full", "train.learning_rate=1e308", "train.batch_size=2560", "train.scale_learning_rate=true")
+
+
+@pytest.mark.parametrize("wrong", [{"epoch": -1}, {"loss": "small"}, {"learning_rate": None}, {"loss": torch.ones(2)}])
+def test_a_report_of_a_method_that_no_record_can_hold_fails_the_run(
+    tmp_path: Path, faulty: Callable[..., str], wrong: dict[str, Any]
+) -> None:
+    method = faulty(lambda data: data.log_epoch(Epoch(**{"epoch": 0, "loss": 1.0, "learning_rate": 0.1, **wrong})))
+    record, _ = execute(config(tmp_path, method))
+    assert record.status == "failed" and "\n" not in (record.error or "")
+    assert (record.error or "").startswith("method faulty reported an epoch ")
+    assert the_record(tmp_path) == record
+
+
+def test_numbers_of_other_libraries_are_numbers(tmp_path: Path, faulty: Callable[..., str]) -> None:
+    method = faulty(lambda data: data.log_epoch(Epoch(epoch=np.int64(0), loss=torch.tensor(1.5), learning_rate=np.float32(0.5))))  # type: ignore[arg-type]
+    record, _ = execute(config(tmp_path, method))
+    assert record.history == [schema.Epoch(epoch=0, loss=1.5, learning_rate=0.5)] and the_record(tmp_path) == record
+
+
+def test_a_result_that_no_record_can_hold_is_recorded_as_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petlbench.learners.QueryLearner.images_encoded", lambda self: -1)
+    record, _ = execute(config(tmp_path))
+    assert (record.status, record.metrics) == ("failed", None)
+    assert record.error == "a result that cannot be recorded: cost.images_encoded: Input should be greater than or equal to 0"
+    assert the_record(tmp_path) == record
+
+
 def test_scores_that_are_not_finite_are_recorded_as_diverged(tmp_path: Path, faulty: Callable[..., str]) -> None:
     record, _ = execute(config(tmp_path, faulty(answer=float("nan"))))
     assert_diverged(record, tmp_path)
@@ -98,6 +137,11 @@ def test_a_failing_method_is_recorded_with_its_error_and_returned(tmp_path: Path
     record, _ = execute(config(tmp_path, faulty(raises(ZeroDivisionError("by nought")))))
     assert (record.status, record.error) == ("failed", "ZeroDivisionError: by nought")
     assert the_record(tmp_path) == record
+
+
+def test_an_error_that_is_no_unicode_is_recorded(tmp_path: Path, faulty: Callable[..., str]) -> None:
+    record, _ = execute(config(tmp_path, faulty(raises(OSError("no file caf\udce9.png")))))
+    assert record.error == "OSError: no file caf\\udce9.png" and the_record(tmp_path) == record
 
 
 def test_a_failure_is_raised_as_well_when_asked_for(tmp_path: Path, faulty: Callable[..., str]) -> None:
