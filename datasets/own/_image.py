@@ -10,8 +10,6 @@ from pathlib import Path
 
 from petlbench.errors import DataError
 
-from ._names import has_control
-
 
 @dataclass(frozen=True)
 class Image:
@@ -29,8 +27,8 @@ class Image:
 
 
 def shown(path: str | Path) -> str:
-    """Return a path for a message, which is one line also when the path is not UTF-8 or has control characters."""
-    return ascii(str(path))[1:-1] if has_control(str(path)) else str(path)
+    """Return a path for a message, which is one line also when the path is not UTF-8 or has characters that are not seen."""
+    return str(path) if str(path).isprintable() else ascii(str(path))[1:-1]
 
 
 def identity_of(path: Path, where: str = "") -> object:

@@ -93,8 +93,7 @@ def check_classes(what: str, trained_on: tuple[str, ...] | None, found: tuple[st
         return
     pairs = enumerate(zip_longest(trained_on, found), start=1)
     number, (then, now) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
-    first = "nothing" if then is None else f"'{then}'", "nothing" if now is None else f"'{now}'"
     raise CheckpointError(
-        f"the {what} is for the classes {', '.join(trained_on)[:60]}…, {task} has others: class {number} of {len(trained_on)} was {first[0]}, "
-        f"of {len(found)} it is {first[1]}; name a task with the same classes in the same order"
+        f"the {what} is for the classes {repr(', '.join(trained_on)[:60])[1:-1]}…, {task} has others: the first that differs is class {number}, "
+        f"which was {then or 'none'!r} and is {now or 'none'!r}; name a task with the same classes in the same order"
     )

@@ -72,10 +72,10 @@ def test_names_of_classes_that_are_none_are_one_line(tmp_path: Path, names: str)
     [
         (
             ("0", "2", "1", *"3456789"),
-            r"the checkpoint is for the classes 0, 2, 1, .*, mini/digits has others: class 2 of 10 was '2', of 10 it is '1'",
+            r"the checkpoint is for the classes 0, 2, 1, .*, mini/digits has others: the first that differs is class 2, which was '2' and is '1'",
         ),
-        (tuple("01234567"), r"class 9 of 8 was nothing, of 10 it is '8'; name a task with the same classes in the same order"),
-        (("zero", *"123456789"), r"class 1 of 10 was 'zero', of 10 it is '0'"),
+        (tuple("01234567"), r"class 9, which was 'none' and is '8'; name a task with the same classes in the same order"),
+        (("zero", *"123456789"), r"class 1, which was 'zero' and is '0'"),
     ],
 )
 def test_a_checkpoint_of_other_classes_or_another_order_is_refused_and_the_first_that_differs_named(

@@ -283,6 +283,16 @@ def appended(name: str, line: str) -> Callable[[Path], None]:
     return break_
 
 
+def as_pipe(task: Path) -> None:
+    (task / "images/test/000003.jpg").unlink()
+    os.mkfifo(task / "images/test/000003.jpg")
+
+
+def as_broken_link(task: Path) -> None:
+    (task / "images/test/000003.jpg").unlink()
+    (task / "images/test/000003.jpg").symlink_to("/nowhere")
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -292,12 +302,54 @@ def appended(name: str, line: str) -> Callable[[Path], None]:
         (appended("train800.txt", "images/test/000000.jpg 47\n"), r"has label 47, which is none of its 47 classes"),
         (appended("test.txt", "images/test/x.jpg 3\n"), r"images/test/x\.jpg: listed, but cannot be read"),
         (lambda task: (task / "test.txt").write_bytes(b"\xff\xfe\x00"), r"test\.txt: not a text file"),
+        (
+            lambda task: (task / "test.txt").write_text("images/t\u00fcr.jpg 1", encoding="latin-1"),
+            r"test\.txt: not a text file in UTF-8 \(line 1 ",
+        ),
+        (appended("test.txt", f"images/test/000000.jpg {'1' * 5000}\n"), r"test\.txt, line 7: expected a file name, a blank and a label"),
+        (appended("test.txt", f"{'x' * 300}.jpg 1\n"), r"x\.jpg: listed, but cannot be read \(File name too long\)"),
+        (appended("test.txt", "./images/train800/000000.jpg 0\n"), r"1 images are in two splits: .*/train800/000000\.jpg \(test\) and "),
+        (appended("val200.txt", "images/x/../test/000000.jpg 0\n"), r"images are in two splits: .*000000\.jpg \(test\) and .* \(val\)"),
+        (appended("test.txt", "images/test/000000.jpg 1\n"), r"/images/test/000000\.jpg is listed with the labels 0 and 1"),
+        (lambda task: (task / "images").rename(task / "images/../nested"), r"/images/train800/000000\.jpg: listed, but cannot be read"),
+        (as_pipe, r"images/test/000003\.jpg: listed, but no file"),
+        (as_broken_link, r"images/test/000003\.jpg: listed, but cannot be read \(No such file"),
     ],
 )
 def test_a_broken_vtab_folder_is_one_error(tmp_path: Path, broken: Callable[[Path], None], message: str) -> None:
     broken(vtab_task(tmp_path, "dtd"))
     with pytest.raises(DataError, match=message):
         find_task("vtab/dtd", tmp_path)
+    assert presence("vtab/dtd", tmp_path).state == "broken"
+
+
+def test_lists_with_a_byte_order_mark_and_the_lines_of_windows_are_read(tmp_path: Path) -> None:
+    lines = (vtab_task(tmp_path, "dtd") / "test.txt").read_text().splitlines()
+    (tmp_path / "vtab-1k/dtd/test.txt").write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
+    assert labels(find_task("vtab/dtd", tmp_path))["test"] == [0, 1] * 3
+
+
+def test_a_copy_inside_a_copy_is_not_called_present(imagenet: Path, tmp_path: Path) -> None:
+    for folder in (imagenet / "imagenet/images").glob("*/*"):
+        files = list(folder.iterdir())
+        (folder / folder.name).mkdir()
+        for file in files:
+            file.rename(folder / folder.name / file.name)
+    found = presence("craft15/imagenet", imagenet)
+    assert found.state == "broken" and "split in " in found.where and "is empty" in found.where
+    archive = vtab_task(tmp_path, "dtd")
+    (archive / "images/test/000000.jpg").unlink()
+    zipped(archive)
+    assert presence("vtab/dtd", tmp_path).where.endswith("images/test/000000.jpg is listed, but not in the archive; fetch it again")
+
+
+def test_files_that_a_mac_adds_are_no_images(imagenet: Path) -> None:
+    before = labels(find_task("craft15/imagenet", imagenet))
+    for folder in (imagenet / "imagenet/images").glob("*/*"):
+        (folder / "._0.jpg").write_bytes(b"")
+        (folder / "folder.jpg").mkdir()
+    (imagenet / "imagenet/images/train/__MACOSX").mkdir()
+    assert labels(find_task("craft15/imagenet", imagenet)) == before
 
 
 @pytest.mark.parametrize(
@@ -307,6 +359,10 @@ def test_a_broken_vtab_folder_is_one_error(tmp_path: Path, broken: Callable[[Pat
         ('{"train": [["a.jpg", "x", "y"]]}', r"at \['train'\]\[0\]\[1\]: "),
         ('{"train": [], "val": [], "test": []}', r"has no 'train' rows"),
         ('{"train": [["a.jpg", 1, "y"]], "val": [["a.jpg", 1, "y"]]}', r"expected labels from 0 without a gap, but 0 is wrong"),
+        (
+            '{"train": [["a.jpg", 0, "y"]], "val": [["a.jpg", 0, "z"]]}',
+            r"'val' gives a\.jpg the label 0 and the name 'z', other rows call 0 'y'",
+        ),
         ('{"train": [["a.jpg", 0, "y"]], "val": [["a.jpg", 0, "y"]]}', r"lists a\.jpg, which is in none of "),
     ],
 )
@@ -321,6 +377,13 @@ def test_an_id_that_only_the_test_file_has_is_one_error(tmp_path: Path) -> None:
     folder = vpt_fgvc(tmp_path / "stanford_dogs", "Images")
     (folder / "test.json").write_text('{"x/y.jpg": 99}')
     with pytest.raises(DataError, match=r"test\.json: the class id of x/y\.jpg, 99, is not in train\.json"):
+        find_task("fgvc/stanford_dogs", tmp_path)
+
+
+def test_a_file_that_a_list_gives_two_labels_is_one_error(tmp_path: Path) -> None:
+    folder = vpt_fgvc(tmp_path / "stanford_dogs", "Images")
+    (folder / "test.json").write_text('{"x/y.jpg": 1, "x/y.jpg": 2}')
+    with pytest.raises(DataError, match=r"test\.json: has two entries for 'x/y\.jpg'"):
         find_task("fgvc/stanford_dogs", tmp_path)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from petlbench.config.settings import Protocol
+from petlbench.data.acquire.presence import presence
 from petlbench.data.load import find_task, load_task
 from petlbench.data.task import TaskSpec
 from petlbench.datasets.mini import _digits
@@ -189,6 +190,8 @@ def test_a_broken_file_is_named(change: Callable[[bytes], bytes] | None, expecte
         path.write_bytes(change(data))
     with pytest.raises(DataError, match=expected):
         opened("biased_mnist_easy", root)
+    if change is None:
+        assert presence("blackvip16/biased_mnist_easy", root).state == "broken"
 
 
 def test_a_packed_file_that_is_cut_off_is_named(root: Path) -> None:

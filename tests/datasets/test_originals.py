@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from petlbench.data.listing import Listing
+from petlbench.data.load import find_task
 from petlbench.data.task import TaskSpec
 from petlbench.datasets.disk.disk_task import find, open_task
 from petlbench.datasets.disk.facts import datasets, downloads
@@ -287,3 +289,43 @@ def test_a_missing_class_folder_is_an_error_and_shifts_no_label(root: Path, data
     WRITERS[dataset][1](root)
     shutil.rmtree(next(path for name in ("alpha", "accordion") for path in root.rglob(name)))
     assert "3 class folders expected, 2 found" in refusal(root, dataset, "blackvip16")
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("images.txt", "31 red_thing/x.jpg", r"image_class_labels\.txt: lists other images than images\.txt, 31 for one"),
+        ("image_class_labels.txt", "31 3", r"image_class_labels\.txt: lists other images than images\.txt, 31 for one"),
+        ("train_test_split.txt", "30 1", r"train_test_split\.txt, line 31: image 30 is listed already"),
+        ("image_class_labels.txt", "1 17", r"image_class_labels\.txt, line 31: image 1 is listed already"),
+    ],
+)
+def test_lists_of_birds_that_disagree_are_one_error(tmp_path: Path, file: str, line: str, message: str) -> None:
+    originals.birds(tmp_path)
+    with (tmp_path / "CUB_200_2011" / file).open("a") as opened:
+        opened.write(f"{line}\n")
+    with pytest.raises(DataError, match=message):
+        find_task("fgvc/cub200_2011", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "value", "message"),
+    [
+        ("train_test_split.txt", "2", r"train_test_split\.txt: expected 0 or 1 for image 1, got '2'"),
+        ("image_class_labels.txt", "albatross", r"image_class_labels\.txt: expected a number for image 1, got 'albatross'"),
+    ],
+)
+def test_a_value_of_birds_that_cannot_be_is_one_error(tmp_path: Path, file: str, value: str, message: str) -> None:
+    originals.birds(tmp_path)
+    path = tmp_path / "CUB_200_2011" / file
+    path.write_text(f"1 {value}\n" + path.read_text().partition("\n")[2])
+    with pytest.raises(DataError, match=message):
+        find_task("fgvc/cub200_2011", tmp_path)
+
+
+def test_lists_of_flowers_that_disagree_are_one_error(tmp_path: Path) -> None:
+    originals.flowers(tmp_path)
+    parts = {"trnid": np.arange(1, 10), "valid": np.arange(10, 19), "tstid": np.arange(19, 32)}
+    savemat(tmp_path / "flowers-102/setid.mat", {name: numbers[None] for name, numbers in parts.items()})
+    with pytest.raises(DataError, match=r"setid\.mat lists image 31, imagelabels\.mat has 30"):
+        find_task("fgvc/oxford_flowers", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -55,13 +56,27 @@ def text_of(path: Path) -> str:
 
 
 def read_json(path: Path, structure: TypeAdapter[T]) -> T:
-    """Read a JSON file of a known structure. DataError names the entry that does not fit."""
+    """Read a JSON file of a known structure. DataError names the entry that does not fit, or that is there twice."""
     try:
-        return structure.validate_json(read_text(path))
+        text = read_text(path)
+        found = structure.validate_json(text)
+        json.loads(text, object_pairs_hook=_without_repetition)
+        return found
+    except KeyError as error:
+        raise DataError(f"{path}: has two entries for {error}; fetch it again") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = "".join(f"[{part!r}]" for part in first["loc"])
         raise DataError(f"{path}: not the expected split file{f', at {where}' if where else ''}: {first['msg']}; fetch it again") from None
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """KeyError for a key that is there twice, of which a JSON reader would take the last."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise KeyError(next(key for key in keys if keys.count(key) > 1))
+    return made
 
 
 def numbered_lines(text: str, origin: str) -> tuple[list[str], list[int]]:
