@@ -32,7 +32,7 @@ from petlbench.data.transforms import Form, Pixels
 from petlbench.errors import DataError
 from petlbench.records.file_names import exists, file_part
 
-_FORMAT = 2  # of the files in a store folder
+_FORMAT = 3  # of the files in a store folder, and of how images become pixels
 _SAMPLE = 16  # images that a store's size is estimated from
 _ANNOUNCED_MB = 64  # smaller stores are built without a message
 _AHEAD = 4  # images per thread that are decoded and not yet written, at most: photographs at native size are tens of MB each
