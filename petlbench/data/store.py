@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from petlbench.data import store_files
 from petlbench.data.source import ImageSource, Indices, is_uniform, reading_order, take
 from petlbench.data.split import Ragged, Split, digest_of_part
-from petlbench.data.streaming import Streamed, Tally, in_order
+from petlbench.data.streaming import Streamed, Tally, formed, in_order
 from petlbench.data.task import TaskSpec
 from petlbench.data.transforms import Form, Pixels
 from petlbench.errors import DataError
@@ -169,7 +169,7 @@ class TaskStore:
         """Decode an image. ``index``: in the split; ``position``: in the source."""
         self.tally.add()
         try:
-            return form(source.decode(position))
+            return formed(source, form, position)
         except OSError as error:
             raise DataError(f"{self.spec.name}: {split} image {index} cannot be read: {error}") from None
 
