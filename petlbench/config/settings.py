@@ -16,6 +16,8 @@ from petlbench.config.identity import added
 # of the schedules that leave no choice
 _SCHEDULE_STEPS = {"timm_cosine": "epoch", "dassl_cosine": "epoch", "vp_cosine": "step", "pgn_cosine": "epoch"}
 
+_LARGEST_SIDE = 4096  # pixels; a square image of this side takes up 50 MB
+
 
 def _check_at_least(least: int, section: Protocol | Train | QueryConfig | Limits | Execution, *names: str) -> None:
     kinds = {field.name: str(field.type) for field in fields(section)}
@@ -30,7 +32,7 @@ class Protocol:
     """Sets how images are prepared and how a result is chosen. Two runs may share a table column only when their protocols are equal."""
 
     name: str = "native"  # name of the protocol, part of its id
-    resize: int | None = None  # side in pixels that images are resized to; null: the backbone's input size
+    resize: int | None = None  # side in pixels that images are resized to, at most 4096; null: the backbone's input size
     resize_mode: Literal["squash", "short"] = "squash"  # squash: to a square; short: the shorter side, then a centre crop of the input size
     interpolation: Interpolation = "bicubic"  # filter of the resizing; bilinear_aliased is not antialiased, as in TensorFlow
     # mean and standard deviation that pixels are normalised with; backbone: those of its card
@@ -48,6 +50,8 @@ class Protocol:
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "resize", "shots", "select_every", "select_tail")
+        if self.resize is not None and self.resize > _LARGEST_SIDE:
+            raise ValueError(f"resize must be an int from 1 to {_LARGEST_SIDE} or null, got {self.resize}")
         self.augment = canonical(parse(self.augment))  # one text, hence one id, for one meaning
         if self.train_on == "trainval" and self.selection == "best_val":
             raise ValueError("selection=best_val needs a validation split that is not trained on; set protocol.train_on=train")

@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from petlbench.data import store_files
 from petlbench.data.source import ImageSource, Indices, is_uniform, reading_order, take
 from petlbench.data.split import Ragged, Split, digest_of_part
-from petlbench.data.streaming import Streamed, Tally, in_order
+from petlbench.data.streaming import Streamed, Tally, formed, in_order
 from petlbench.data.task import TaskSpec
 from petlbench.data.transforms import Form, Pixels
 from petlbench.errors import DataError
 from petlbench.records.file_names import exists, file_part
 
-_FORMAT = 2  # of the files in a store folder
+_FORMAT = 3  # of the files in a store folder, and of how images become pixels
 _SAMPLE = 16  # images that a store's size is estimated from
 _ANNOUNCED_MB = 64  # smaller stores are built without a message
 _AHEAD = 4  # images per thread that are decoded and not yet written, at most: photographs at native size are tens of MB each
@@ -169,7 +169,7 @@ class TaskStore:
         """Decode an image. ``index``: in the split; ``position``: in the source."""
         self.tally.add()
         try:
-            return form(source.decode(position))
+            return formed(source, form, position)
         except OSError as error:
             raise DataError(f"{self.spec.name}: {split} image {index} cannot be read: {error}") from None
 

@@ -40,8 +40,8 @@ class Meta:
     form: str  # in words
     images: int
     digest: str  # see Split; of the sizes too when there are several
-    shape: tuple[int, int] | None = None  # height and width of all images; None: there are several, or a former version wrote this
-    key: str = ""  # name of the folder; empty: a former version wrote this
+    shape: tuple[int, int] | None  # height and width of all images; None: there are several
+    key: str  # name of the folder
 
 
 _META = TypeAdapter(Meta)
@@ -87,8 +87,7 @@ def read(folder: Path, spec: TaskSpec, split: str, form: Form, images: int | Non
     Sizes are compared always, the content with its digest when this process reads the files first or they have changed. ``images``: how many there are.
     """
     meta = read_meta(folder)
-    wanted = {"task": spec.name, "split": split, "revision": spec.revision, "form": form.words, "images": images}
-    wanted["key"] = folder.name if meta.key else None
+    wanted = {"task": spec.name, "split": split, "revision": spec.revision, "form": form.words, "images": images, "key": folder.name}
     for name, value in wanted.items():
         if value is not None and getattr(meta, name) != value:
             raise Damaged(f"meta.json: {name} is {getattr(meta, name)!r}, {value!r} expected")
@@ -99,9 +98,8 @@ def read(folder: Path, spec: TaskSpec, split: str, form: Form, images: int | Non
         held = np.prod(shapes, axis=1, dtype=np.float64).sum()  # floats do not overflow
         if shapes.min() < 1 or pixels.size != 3 * held:
             raise ValueError(f"{pixels.size:,} bytes of pixels for images of {held:,.0f} pixels")
-        shape = (form.side, form.side) if form.side else meta.shape
-        if not _differ(shapes) and tuple(shapes[0]) != shape:
-            raise ValueError(f"the images have {shapes[0].tolist()} pixels, {shape} expected")
+        if not _differ(shapes) and tuple(shapes[0]) != meta.shape:
+            raise ValueError(f"the images have {shapes[0].tolist()} pixels, {meta.shape} expected")
         if labels.min() < 0 or labels.max() >= len(spec.class_names):
             raise ValueError(f"labels from {labels.min()} to {labels.max()} for {len(spec.class_names)} classes")
         if _digest(folder, tuple(_stamp(file) for file in files)) != meta.digest:

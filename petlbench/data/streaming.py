@@ -13,8 +13,10 @@ from typing import TypeVar
 
 import torch
 
+from petlbench.data.listing import Listing
 from petlbench.data.source import ImageSource, Indices, positions_of, take
 from petlbench.data.transforms import Form, Pixels
+from petlbench.errors import DataError
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -48,6 +50,16 @@ def in_order(work: Callable[[J], R], jobs: Iterable[J], ahead: int) -> Iterator[
                 future.cancel()
 
 
+def formed(source: ImageSource, form: Form, index: int) -> Pixels:
+    """Decode an image and bring it into a form. DataError, with its place, when that fails."""
+    image = source.decode(index)
+    try:
+        return form(image)
+    except DataError as error:
+        place = source.location(index) if isinstance(source, Listing) else f"image {index}"
+        raise DataError(f"{place}: {error}") from None
+
+
 class Streamed:
     """A source's images in a form, decoded every time."""
 
@@ -60,7 +72,7 @@ class Streamed:
 
     def decode(self, index: int) -> Pixels:
         self._tally.add()
-        return self._form(self._source.decode(index))
+        return formed(self._source, self._form, index)
 
     def take(self, indices: Indices) -> Streamed:
         """Return some of the images, in the given order."""

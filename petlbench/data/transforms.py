@@ -31,11 +31,13 @@ from petlbench.config.augment import (
     parse,
 )
 from petlbench.data import colour
+from petlbench.errors import DataError
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+_MOST_PIXELS = 2**27  # of a resized image, 400 MB: a narrow one becomes very long when its shorter side is enlarged
 _TRIES = 10  # for a random window before the centre is taken
 
 
@@ -68,6 +70,11 @@ class Form:
             height, width = self.size, int(self.size * width / height)
         elif self.mode == "short":
             height, width = int(self.size * height / width), self.size
+        if height * width > _MOST_PIXELS:
+            raise DataError(
+                f"an image of {image.shape[1]} x {image.shape[0]} pixels would be resized to {width} x {height}; "
+                "remove it, or set protocol.resize_mode=squash"
+            )
         image = resized(image, height, width, self.interpolation)
         if self.cut is None:
             return image

@@ -125,6 +125,8 @@ def test_a_wrong_key_in_a_file_is_reported_with_the_file(configs: Path) -> None:
         ((*RUN, "train.optimizer=adam"), "train.optimizer must be one of adamw, sgd, got 'adam' (command line)"),
         ((*RUN, "protocol.shots=few"), "protocol.shots must be an int or null, got 'few' (command line)"),
         ((*RUN, "protocol.shots=0"), "protocol.shots must be an int >= 1 or null, got 0"),
+        ((*RUN, "protocol.resize=0"), "protocol.resize must be an int >= 1 or null, got 0"),
+        ((*RUN, "protocol.resize=100000"), "protocol.resize must be an int from 1 to 4096 or null, got 100000"),
         ((*RUN, "protocol.select_every=0"), "protocol.select_every must be an int >= 1, got 0"),
         ((*RUN, "cache_mb=-1"), "cache_mb must be an int >= 0, got -1"),
         ((*RUN, "budget.images=-1"), "budget.images must be an int >= 0 or null, got -1"),

@@ -116,6 +116,16 @@ def test_a_broken_image_is_named(root: Path, content: bytes | None) -> None:
     assert refusal(root).startswith(f"{broken}: not a readable image")
 
 
+@pytest.mark.parametrize("limit_mb", [0, 64], ids=["streamed", "stored"])
+def test_a_narrow_image_that_would_become_very_long_is_named(root: Path, limit_mb: int) -> None:
+    narrow = paint(root / "test" / "dog" / "1.png", size=(1, 3000))
+    with pytest.raises(DataError) as caught:
+        TaskStore(find_task(f"folder:{root}"), limit_mb).open("test", Form("short", 256, cut=224)).source.decode(3)
+    assert str(caught.value) == (
+        f"{narrow}: an image of 3000 x 1 pixels would be resized to 768000 x 256; remove it, or set protocol.resize_mode=squash"
+    )
+
+
 def test_other_files_and_hidden_ones_are_passed_over(root: Path) -> None:
     (root / "train" / "cat" / "notes.txt").write_text("")
     (root / "train" / "cat" / ".0.png").write_text("")

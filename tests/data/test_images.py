@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,10 +72,129 @@ def test_a_suffix_that_lies_does_no_harm(tmp_path: Path, picture: Image.Image) -
     assert np.array_equal(decoded(tmp_path / "named.jpg"), np.asarray(picture))
 
 
-def test_values_of_unknown_range_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0.0, 1200.5]], dtype=np.float32)).save(tmp_path / "heights.tif")
-    with pytest.raises(DataError, match=r"heights\.tif: not a readable image \(its 32-bit values run from 0\.0 to 1200\.5"):
-        decoded(tmp_path / "heights.tif")
+def tiff(values: NDArray[Any], sample_format: int = 1, photometric: int = 1, bits: int | None = None) -> bytes:
+    """Write an uncompressed TIFF of the bytes of ``values`` (H, W) or (H, W, C), in their byte order. ``bits``: of a value, when packed."""
+    order, channels = (">" if values.dtype.str[0] == ">" else "<"), (values.shape[2] if values.ndim == 3 else 1)
+    width, bits = (values.shape[1] if bits is None else values.shape[1] * 8 // bits), bits or 8 * values.itemsize
+    shorts = {258: bits, 259: 1, 262: photometric, 277: channels, 339: sample_format}
+    places = {258: 134, 339: 134 + 2 * channels} if channels > 1 else {}
+    longs = {256: width, 257: values.shape[0], 273: 134 + 4 * channels, 278: values.shape[0], 279: values.nbytes} | places
+    entries = b""
+    for tag in sorted(shorts | longs):
+        count = channels if tag in places else 1
+        value = struct.pack(f"{order}I", longs[tag]) if tag in longs else struct.pack(f"{order}HH", shorts[tag], 0)
+        entries += struct.pack(f"{order}HHI", tag, 3 if tag in shorts else 4, count) + value
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, 10) + entries + bytes(4)
+    return head + struct.pack(f"{order}{2 * channels}H", *[bits] * channels, *[sample_format] * channels) + values.tobytes()
+
+
+def png(values: NDArray[Any]) -> bytes:
+    """Write a 16-bit PNG of values (H, W) or (H, W, C)."""
+    channels = values.shape[2] if values.ndim == 3 else 1
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def frames(kind: str) -> bytes:
+    file = io.BytesIO()
+    pictures = [Image.fromarray(np.full((2, 4, 3), value, np.uint8)) for value in (10, 100, 200)]
+    pictures[0].save(file, kind, save_all=True, append_images=pictures[1:], **({"lossless": True} if kind == "WEBP" else {}))
+    return file.getvalue()
+
+
+DEEP = np.array([[0, 64 * 257, 128 * 257, 65535]], np.uint16)
+COLOUR = np.repeat(DEEP[:, :, None], 3, 2)
+SHADES = [0, 64, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("content", "levels"),
+    [
+        (tiff(DEEP), SHADES),
+        (tiff(DEEP.astype(">u2")), SHADES),
+        (tiff(COLOUR, photometric=2), SHADES),
+        (tiff(COLOUR.astype(">u2"), photometric=2), SHADES),
+        (tiff(DEEP, photometric=0), [255, 191, 127, 0]),  # white is zero
+        (tiff((DEEP >> 8).astype(np.uint8), photometric=0), [255, 191, 127, 0]),
+        (tiff(np.array([[0x00, 0x0F, 0xFF, 0x80, 0x00, 0xFF]], np.uint8), bits=12), [0, 255, 128, 15]),
+        (tiff(np.array([SHADES], np.int32), 2), SHADES),
+        (tiff(np.array([SHADES], np.int16), 2), SHADES),
+        (tiff(np.array([SHADES], np.float32), 3), SHADES),
+        (tiff(np.array([SHADES], ">f4"), 3), SHADES),
+        (tiff(np.zeros((1, 4), np.float32), 3), [0] * 4),
+        (tiff(np.zeros((1, 4), np.uint16)), [0] * 4),
+        (png(DEEP), SHADES),
+        (png(COLOUR), SHADES),
+        (png(np.repeat(DEEP[:, :, None], 4, 2)), SHADES),
+        (png(np.repeat(DEEP[:, :, None], 2, 2)), SHADES),
+        (b"P5 4 1 65535\n" + DEEP.astype(">u2").tobytes(), SHADES),
+        (b"P5 4 1 4095\n" + np.array([0, 1028, 2056, 4095], ">u2").tobytes(), SHADES),
+        (b"P5 4 1 4095\n" + np.array([0, 1, 16, 32], ">u2").tobytes(), [0, 0, 1, 2]),  # dark, as the file says
+        (frames("GIF"), [10] * 4),
+        (frames("TIFF"), [10] * 4),
+        (frames("WEBP"), [10] * 4),
+        (frames("PNG"), [10] * 4),
+    ],
+)
+def test_grey_levels_are_what_the_format_says(content: bytes, levels: list[int]) -> None:
+    assert decode_bytes(content, "image")[0].tolist() == [[level] * 3 for level in levels]
+
+
+def floats(*values: float) -> bytes:
+    return tiff(np.array([values], np.float32), 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (floats(0, 1200.5), "its 32-bit values run from 0.0 to 1200.5"),
+        (floats(0, 0.25, 1), "its values are fractions from 0 to 1"),
+        (floats(0, 1), "its values are fractions from 0 to 1"),  # black and white, or two shades of black
+        (floats(0, 0.001), "its values are fractions"),
+        (floats(0, 0.5, 1.0625), "its values are fractions from 0 to 1.0625"),  # resized, so that it is beyond 1 by chance
+        (floats(3, 17.5, 250), "its values are fractions"),
+        (floats(0, float("nan"), 5), "its 32-bit values run from nan"),
+        (floats(0, float("inf")), "its 32-bit values run from 0.0 to inf"),
+        (floats(-1, 5), "its 32-bit values run from -1.0"),
+        (b"Pf 2 1 -1.0\n" + np.array([0, 1], "<f4").tobytes(), "its values are fractions"),
+        (tiff(np.array([[0, 65535]], np.int32), 2), "its 32-bit values run from 0 to 65535"),
+        (tiff(np.array([[0, 255, 2**31]], np.uint32)), "its 32-bit values run from -2147483648"),
+        (tiff(np.array([[-1, 255]], np.int16), 2), "its 32-bit values run from -1 to 255"),
+        (tiff(np.array([[0, 4095]], ">i2"), 2), "its 32-bit values run from 0 to 4095"),
+        (tiff(np.array([[-1, 127]], np.int8), 2), "its values are signed"),
+        (tiff(DEEP >> 4), "its 16-bit values end at 4,095"),
+        (tiff(DEEP >> 8), "its 16-bit values end at 255"),
+        (tiff(DEEP >> 2), "its 16-bit values end at 16,383"),
+        (tiff(COLOUR >> 4, photometric=2), "its 16-bit values end below 16,384"),
+        (png(DEEP >> 4), "its 16-bit values end at 4,095"),
+        (png(COLOUR >> 4), "its 16-bit values end below 16,384"),
+        (png(COLOUR >> 8), "its 16-bit values end below 16,384"),
+    ],
+)
+def test_values_of_unknown_range_are_refused_and_never_guessed_from_one_image(content: bytes, reason: str) -> None:
+    with pytest.raises(DataError) as caught:
+        decode_bytes(content, "heights.tif")
+    message = str(caught.value)
+    assert message.startswith(f"heights.tif: not a readable image ({reason}") and "\n" not in message
+    assert message.endswith("; save it with 8 bits per channel, or remove it")
+
+
+def test_images_of_too_many_pixels_are_refused_before_they_are_unpacked() -> None:
+    whole = png(DEEP)
+    header = whole[12:16] + struct.pack(">II", 100_000, 100_000) + whole[24:29]
+    with pytest.raises(DataError, match=r"bomb\.png: not a readable image \(Image size \(10000000000 pixels\) exceeds limit"):
+        decode_bytes(whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:], "bomb.png")
+
+
+def test_no_program_is_run_for_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.Popen", None)
+    with pytest.raises(DataError, match=r"drawing\.png: not a readable image \(it begins with b'%!PS-Adobe-3'\)"):
+        decode_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n", "drawing.png")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
