@@ -43,7 +43,7 @@ class Batches:
         drop_last: bool = False,
     ) -> None:
         self._source, self._images, self._form = split.source, split.images, split.form
-        self.labels = torch.from_numpy(np.array(split.labels)).to(device)  # (N,)
+        self._labels = torch.from_numpy(np.array(split.labels)).to(device)
         self.transform = transform
         self.batch_size = batch_size
         self.device = device
@@ -53,7 +53,12 @@ class Batches:
     @property
     def image_count(self) -> int:
         """N."""
-        return len(self.labels)
+        return len(self._labels)
+
+    @property
+    def labels(self) -> Tensor:
+        """A copy of the labels (N,): what a method writes into it changes nothing of what its predictions are compared with."""
+        return self._labels.clone()
 
     @property
     def is_deterministic(self) -> bool:
@@ -71,7 +76,7 @@ class Batches:
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all images once, in their order, not augmented."""
         for indices, images in self._prepared((indices, None) for indices in torch.arange(self.image_count).split(self.batch_size)):
-            yield images, self.labels[to_device(indices, self.device)]
+            yield images, self._labels[to_device(indices, self.device)]
 
     def order(self) -> Iterator[Tensor]:
         """Yield the indices (B,) of the batches of a new pass."""
@@ -83,7 +88,7 @@ class Batches:
         chance = self._chance()
         plans = ((indices, self.transform.draw(len(indices), chance) if chance else None) for indices in self.order())
         for indices, images in self._prepared(plans):
-            yield images, self.labels[to_device(indices, self.device)]
+            yield images, self._labels[to_device(indices, self.device)]
 
     def _chance(self) -> torch.Generator | None:
         """Return a generator for one pass: batches are drawn ahead, and a pass that ends early must not shift the next."""

@@ -135,6 +135,17 @@ class MethodConformance:
                 f"the cross entropy of training images is {start:.3f} before and {end:.3f} after training"
             )
 
+    def test_it_leaves_counting_to_the_harness(self) -> None:
+        """It claims no ``images_encoded``: the harness counts what enters the models that ``encoders()`` returns."""
+        task, config = mock_task(), _configured(self)
+        with _opened(config, tiny_backbone(), task) as learner:
+            learner.fit(_data(task, config))
+            learner.predict(_test(task))
+            claims = hasattr(learner.method, "images_encoded")
+        assert not claims, (
+            "images_encoded is counted by the harness, not by the method; return the models that encode images from encoders()"
+        )
+
     def test_it_did_not_reach_above_its_rung(self) -> None:
         """Below WEIGHTS, the method and the handle that it is given lead to no parameter of the model: not by attributes, closures, classes, or the
         globals of petlbench and of the method's module. Its access is one that its base class is run at."""

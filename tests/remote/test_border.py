@@ -360,6 +360,26 @@ def test_an_epochs_accuracy_is_measured_and_not_told(attacked: Run) -> None:
     assert epoch.val_accuracy is None
 
 
+class Relabelling(Attack):
+    """Writes what it predicts over the labels of validation images."""
+
+    asked = 0
+
+    def attack(self, model: QueryModel, images: Tensor, data: TrainingData) -> None:
+        data.val.labels.zero_()
+        with pytest.raises(AttributeError):
+            data.val.labels = torch.zeros(1)  # type: ignore[misc]
+        data.log_epoch(Epoch(epoch=data.recipe.epochs - 1, loss=1.0, learning_rate=0.0))
+
+    def predict(self, model: QueryModel, images: Tensor) -> Tensor:
+        return torch.eye(10)[:1].expand(len(images), -1)
+
+
+def test_validation_labels_are_not_a_methods_to_change(attacked: Run) -> None:
+    (epoch,) = attacked(Relabelling, "protocol.selection=best_val").history
+    assert epoch.val_accuracy is not None and epoch.val_accuracy < 50
+
+
 class Encoding(Attack):
     """Encodes every test image with a model of its own."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
 from petlbench.access.handle import _grants
 from petlbench.config.resolve import method_names
+from petlbench.errors import AccessError
 from petlbench.registry import METHODS
 from petlbench.testing import MethodConformance
 
@@ -79,6 +80,37 @@ def test_a_method_that_does_nothing_is_caught(plugin: Plugin, tmp_path: Path) ->
         case.test_trainable_count_is_what_was_trained_and_stored()
     with pytest.raises(AssertionError, match="cross entropy of training images is"):
         case.test_it_learns_the_mini_suite(tmp_path)
+
+
+class Claimant(Shift):
+    """Says how many images its own models have seen."""
+
+    def fit(self, model: QueryModel, data: TrainingData) -> None:
+        super().fit(model, data)
+        self.images_encoded = 0
+
+
+def test_a_method_that_claims_a_count_is_caught(plugin: Plugin) -> None:
+    plugin("claimant", Claimant)
+    with pytest.raises(AssertionError, match="counted by the harness"):
+        _case("claimant").test_it_leaves_counting_to_the_harness()
+
+
+class Keeper(Shift):
+    """Keeps the model that ``fit`` is given for later."""
+
+    def fit(self, model: QueryModel, data: TrainingData) -> None:
+        self.kept = model
+        super().fit(model, data)
+
+    def predict(self, model: QueryModel, images: Tensor) -> Tensor:
+        return super().predict(self.kept if hasattr(self, "kept") else model, images)
+
+
+def test_a_method_that_keeps_the_model_of_another_function_is_caught(plugin: Plugin) -> None:
+    plugin("keeper", Keeper)
+    with pytest.raises(AccessError, match="after the function that was given the model had returned"):
+        _case("keeper").test_training_changes_its_predictions()
 
 
 class Wanderer(Shift):

@@ -7,7 +7,7 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -45,20 +45,8 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     metrics, replies, limiter = service.metrics, Replies(REPLIES_BYTES), RequestLimiter(config.max_waiting, BODIES * config.body_bytes)
-    guard = Guard(config)
-    if config.origins:
-        headers = ["Authorization", "Content-Type", "Idempotency-Key", "If-Match"]
-        app.add_middleware(
-            CORSMiddleware, allow_origins=config.origins, allow_methods=["GET", "POST"], allow_headers=headers, expose_headers=["ETag"]
-        )
-
-    def refuse(request: Request, status: int, code: str, message: str, headers: Any = None) -> Response:
-        """Log a refusal in one line, without the token and whatever a terminal would obey, and return it."""
-        client = request.client.host if request.client else "?"
-        line = f"refused {status} {code}: {request.method} {request.scope['path'][:100]} from {client}: {message}"
-        _log.warning("%s", ascii(line.replace(token, "…") if token else line)[1:-1][:LONGEST_LINE])
-        return _error(status, code, message, headers)
-
+    guard, refuse = Guard(config), _refuser(token)
+    _let_pages_ask(app, config.origins)
     _handle_errors(app, refuse)
 
     @app.middleware("http")
@@ -118,6 +106,27 @@ def create_app(service: Service, config: ServeConfig, token: str | None) -> Fast
     add_query("/v1/features", service.features)
     add_query("/v1/images", service.upload)
     return app
+
+
+def _refuser(token: str | None) -> Refuse:
+    def refuse(request: Request, status: int, code: str, message: str, headers: Any = None) -> Response:
+        """Log a refusal in one line, without the token and whatever a terminal would obey, and return it."""
+        client = request.client.host if request.client else "?"
+        line = f"refused {status} {code}: {request.method} {request.scope['path'][:100]} from {client}: {message}"
+        _log.warning("%s", ascii(line.replace(token, "(token)") if token else line)[1:-1][:LONGEST_LINE])
+        return _error(status, code, message, headers)
+
+    return refuse
+
+
+def _let_pages_ask(app: FastAPI, origins: Sequence[str]) -> None:
+    """Tell browsers that pages of these origins may read answers. Without any, no answer says so."""
+    if origins:
+        headers = ["Authorization", "Content-Type", "Idempotency-Key", "If-Match"]
+        shown = ["ETag", "Idempotent-Replay"]
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers, expose_headers=shown
+        )
 
 
 def _handle_errors(app: FastAPI, refuse: Refuse) -> None:

@@ -50,6 +50,8 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         self._since = self.loop.time()
         super().on_response_complete()
+        if self.conn.trailing_data[0]:  # the beginning of another request came with the last one
+            self._watch_headers()
 
     def send_400_response(self, msg: str) -> None:
         self._tell(f"400: {msg}")

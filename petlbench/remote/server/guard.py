@@ -30,6 +30,7 @@ _ONCE = (
     "origin",
     "transfer-encoding",
 )
+_MOST_HEADERS, _LONGEST_HEADERS = 100, 2**15  # bytes of all together
 _BODIES = ("application/octet-stream", "application/json")
 
 
@@ -43,6 +44,12 @@ class Guard:
 
     def check(self, request: Request) -> None:
         """Refusal unless it may be answered."""
+        if (
+            len(request.headers.raw) > _MOST_HEADERS
+            or sum(len(name) + len(value) for name, value in request.headers.raw) > _LONGEST_HEADERS
+        ):
+            message = f"a request has at most {_MOST_HEADERS} headers of {_LONGEST_HEADERS:,} bytes together"
+            raise Refusal(431, "headers_too_large", message, {"Connection": "close"})
         given = Counter(name.decode("latin-1").lower() for name, _ in request.headers.raw)
         for name in _ONCE:
             if given[name] > 1:
