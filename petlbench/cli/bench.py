@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from typing import Any
 
@@ -47,7 +46,7 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
         summary = {"runs": [result.summary() for result in results], "skipped": len(planned.runs) - todo, "written": written}
         click.echo(json.dumps(summary))
     if results.failures or left:
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def grid_settings(words: tuple[str, ...]) -> dict[str, Any]:

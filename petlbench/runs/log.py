@@ -30,7 +30,7 @@ class RunLog:
     """The results of a run so far."""
 
     config: RunConfig
-    method: Method
+    plugin: type[Method]
     device: torch.device
     meter: Meter
     clock: Stopwatch
@@ -63,10 +63,10 @@ class RunLog:
             "method": schema.Method(
                 name=config.method,
                 plugin=config.plugin,
-                access=self.method.access.name,
+                access=self.plugin.access.name,
                 access_seen=None if self.meter.seen is None else self.meter.seen.name,
                 config={key: value for key, value in identity["method"].items() if key not in ("name", "plugin")},
-                cite=self.method.cite,
+                cite=self.plugin.cite,
             ),
             "seed": config.seed,
             "hyperparameters": config.hyperparameters,
