@@ -83,11 +83,12 @@ class Results(Sequence[Result]):
 
     def leaderboard(self) -> pd.DataFrame:
         """Return the leaderboard of the results folder, with the columns of ``leaderboard.csv``."""
-        from petlbench.analysis.aggregate import leaderboard
+        from petlbench.analysis.aggregate import leaderboard, with_own_tasks
         from petlbench.config.files import suite_tasks
         from petlbench.records.store import RecordStore
 
-        return leaderboard(RecordStore(self.plan.out).read(), suite_tasks())
+        records = list(RecordStore(self.plan.out).read())
+        return leaderboard(records, with_own_tasks(suite_tasks(), records))
 
     def accuracies(self) -> pd.DataFrame:
         """Return the mean test accuracy over seeds of the plan's runs: a row per method, a column per task."""

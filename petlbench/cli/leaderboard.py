@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from petlbench.analysis.aggregate import leaderboard as leaderboard_frame
+from petlbench.analysis.aggregate import with_own_tasks
 from petlbench.cli.printing import table_console
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import settings_of, split_words
@@ -53,7 +54,8 @@ def write_and_show(out: Path, quiet: bool = False) -> list[str]:
     suites = suite_tasks()
     written = write_leaderboard(out, suites)
     if not quiet:
-        table_console().print(leaderboard_table(leaderboard_frame(RecordStore(out).read(), suites)))
+        records = list(RecordStore(out).read())
+        table_console().print(leaderboard_table(leaderboard_frame(records, with_own_tasks(suites, records))))
         for path in written:
             click.echo(str(path))
     return [str(path) for path in written]

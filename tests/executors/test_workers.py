@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ WAIT = 8  # the seed that waits
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a bench of the method above, below the test's folder, in a session of its own."""
     site = tmp_path / "site"
     (site / "leaver-1.dist-info").mkdir(parents=True)
@@ -94,9 +95,30 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
         command = [sys.executable, "-m", "petlbench", *words, "method=leaver", "out=r", "threads=1"]
         environment = os.environ | {"PYTHONPATH": str(site)} | more
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stdout=pipe, stderr=pipe, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
+            preexec_fn=hear_signals,  # noqa: PLW1509 (no threads here)
+        )
+        started.append(process)
+        return process
 
-    return start
+    started: list[subprocess.Popen[str]] = []
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what a failing test leaves
+
+
+def hear_signals() -> None:
+    """Undo what this session may have inherited from a shell that started it in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def records(results: Path) -> dict[int, Record]:
@@ -146,7 +168,7 @@ def test_every_way_out_of_a_worker_is_recorded_and_the_other_runs_go_on(
 def test_a_bench_that_is_ended_ends_its_workers_and_begins_no_further_run(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: int, to_all: bool, code: int
 ) -> None:
-    process = start("bench", "task=mini/digits,mini/shapes,mini/location", f"seeds={WAIT}", "--jobs", "2")
+    process = start("bench", "task=mini/digits,mini/location,mini/count", f"seeds={WAIT}", "--jobs", "2")
     until(lambda: len(list(tmp_path.glob("waiting-*"))) == 2 or process.poll() is not None)
     workers = [int(path.name.partition("-")[2]) for path in tmp_path.glob("waiting-*")]
     assert len(workers) == 2 and process.pid not in workers
