@@ -84,10 +84,11 @@ class Results(Sequence[Result]):
 
     def leaderboard(self) -> pd.DataFrame:
         """Return the leaderboard of the results folder, with the columns of ``leaderboard.csv``."""
-        from petlbench.analysis.aggregate import leaderboard
+        from petlbench.analysis.aggregate import leaderboard, with_own_tasks
         from petlbench.config.files import suite_tasks
 
-        return leaderboard(_read(self.plan.out), suite_tasks())
+        records = _read(self.plan.out)
+        return leaderboard(records, with_own_tasks(suite_tasks(), records))
 
     def accuracies(self) -> pd.DataFrame:
         """Return the mean test accuracy over seeds of the plan's runs: a row per method, a column per task."""

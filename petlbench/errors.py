@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 # What a terminal obeys (C0 without the line break, DEL, C1), what reorders or breaks a line unseen, and what no stream can encode
 _UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST = 2000  # characters of a plugin's error
 
 
 class PetlbenchError(Exception):
@@ -68,3 +69,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def printable(text: str) -> str:
     """Return text from outside as a terminal may show it: characters that it would obey, such as ESC, as their escapes in Python; line breaks stay."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an error of a plugin, whose text is the plugin's own code, as a record may hold it: printable and not endless."""
+    try:
+        message = str.__str__(str(error))  # of a text with methods of its own the characters
+    except BaseException:
+        message = "(its text cannot be read)"
+    return printable(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…")
+
+
+def described(error: BaseException) -> str:
+    """Return kind and message of an error, such as ``ValueError: no such rank``."""
+    return f"{printable(type(error).__name__)}: {message_of(error)}"

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from petlbench.errors import ConfigError, did_you_mean, unknown
+from petlbench.errors import ConfigError, described, did_you_mean, unknown
 
 T = TypeVar("T")
 
@@ -158,10 +158,10 @@ class Registry(Generic[T]):
         """Import a plugin's module. When that fails, note the problem and remove what it has registered. NameTaken is passed on."""
         try:
             importlib.import_module(module)
-        except NameTaken:
+        except (NameTaken, KeyboardInterrupt):
             raise
-        except Exception as error:
-            problem = f"the plugin module {module} cannot be imported: {type(error).__name__}: {error}"
+        except BaseException as error:  # sys.exit as well
+            problem = f"the plugin module {module} cannot be imported: {described(error)}"
             self._broken[module] = _Broken(name, module, problem)
             for registered in [registered for registered, origin in self._origins.items() if origin == module]:
                 del self._targets[registered], self._origins[registered]

@@ -23,7 +23,6 @@ _RUN_COLUMNS = (
     *("key", "method", "access", "backbone", "task", "protocol", "selection", "seed", "accuracy", "standard_error"),
     *("params_backbone", "code", "allocation", "curve"),
 )
-_AVERAGE = re.compile(r"\w+:mean_\w+")
 
 _HAS_OWN_COLUMN = ("seed", "task", "backbone", "protocol")  # of a configuration; every other setting makes a variant of a method
 _ABSENT = "absent"  # the value of a setting that a record's code did not have yet, or of one added since (petlbench.config.identity) at its default
@@ -79,18 +78,37 @@ def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) 
     return frame.assign(rank=ranks.astype("Int64"))
 
 
+def with_own_tasks(suites: Mapping[str, Sequence[str]], records: Iterable[Record]) -> dict[str, Sequence[str]]:
+    """Return suites and, behind them, each task with a finished run that none of them lists as a suite of its own: own data, joined tasks."""
+    listed = {task for tasks in suites.values() for task in tasks}
+    own = sorted({record.task for record in records if record.has_result} - listed)
+    return {**suites, **{task: (task,) for task in own}}
+
+
+def is_own_task(part: pd.DataFrame) -> bool:
+    """Return True for one of the ``comparable_parts`` that is a task which no suite lists, and so no paper has numbers for."""
+    return part["suite"].iloc[0] in part.columns
+
+
 def task_columns(frame: pd.DataFrame) -> list[str]:
     """Return the task columns of a leaderboard that belong to the suites of its rows or have a value."""
-    others = {*ROW_COLUMNS, *COLUMNS, *(column for column in frame.columns if _AVERAGE.fullmatch(column))}
+    others = {*ROW_COLUMNS, *COLUMNS, *filter(_is_average, frame.columns)}
     columns = [str(column) for column in frame.columns if column not in others]
     suites = set(frame["suite"])
-    return [column for column in columns if column.split("/")[0] in suites or bool(frame[column].notna().any())]
+    listed = {column for column in columns if column.partition("/")[0] in suites and "+" not in column}  # joined tasks are no suite's
+    return [column for column in columns if column in listed or bool(frame[column].notna().any())]
+
+
+def _is_average(column: str) -> bool:
+    """Return True for the column of an average, such as ``vtab:mean_natural``; ``folder:mean_natural`` is a task."""
+    suite, _, name = column.partition(":")
+    return any(average.name == name for average in averages_of(suite))
 
 
 def average_columns(frame: pd.DataFrame) -> list[str]:
     """Return the columns of averages besides ``mean`` of the suites of a leaderboard's rows, such as ``vtab:mean_natural``."""
     suites = set(frame["suite"])
-    return [str(column) for column in frame.columns if _AVERAGE.fullmatch(column) and column.partition(":")[0] in suites]
+    return [str(column) for column in frame.columns if _is_average(column) and column.partition(":")[0] in suites]
 
 
 def accuracy_columns(part: pd.DataFrame, tasks: Sequence[str]) -> list[Column]:
@@ -108,7 +126,7 @@ def accuracy_columns(part: pd.DataFrame, tasks: Sequence[str]) -> list[Column]:
 
 def task_labels(tasks: Sequence[str]) -> list[str]:
     """Return task names without their suite, unless two would be equal."""
-    short = [task.rpartition("/")[2] for task in tasks]
+    short = [task if "+" in task else task.rpartition("/")[2] or task for task in tasks]  # joined tasks are not the last of them
     return [name if short.count(name) == 1 else task for task, name in zip(tasks, short, strict=True)]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from petlbench.access.meter import COUNTED, PHASES
+from petlbench.analysis.escape import csv_of
 from petlbench.errors import RecordError
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
@@ -141,7 +142,7 @@ def write_flat(results: Path, records: Iterable[Record]) -> list[Path]:
         raise RecordError(f"no records below {results / 'records'}; run petlbench bench first, or choose another folder with out=DIR")
     frame = flat_frame(records)
     csv, parquet = results / "runs.csv", results / "runs.parquet"
-    write_atomically(csv, frame.to_csv(index=False, lineterminator="\n").encode())
+    write_atomically(csv, csv_of(frame))
     if importlib.util.find_spec("pyarrow") is None:
         raise RecordError(f"{parquet} needs pyarrow: pip install 'petlbench[parquet]'; {csv} is written")
     content = io.BytesIO()

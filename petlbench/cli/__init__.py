@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 import click
 
-from petlbench.errors import PetlbenchError, did_you_mean
+from petlbench.cli.streams import lost_output, open_streams
+from petlbench.errors import PetlbenchError, did_you_mean, printable
 
 _GROUPS = {
     "Compute": {
@@ -38,6 +46,8 @@ _GROUPS = {
 }
 _COMMANDS = {name: target for group in _GROUPS.values() for name, target in group.items()}
 _LISTED = ("methods", "suites", "tasks", "backbones", "recipes")  # ``petlbench methods`` is ``petlbench ls methods``
+_ENDINGS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_GRACE = 5.0  # seconds from a command's end to that of its process
 _WORDS = ("--out", "--seeds", "--suite", "--older", "--larger", "--root")  # ``--out DIR`` is accepted for ``out=DIR``
 
 
@@ -97,21 +107,76 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 def main() -> None:
-    """Entry point: errors a user can act on are one line on stderr and exit code 2, an interrupt is 130."""
+    """Entry point: errors a user can act on are one line on stderr and exit code 2, an interrupt is 130, another request to end 128 + its number."""
+    is_own_process = open_streams()
+    is_interrupted = False
     try:
-        code = cli.main(standalone_mode=False)
+        with _endings_as_interrupts():
+            code = cli.main(standalone_mode=False)
     except PetlbenchError as error:
         if "--debug" in sys.argv:
             raise
-        click.echo(f"petlbench: {error}", err=True)
+        _complain(str(error))
         code = 2
     except click.ClickException as error:
-        click.echo(f"petlbench: {error.format_message()} (petlbench --help)", err=True)
+        _complain(f"{error.format_message()} (petlbench --help)")
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("petlbench: interrupted; what was computed is on disk, the same command continues", err=True)
-        code = 130
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        sys.stderr.close()
-        code = 0
-    sys.exit(code if isinstance(code, int) else 0)
+    except (click.Abort, KeyboardInterrupt) as interrupt:
+        _complain("interrupted; what was computed is on disk, the same command continues")
+        cause = interrupt.__cause__ or interrupt  # click raises Abort from it
+        is_interrupted = True
+        code = 128 + (cause.number if isinstance(cause, _Ended) else signal.SIGINT)
+    except SystemExit as leaving:  # a command returns or raises click's Exit
+        _complain(f"a plugin ended the command with sys.exit({leaving.code!r})")
+        code = 1
+    code = code if isinstance(code, int) else 0
+    if (lost := lost_output()) is not None:
+        _complain(f"standard output could not be written: {lost.strerror}")
+        code = code or 1
+    if is_own_process:
+        _end_in_time(code, 0 if is_interrupted else _GRACE)
+    sys.exit(code)
+
+
+def _complain(text: str) -> None:
+    click.echo(f"petlbench: {printable(text)}", err=True)
+
+
+class _Ended(KeyboardInterrupt):
+    """The process was asked to end by another signal than Ctrl-C's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def _endings_as_interrupts() -> Iterator[None]:
+    """Take a request to end (kill, a closed terminal) as Ctrl-C: the run is recorded as cancelled. One that is ignored, as below nohup, stays so."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Ended(number)
+
+    former = {number: signal.signal(number, end) for number in _ENDINGS if signal.getsignal(number) is signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _end_in_time(code: int, grace: float) -> None:
+    """End the process after ``grace`` seconds, even when something that a plugin left behind, such as a thread, is not done."""
+
+    def end() -> None:
+        sys.stderr.flush()
+        os._exit(code)
+
+    if not grace:
+        end()
+    watch = threading.Timer(grace, end)
+    watch.daemon = True
+    watch.start()

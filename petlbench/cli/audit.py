@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -49,4 +48,4 @@ def audit(file: Path | None, as_json: bool) -> None:
         verdicts = ", ".join(f"{verdict} {count}" for verdict, count in counts.most_common())
         click.echo(f"{len(findings)} averages: {verdicts}" + ("" if file else f"; {len(conflicts)} results that sources print differently"))
     if file and counts["differs"]:
-        sys.exit(1)
+        raise click.exceptions.Exit(1)

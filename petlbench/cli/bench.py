@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from petlbench import api
 from petlbench.cli.leaderboard import write_and_show
 from petlbench.cli.words import AS_JSON, read_seeds, split_words
-from petlbench.errors import ConfigError
+from petlbench.errors import ConfigError, printable
 
 AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are missing.")
 GRID = "method=, task= and seeds= take several names or numbers with commas. petlbench run --help method=lora lists the settings of runs, such as out=DIR."
@@ -33,13 +32,13 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
     before = Counter(run.state for run in planned.runs)
     todo = before["missing"] + (before["failed"] if retry_failed else 0)
     for sentence in planned.sentences():
-        console.print(sentence, highlight=False, markup=False)
+        console.print(printable(sentence), highlight=False, markup=False)
     console.print(f"{len(planned.runs)} runs: {before['done']} done, {before['failed']} failed, {before['missing']} missing; {todo} to run")
     results = api.carry_out(planned, jobs, retry_failed, reraise=ctx.obj["debug"])
     written, broken = write_and_show(planned.out, quiet=as_json)
     for result in results.failures:
         record = result.record
-        console.print(f"{record.status}: {record.label}: {record.error}", style="red", highlight=False, markup=False)
+        console.print(printable(f"{record.status}: {record.label}: {record.error}"), style="red", highlight=False, markup=False)
     left = 0 if retry_failed else before["failed"]
     if left:
         console.print(f"{left} runs failed earlier; --retry-failed runs them again")
@@ -47,7 +46,7 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
         summary = {"runs": [result.summary() for result in results], "skipped": len(planned.runs) - todo, "written": written}
         click.echo(json.dumps(summary))
     if results.failures or left or broken:
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def grid_settings(words: tuple[str, ...]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,4 +30,4 @@ def name_left_out(lines: Sequence[str]) -> None:
 def end(left_out: Sequence[str]) -> None:
     """End a command whose report is written: with exit code 1 if it left something out."""
     if left_out:
-        sys.exit(1)
+        raise click.exceptions.Exit(1)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pandas as pd
 
-from petlbench.analysis.aggregate import comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
+from petlbench.analysis.aggregate import comparable_parts, is_own_task, leaderboard, ranked_columns, runs_behind, runs_frame, with_own_tasks
 from petlbench.analysis.statistics import Comparison, compare, row_names
 from petlbench.analysis.tradeoffs import tradeoffs
 from petlbench.cli.broken import end, read_records
@@ -44,8 +44,10 @@ def compare_methods(words: tuple[str, ...], as_json: bool) -> None:
     methods, given = names_and_words(words)
     settings = settings_of(CompareSettings, given)
     suite, out = settings.suite, Path(settings.out)
-    suites = suite_tasks([suite] if suite else None)
     records = read_records(out)
+    suites = with_own_tasks(suite_tasks(), records)
+    if suite:
+        suites = {suite: suites[suite]} if suite in suites else suite_tasks([suite])
     runs, parts = runs_frame(records), comparable_parts(leaderboard(records, suites))
     if not parts:
         raise RecordError(
@@ -67,7 +69,8 @@ def compare_methods(words: tuple[str, ...], as_json: bool) -> None:
         if as_json:
             documents.append({"suite": of_suite, "backbone": backbone, "protocol": protocol, **_as_json(comparison, frame)})
         else:
-            table_console().print(terminal_report(f"{of_suite} on {backbone}, protocol {protocol}", comparison, frame, bool(methods)))
+            title = f"{of_suite} on {backbone}, protocol {protocol}" + (" (own task: no published numbers)" if is_own_task(part) else "")
+            table_console().print(terminal_report(title, comparison, frame, bool(methods)))
     if as_json:
         click.echo(json.dumps(documents, allow_nan=False))
     end(records.broken)

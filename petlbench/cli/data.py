@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +66,7 @@ def prepare(words: tuple[str, ...], no_store: bool) -> None:
         else:
             click.echo(f"{task.task}: {task.where if task.state == 'broken' else by_hand(task)}")
     if any(task.state != "present" for task in states):
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 @data.command()
@@ -93,7 +92,7 @@ def verify(words: tuple[str, ...], as_json: bool) -> None:
     elif len(found) > 1:
         click.echo(f"{len(found)} tasks, {sum(not one.is_sound for one in found)} with errors")
     if not all(one.is_sound for one in found):
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from petlbench.analysis.aggregate import leaderboard as leaderboard_frame
+from petlbench.analysis.aggregate import with_own_tasks
 from petlbench.cli.broken import end, name_left_out
 from petlbench.cli.printing import table_console
 from petlbench.cli.settings_help import SettingsCommand
@@ -58,7 +59,7 @@ def write_and_show(out: Path, quiet: bool = False) -> tuple[list[str], list[str]
     suites = suite_tasks()
     written, records = write_leaderboard(out, suites), RecordStore(out).read()
     if not quiet:
-        table_console().print(leaderboard_table(leaderboard_frame(records, suites)))
+        table_console().print(leaderboard_table(leaderboard_frame(records, with_own_tasks(suites, records))))
         for path in written:
             click.echo(str(path))
     name_left_out(broken := left_out(out, records))

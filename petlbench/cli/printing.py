@@ -7,6 +7,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from petlbench.errors import printable
 
 WIDTH = 120  # columns of a log file or a pipe, which have no width of their own
 
@@ -27,5 +30,5 @@ def print_rows(rows: Sequence[Mapping[str, Any]], right: Sequence[str] = ()) -> 
     for column in rows[0]:
         table.add_column(column, overflow="fold", justify="right" if column in right else "left")
     for row in rows:
-        table.add_row(*map(str, row.values()))
+        table.add_row(*(Text(printable(str(value))) for value in row.values()))  # no markup
     table_console().print(table)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from petlbench.analysis.escape import csv_rows
 from petlbench.cli.printing import print_rows
 from petlbench.cli.words import AS_JSON
 from petlbench.config.typed import COMMAND_LINE, check_keys
@@ -39,9 +38,7 @@ def published(words: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     if as_json:
         click.echo(json.dumps([_as_json(number) for number in found]))
     elif as_csv:
-        writer = csv.DictWriter(sys.stdout, printed.COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(number.model_dump() for number in found)
+        click.echo(csv_rows(printed.COLUMNS, (number.model_dump() for number in found)), nl=False)
     else:
         rows, shared = _without_shared([_as_row(number) for number in found]) if words else (_tables(found), {})
         if shared:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 
 import click
@@ -46,7 +45,7 @@ def run(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
         click.echo(result.location())
     if not result.record.has_result:
         click.echo(f"petlbench: {sentence(result.record)} ({result.location()})", err=True)
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def settings_help(config: RunConfig) -> str:

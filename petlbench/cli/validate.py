@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
@@ -42,7 +41,7 @@ def validate(records: tuple[Path, ...], complete: bool, as_json: bool) -> None:
             click.echo(cell)
         click.echo(f"{len(paths)} records, {len(problems)} with problems" + _missing_note(len(missing), complete))
     if problems or (complete and missing):
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _paths(given: Path) -> list[Path]:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
-import types
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from petlbench.config.files import load_yaml, names
 from petlbench.config.resolve import RunConfig
 from petlbench.errors import PetlbenchError
+from petlbench.executors.workers import Worker, end_all, first_heard
 from petlbench.optim.device import pick_device
 from petlbench.records.schema import Record
-from petlbench.runs.execute import Progress, execute
+from petlbench.runs.execute import Progress, execute, record_without_result
 from petlbench.runs.plan import PlannedRun
 
 SMALL_BACKBONE = 5_000_000  # parameters
@@ -42,43 +37,51 @@ def default_jobs(config: RunConfig, runs: int) -> int:
 def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: bool = False) -> Iterator[Outcome]:
     """Execute runs one after the other, or ``jobs`` at a time, and yield each with its record as it ends.
 
-    With several jobs each process gets an equal share of the cores. A worker receives a run's configuration and returns its record.
+    With several jobs each process gets an equal share of the cores. A run whose process ends is recorded as failed, and another process takes
+    the next one. An interrupt ends all processes, and records their runs as cancelled.
     """
-    if jobs <= 1:
-        for run in runs:
-            yield run, *execute(run.config, started(run), reraise)
+    if jobs > 1:
+        yield from _carried_out_by_workers(runs, jobs)
         return
+    for run in runs:
+        yield run, *execute(run.config, started(run), reraise)
+
+
+def _carried_out_by_workers(runs: Sequence[PlannedRun], jobs: int) -> Iterator[Outcome]:
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")  # a forked torch may hang
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        with _without_main():
-            futures = {pool.submit(_carry_out, _with_threads(run.config, threads)): run for run in runs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], *future.result()
-        except BrokenProcessPool:
-            raise PetlbenchError(
-                "a worker process was killed, perhaps for memory; the same command continues, --jobs 1 needs least"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide the calling script while workers start: they do not need it, and would run it again, or fail to find it (``python -``)."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
+    waiting = list(reversed(runs))
+    idle: list[Worker] = []
+    at_work: dict[Worker, PlannedRun] = {}
     try:
-        yield
+        while waiting or at_work:
+            while waiting and len(at_work) < jobs:
+                worker = idle.pop() if idle else Worker()
+                at_work[worker] = waiting.pop()
+                worker.begin(_with_threads(at_work[worker].config, threads))
+            worker = first_heard(at_work)
+            kind, what = worker.receive() or ("gone", ())
+            if kind == "begun":
+                continue
+            run = at_work.pop(worker)
+            if kind == "recorded":
+                idle.append(worker)
+                yield run, *what
+            elif kind == "gone":
+                how = worker.buried()
+                if worker.has_begun:
+                    yield run, *record_without_result(run.config, "failed", how)
+                else:  # the fault of an earlier run
+                    waiting.append(run)
+            elif kind == "interrupted":
+                raise KeyboardInterrupt
+            else:
+                raise PetlbenchError(what) if kind == "refused" else RuntimeError(f"{run.config.label}, in a worker process:\n{what}")
     finally:
-        sys.modules["__main__"] = main
+        end_all([*idle, *at_work])
+        for worker, run in at_work.items():
+            if worker.has_begun and not worker.has_recorded:
+                record_without_result(run.config, "cancelled", "interrupted")
 
 
 def _with_threads(config: RunConfig, threads: int) -> RunConfig:
     return config if config.execution.threads else replace(config, execution=replace(config.execution, threads=threads))
-
-
-def _carry_out(config: RunConfig) -> tuple[Record, Path]:
-    return execute(config)

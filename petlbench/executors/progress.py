@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from petlbench.errors import printable
 from petlbench.records.schema import Record
 
 
@@ -25,9 +26,10 @@ def bar_of(progress: Progress, description: str) -> Callable[[int, int], None]:
 
 def sentence(record: Record) -> str:
     """Describe a finished run in one line."""
+    label = printable(record.label)
     if record.metrics is None:
-        return f"{record.label}: {record.status}: {(record.error or '').partition(chr(10))[0]}"
+        return f"{label}: {record.status}: {printable((record.error or '').partition(chr(10))[0])}"
     metrics = record.metrics
     note = " (budget reached)" if record.status == "budget" else ""
     note += " (oracle: the epoch was chosen on the test split)" if record.selection == "oracle_test" else ""
-    return f"{record.label}: accuracy {metrics.accuracy:.2f} % ± {metrics.standard_error:.2f} in {record.cost.total_seconds:.1f} s{note}"
+    return f"{label}: accuracy {metrics.accuracy:.2f} % ± {metrics.standard_error:.2f} in {record.cost.total_seconds:.1f} s{note}"

@@ -18,9 +18,10 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from petlbench.analysis.aggregate import runs_behind, task_columns, task_labels
+from petlbench.analysis.escape import plotted
 from petlbench.analysis.formats import human_count
 from petlbench.records.file_names import slug
-from petlbench.report.plots import add_footer, empty_figure, literal, save_figure, suite_of, text_colour
+from petlbench.report.plots import add_footer, empty_figure, save_figure, suite_of, text_colour
 
 # In the order in which a block computes; "attn", "mlp" and "other" have a column only where something is trained there.
 _OPERATIONS = ("norm1", "q", "k", "v", "proj", "attn", "norm2", "fc1", "fc2", "mlp", "other")
@@ -122,8 +123,8 @@ def _name_panel(axes: Axes, name: str, outside: Mapping[Hashable, float]) -> Non
     """Write a panel's title, and below it the parameters outside the blocks: place -> count."""
     counts = ", ".join(f"{place} {_count(count)}" for place, count in outside.items() if count)
     line = f"outside the blocks: {counts}" if counts else ""
-    axes.annotate(line, (0, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", fontsize=7.5, color="0.3")
-    axes.set_title(literal(name), loc="left", fontsize=9, weight="bold", pad=14 if outside else 4)
+    axes.annotate(plotted(line), (0, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", fontsize=7.5, color="0.3")
+    axes.set_title(plotted(name), loc="left", fontsize=9, weight="bold", pad=14 if outside else 4)
 
 
 def _scale(cells: NDArray[np.float64]) -> LogNorm:

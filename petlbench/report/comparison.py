@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
 from petlbench.analysis.aggregate import ranked_columns, runs_behind
+from petlbench.analysis.escape import csv_of, markdown
 from petlbench.analysis.formats import MISSING, decimals, human_count
 from petlbench.analysis.statistics import Comparison, compare, row_names
 from petlbench.analysis.tradeoffs import COSTS, accuracy_at_budgets, tradeoffs
+from petlbench.errors import printable
 from petlbench.records.store import write_atomically
 from petlbench.report.rankings import write_ranking_plots
+from petlbench.report.terminal import FittingTable, TerminalColumn
 
 _HEADINGS = {"mean rank": "mean\nrank", "% per 1000 queries": "% per 1000\nqueries"}  # of the terminal
 _MAY_WRAP = ("method", "methods", "front")
@@ -42,11 +44,11 @@ def write_comparison(part: pd.DataFrame, runs: pd.DataFrame, source: str, result
         if frame.empty:
             continue
         paths.append(results / "statistics" / f"{name}-{table}.csv")
-        write_atomically(paths[-1], frame.to_csv(index=False, lineterminator="\n").encode())
+        write_atomically(paths[-1], csv_of(frame))
     plots = write_ranking_plots(part, trade, comparison, source, results / "plots", name)
     links = " · ".join(f"[{path.name}](statistics/{path.name})" for path in paths)
     sections = [f"### Statistics: {name}", f"{_LEGEND} {links}", _markdown(methods_table(frames["methods"]))]
-    sections += ["\n".join(f"* {sentence}" for sentence in sentences(comparison))]
+    sections += ["\n".join(f"* {markdown(sentence)}" for sentence in sentences(comparison))]
     sections += [
         f"Accuracy with at most so many {unit} in training:\n\n{_markdown(_pivot(group))}" for unit, group in budgets.groupby("unit")
     ]
@@ -112,10 +114,10 @@ def sentences(comparison: Comparison) -> list[str]:
 
 def terminal_report(title: str, comparison: Comparison, methods: pd.DataFrame, with_pairs: bool) -> RenderableType:
     """Render a comparison for a terminal of 120 characters; ``methods`` from ``with_tradeoffs``."""
-    parts: list[RenderableType] = [Text(title, style="bold"), *([_rich(methods_table(methods))] if len(methods) else [])]
+    parts: list[RenderableType] = [Text(printable(title), style="bold"), *([_rich(methods_table(methods))] if len(methods) else [])]
     if with_pairs and len(comparison.pairs):
         parts += ["", _rich(pairs_table(comparison))]
-    return Group(*parts, *(Text(f"* {sentence}") for sentence in sentences(comparison)))
+    return Group(*parts, *(Text(printable(f"* {sentence}")) for sentence in sentences(comparison)))
 
 
 def _with_interval(value: float, low: float, high: float) -> str:
@@ -129,15 +131,14 @@ def _pivot(budgets: pd.DataFrame) -> pd.DataFrame:
 
 
 def _markdown(frame: pd.DataFrame) -> str:
-    rows = [[str(cell).replace("|", "\\|") for cell in row] for row in frame.itertuples(index=False)]
-    return str(tabulate(rows, list(frame.columns), tablefmt="pipe", disable_numparse=True))
+    rows = [[markdown(str(cell)) for cell in row] for row in frame.itertuples(index=False)]
+    return str(tabulate(rows, list(map(markdown, frame.columns)), tablefmt="pipe", disable_numparse=True))
 
 
-def _rich(frame: pd.DataFrame) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in frame.columns:
-        heading = _HEADINGS.get(column, column)
-        table.add_column(Text(heading), overflow="fold", no_wrap=column not in _MAY_WRAP)
-    for row in frame.itertuples(index=False):
-        table.add_row(*(Text(str(cell)) for cell in row))
-    return table
+def _rich(frame: pd.DataFrame) -> FittingTable:
+    columns = []
+    for name in frame.columns:
+        cells = [Text(printable(str(cell))) for cell in frame[name]]
+        is_name = name in ("method", "methods")
+        columns.append(TerminalColumn(_HEADINGS.get(name, name), cells, may_wrap=name in _MAY_WRAP, is_kept=is_name))
+    return FittingTable(columns, 2, "petlbench compare --json")

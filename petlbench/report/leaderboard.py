@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 from tabulate import tabulate
 
-from petlbench.analysis.aggregate import accuracy_columns, comparable_parts, leaderboard, runs_behind, runs_frame, task_columns
+from petlbench.analysis.aggregate import (
+    accuracy_columns,
+    comparable_parts,
+    is_own_task,
+    leaderboard,
+    runs_behind,
+    runs_frame,
+    task_columns,
+    with_own_tasks,
+)
 from petlbench.analysis.columns import ROW_COLUMNS, Column, known_columns
+from petlbench.analysis.escape import csv_of, markdown
 from petlbench.analysis.formats import MISSING
-from petlbench.records.file_names import slug
+from petlbench.errors import printable
+from petlbench.records.file_names import file_part, slug
 from petlbench.records.schema import Record
 from petlbench.records.store import Records, RecordStore, write_atomically
 from petlbench.report.allocation import write_allocation_plots
@@ -23,6 +34,7 @@ from petlbench.report.comparison import write_comparison
 from petlbench.report.page import write_page
 from petlbench.report.plots import write_plots
 from petlbench.report.queries import write_query_plots
+from petlbench.report.terminal import FittingTable, TerminalColumn
 from petlbench.report.token_usage import unreadable_usage, write_usage_plots
 
 _LEGEND = (
@@ -30,6 +42,7 @@ _LEGEND = (
     " no mean without it."
 )
 _NAMES = ("rank", "method", "access")  # first columns of a table
+_ALWAYS = ("rank", "method", "mean")  # columns that the narrowest terminal shows
 _TERMINAL_TASKS = 8  # with more, the terminal shows means only: a row is one line of 120 characters
 _HEADING_WIDTH = 9  # of a heading on one line
 _LONGEST_WORD = 11
@@ -39,16 +52,16 @@ _LISTED_RUNS = 20  # of the unfinished
 def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> list[Path]:
     """Write leaderboard.csv, .md and .html, statistics/ and plots/ in a results folder from its records; return the paths.
 
-    ``suites`` maps a name to its tasks in order; suites without a finished run are left out. The Markdown ends with a list of what the tables do
-    not show: unfinished runs, runs of tasks that no suite lists, and what cannot be read.
+    ``suites`` maps a name to its tasks in order; suites without a finished run are left out, and a task that none of them lists has a table of its
+    own. The Markdown ends with a list of what the tables do not show: unfinished runs, and what cannot be read.
     """
     records = RecordStore(results).read()
     runs = runs_frame(records)
-    suites = {suite: tasks for suite, tasks in suites.items() if runs["task"].isin(list(tasks)).any()}
+    suites = {suite: tasks for suite, tasks in with_own_tasks(suites, records).items() if runs["task"].isin(list(tasks)).any()}
     frame = leaderboard(records, suites)
-    csv, markdown = results / "leaderboard.csv", results / "leaderboard.md"
-    write_atomically(csv, frame.to_csv(index=False, lineterminator="\n").encode())
-    paths = [csv, markdown, write_page(results, records, suites)]
+    csv, text = results / "leaderboard.csv", results / "leaderboard.md"
+    write_atomically(csv, csv_of(frame))
+    paths = [csv, text, write_page(results, records, suites)]
     sections = ["# Leaderboard"] if len(frame) else ["# Leaderboard", "No finished run yet."]
     drawn: set[str] = set()
     for part in comparable_parts(frame):
@@ -58,15 +71,21 @@ def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> lis
         drawing = (part, runs, f"Source: {provenance}", results / "plots", name)
         plots = [*write_plots(*drawing), *write_query_plots(*drawing), *write_allocation_plots(*drawing)]
         statistics, files = write_comparison(part, runs, f"Source: {provenance}", results, name)
-        sections += [f"## {_title(part)}", f"Source: {provenance}. {_legend(part)}", _markdown_table(part), _images(plots), statistics]
+        sections += [
+            f"## {markdown(_title(part))}",
+            f"Source: {markdown(provenance)}. {_legend(part)}",
+            _markdown_table(part),
+            _images(plots),
+            statistics,
+        ]
         paths += [*plots, *files]
     usage = write_usage_plots(results, records)
     if usage:
         sections += ["## Token usage", _images(usage)]
     paths += usage
-    missing = [*_missing_runs(records, suites), *(f"cannot be read: {line}" for line in left_out(results, records))]
-    sections += ["## Not in the tables", "\n".join(f"* {line}" for line in missing)] if missing else []
-    write_atomically(markdown, ("\n\n".join(section for section in sections if section) + "\n").encode())
+    missing = [*_missing_runs(records), *(f"cannot be read: {line}" for line in left_out(results, records))]
+    sections += ["## Not in the tables", "\n".join(f"* {markdown(line)}" for line in missing)] if missing else []
+    write_atomically(text, ("\n\n".join(section for section in sections if section) + "\n").encode())
     return paths
 
 
@@ -75,21 +94,19 @@ def left_out(results: Path, records: Records) -> list[str]:
     return [*records.broken, *unreadable_usage(results, records)]
 
 
-def leaderboard_table(frame: pd.DataFrame) -> Table:
-    """Render a leaderboard for a terminal of 120 characters, one table per comparable part, below each other.
+def leaderboard_table(frame: pd.DataFrame) -> RenderableType:
+    """Render a leaderboard for a terminal, one table per comparable part, below each other.
 
     The best accuracy of each column, and what rounds to the same, is bold. Suites of more than eight tasks show their means only.
     """
-    stack = Table.grid()
+    stack: list[RenderableType] = []
     for i, part in enumerate(comparable_parts(frame)):
         tasks = task_columns(part)
         shown = tasks if len(tasks) <= _TERMINAL_TASKS else []
         what = "test accuracy, %" if shown else f"means of test accuracy, %; each of the {len(tasks)} tasks is in leaderboard.md"
-        if i:
-            stack.add_row("")
-        stack.add_row(Text(f"{_title(part)}: {what}", style="bold"))
-        stack.add_row(_terminal_table(part, shown))
-    return stack
+        stack += [""] if i else []
+        stack += [Text(printable(f"{_title(part)}: {what}"), style="bold"), _terminal_table(part, shown)]
+    return Group(*stack)
 
 
 def _title(part: pd.DataFrame) -> str:
@@ -101,14 +118,13 @@ def _images(paths: Sequence[Path]) -> str:
     return "\n".join(f"![{path.stem}](plots/{path.name})" for path in paths if path.suffix == ".svg")
 
 
-def _terminal_table(part: pd.DataFrame, tasks: Sequence[str]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0))
+def _terminal_table(part: pd.DataFrame, tasks: Sequence[str]) -> FittingTable:
     columns = _columns(part, tasks, [column for column in known_columns(part) if column.is_in_terminal])
-    for column, _ in columns:
-        table.add_column(Text(_wrapped(column.heading)), justify=_alignment(column), no_wrap=column.name != "method")
-    for row in zip(*(cells for _, cells in columns), strict=True):
-        table.add_row(*row)
-    return table
+    shown = [
+        TerminalColumn(printable(_wrapped(column.heading)), cells, _alignment(column), column.name == "method", column.name in _ALWAYS)
+        for column, cells in columns
+    ]
+    return FittingTable(shown, 1, "leaderboard.md")
 
 
 def _wrapped(heading: str) -> str:
@@ -122,16 +138,17 @@ def _wrapped(heading: str) -> str:
 def _markdown_table(part: pd.DataFrame) -> str:
     columns = _columns(part, task_columns(part), known_columns(part))
     rows = zip(*([_as_markdown(cell) for cell in cells] for _, cells in columns), strict=True)
-    headings, alignment = [column.heading for column, _ in columns], [_alignment(column) for column, _ in columns]
+    headings, alignment = [markdown(column.heading) for column, _ in columns], [_alignment(column) for column, _ in columns]
     return str(tabulate(rows, headings, tablefmt="pipe", disable_numparse=True, colalign=alignment))
 
 
 def _legend(part: pd.DataFrame) -> str:
-    return " ".join([_LEGEND, *(f"{column.heading}: {column.help}" for column in known_columns(part))])
+    own = ["No suite lists this task, so papers have no numbers for it."] if is_own_task(part) else []
+    return " ".join([*own, _LEGEND, *(f"{column.heading}: {column.help}" for column in known_columns(part))])
 
 
 def _as_markdown(cell: Text) -> str:
-    text = cell.plain.replace("|", "\\|")
+    text = markdown(cell.plain)
     return f"**{text}**" if cell.style == "bold" else text
 
 
@@ -145,7 +162,7 @@ def _columns(part: pd.DataFrame, tasks: Sequence[str], of_runs: Sequence[Column]
 
 
 def _texts(part: pd.DataFrame, column: Column) -> list[Text]:
-    return [Text(column.show(value)) for value in part[column.name]]
+    return [Text(printable(column.show(value))) for value in part[column.name]]
 
 
 def _accuracies(part: pd.DataFrame, column: Column) -> list[Text]:
@@ -174,21 +191,24 @@ def _provenance(part: pd.DataFrame, runs: pd.DataFrame) -> str:
     return " · ".join(items)
 
 
-def _plot_name(part: pd.DataFrame, taken: set[str]) -> str:
-    """Return the suite; for a further backbone or protocol of the suite add those."""
+def _plot_name(part: pd.DataFrame, taken: Collection[str]) -> str:
+    """Return the suite as a file name; for a further backbone or protocol of the suite add those."""
     suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
-    return suite if suite not in taken else slug(f"{suite}-{backbone}-{protocol}", 200)
+    name = file_part(suite)
+    if name in taken:
+        name = slug(f"{name}-{backbone}-{protocol}", 200)
+    while name in taken:
+        name += "_"
+    return name
 
 
-def _missing_runs(records: Sequence[Record], suites: Mapping[str, Sequence[str]]) -> list[str]:
-    """Describe unfinished runs and tasks that no suite lists."""
+def _missing_runs(records: Sequence[Record]) -> list[str]:
+    """Describe unfinished runs."""
     lines = []
     unfinished = sorted((r for r in records if not r.has_result), key=lambda r: (r.method.name, r.task, r.seed, r.run_id))
     for record in unfinished[:_LISTED_RUNS]:
-        reason = f": {record.error.splitlines()[0]}" if record.error else ""
+        reason = f": {record.error.strip().splitlines()[0]}" if record.error and record.error.strip() else ""
         lines.append(f"{record.method.name} on {record.task}, {record.backbone.name}, seed {record.seed}: {record.status}{reason}")
     if len(unfinished) > _LISTED_RUNS:
         lines.append(f"{len(unfinished) - _LISTED_RUNS} more unfinished runs")
-    listed = {task for tasks in suites.values() for task in tasks}
-    unlisted = sorted({record.task for record in records if record.has_result} - listed)
-    return [*lines, *(f"{task}: no suite lists this task" for task in unlisted)]
+    return lines

@@ -23,6 +23,7 @@ from petlbench.analysis.aggregate import (
     runs_behind,
     runs_frame,
     task_columns,
+    with_own_tasks,
 )
 from petlbench.analysis.columns import COLUMNS, ROW_COLUMNS, Column, known_columns
 from petlbench.analysis.statistics import Comparison, compare, row_names
@@ -54,8 +55,9 @@ def page_data(
     finished = sorted((record for record in records if record.has_result), key=lambda record: record.created)
     store = RecordStore(results)
     sources = _Sources({record.key: record for record in latest_of_each_run(finished)}, _files(finished, store), published, {})
-    parts = [_part(part, runs_behind(part, runs), sources) for part in comparable_parts(leaderboard(records, suites))]
-    listed = {task for tasks in suites.values() for task in tasks}
+    parts = [
+        _part(part, runs_behind(part, runs), sources) for part in comparable_parts(leaderboard(records, with_own_tasks(suites, records)))
+    ]
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "rungs": [{"name": rung, "box": box, "published_as": hyphenated(box)} for rung, box in BOXES.items()],
@@ -64,7 +66,6 @@ def page_data(
         "parts": parts,
         "configs": [json.loads(text) for text in sources.configs],
         "unfinished": [_unfinished(record, store) for record in records if not record.has_result],
-        "unlisted": sorted({record.task for record in finished} - listed),
     }
 
 

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-import unicodedata
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from petlbench.analysis.escape import csv_rows, latex, markdown
 from petlbench.analysis.formats import MISSING
 from petlbench.records.store import write_atomically
 from petlbench.report.paper_table import KINDS, OFF_PROTOCOL, Cell, FilledRow, FilledTable
 
 _WIDE = 16  # columns that fit a page with means and deviations side by side
-_LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "<": "\\textless{}",
-    ">": "\\textgreater{}",
-    "|": "\\textbar{}",
-    "±": "$\\pm$",
-    "−": "$-$",
-    "–": "--",
-    "†": "$^{\\dagger}$",
-}
-_NOT_IN_T1 = "ĦħĸĿŀŉŦŧſ"  # letters of Latin Extended-A that LaTeX does not define
 _PACKAGES = "% \\usepackage[T1]{fontenc}, \\usepackage{booktabs}, \\usepackage{graphicx}"
 
 
@@ -52,11 +35,7 @@ def as_csv(table: FilledTable) -> str:
         for column in table.columns:
             values |= {f"{column.name} {key}": value for key, value in _csv_values(row.cells[column.name]).items()}
         rows.append(values)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return csv_rows(list(rows[0]), rows)
 
 
 def as_markdown(table: FilledTable) -> str:
@@ -67,10 +46,10 @@ def as_markdown(table: FilledTable) -> str:
     for row in table.rows:
         for i, (title, cells) in enumerate(_lines(row, table, is_stacked=False)):
             lines.append([*(stub if i == 0 else "" for stub in _names(row, table)), title, *cells])
-    escaped = [[_as_markdown(cell) for cell in line] for line in lines]
+    escaped = [[markdown(cell) for cell in line] for line in lines]
     alignment = ["left"] * (len(stubs) + 1) + ["right"] * len(headings)
     grid = tabulate(escaped, [*stubs, "", *headings], tablefmt="pipe", disable_numparse=True, colalign=alignment)
-    return f"{_as_markdown(table.caption)}\n\n{grid}\n"
+    return f"{markdown(table.caption)}\n\n{grid}\n"
 
 
 def as_latex(table: FilledTable, label: str) -> str:
@@ -79,23 +58,23 @@ def as_latex(table: FilledTable, label: str) -> str:
     above, rules, at = [" & " * (len(stubs) - 1)], [], len(stubs) + 1
     for group, columns in groupby(table.columns, key=lambda column: column.group):
         width = len(list(columns))
-        above.append(f"\\multicolumn{{{width}}}{{c}}{{{as_latex_text(group)}}}")
+        above.append(f"\\multicolumn{{{width}}}{{c}}{{{latex(group)}}}")
         rules += [f"\\cmidrule(lr){{{at}-{at + width - 1}}}"] if group else []
         at += width
-    headings = [*map(as_latex_text, stubs), *(f"\\rotatebox{{90}}{{{as_latex_text(column.heading)}}}" for column in table.columns)]
+    headings = [*map(latex, stubs), *(f"\\rotatebox{{90}}{{{latex(column.heading)}}}" for column in table.columns)]
     body: list[str] = []
     for i, row in enumerate(table.rows):
         if i:
             body.append("\\addlinespace" if row.is_in_paper == table.rows[i - 1].is_in_paper else "\\midrule")
         for j, (title, cells) in enumerate(_lines(row, table, is_stacked=len(table.columns) > _WIDE)):
             names = [name if j == 0 else "" for name in _names(row, table)]
-            line = " & ".join(map(as_latex_text, [*names, title, *cells])) + " \\\\"
+            line = " & ".join(map(latex, [*names, title, *cells])) + " \\\\"
             body.append("{}" + line if line.startswith("[") else line)  # a rule would take the bracket for its own argument
     return "\n".join(
         [
             _PACKAGES,
             "\\begin{table*}[t]",
-            f"\\caption{{{as_latex_text(table.caption)}}}",
+            f"\\caption{{{latex(table.caption)}}}",
             f"\\label{{{label}}}",
             "\\centering\\smallskip",
             "\\resizebox{\\textwidth}{!}{%",
@@ -111,23 +90,6 @@ def as_latex(table: FilledTable, label: str) -> str:
             "",
         ]
     )
-
-
-def as_latex_text(text: str) -> str:
-    """Escape text for LaTeX: specials escaped, control characters as blanks, letters that a T1 font lacks by their code point."""
-    return "".join(_LATEX.get(character) or _latex_character(character) for character in text)
-
-
-def _latex_character(character: str) -> str:
-    if unicodedata.category(character).startswith(("C", "Z")):
-        return " "
-    is_in_t1 = character.isascii() or (character.isalpha() and ord(character) < 0x180 and character not in _NOT_IN_T1)
-    return character if is_in_t1 else f"[U+{ord(character):04X}]"
-
-
-def _as_markdown(text: str) -> str:
-    """Escape Markdown, HTML, formulas and column separators."""
-    return re.sub(r"([\\|*_`<>\[\]$])", r"\\\1", " ".join(text.split()))
 
 
 def _stubs(table: FilledTable) -> list[str]:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import ranked_columns, runs_behind, task_columns, task_labels
 from petlbench.analysis.columns import COLUMNS
+from petlbench.analysis.escape import plotted
 from petlbench.analysis.formats import human_count
 from petlbench.records.store import write_atomically
 from petlbench.report.label_placement import place_labels
@@ -117,7 +118,7 @@ def task_heatmap(part: pd.DataFrame, source: str) -> Figure:
     axes.set_xlim(-0.5, x[-1] + 0.5)
     _method_axis(axes, part)
     axes.xaxis.tick_top()
-    axes.set_xticks(x, [*task_labels(tasks), "mean"], rotation=35, ha="left", rotation_mode="anchor")
+    axes.set_xticks(x, [*map(plotted, task_labels(tasks)), "mean"], rotation=35, ha="left", rotation_mode="anchor")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     scale = figure.colorbar(shades, ax=axes, location="bottom", fraction=0.05, shrink=0.6, aspect=35, pad=0.02)
@@ -189,7 +190,7 @@ def empty_figure(width: float, height: float, title: str) -> Figure:
     """Create an empty figure, sizes in inches, without a window or global state."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1))
     FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.1 / width, ha="left", fontsize=12, weight="bold")
+    figure.suptitle(plotted(title), x=0.1 / width, ha="left", fontsize=12, weight="bold")
     return figure
 
 
@@ -199,12 +200,7 @@ def suite_of(part: pd.DataFrame) -> str:
 
 def wrapped(method: str) -> str:
     """Wrap a long name with settings onto two lines."""
-    return literal(textwrap.fill(method, max(28, math.ceil(0.6 * len(method)))))
-
-
-def literal(text: str) -> str:
-    """Escape dollars: Matplotlib parses text between two of them as mathematics."""
-    return text.replace("$", r"\$")
+    return plotted(textwrap.fill(method, max(28, math.ceil(0.6 * len(method)))))
 
 
 def name_width(part: pd.DataFrame) -> float:
@@ -226,7 +222,7 @@ def add_footer(figure: Figure, source: str, note: str) -> None:
     width = int(figure.get_figwidth() * 18)  # characters of this size that fit
     unbroken = source.replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}", "\N{NO-BREAK SPACE}· ")
     lines = [line for text in (note, unbroken) for line in textwrap.wrap(text, width)]
-    figure.supxlabel(literal("\n".join(lines)), x=0.1 / figure.get_figwidth(), ha="left", fontsize=7.5, color="0.3")
+    figure.supxlabel(plotted("\n".join(lines)), x=0.1 / figure.get_figwidth(), ha="left", fontsize=7.5, color="0.3")
 
 
 def _method_axis(axes: Axes, part: pd.DataFrame) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import ranked_columns
+from petlbench.analysis.escape import plotted
 from petlbench.analysis.formats import human_count
 from petlbench.analysis.tradeoffs import curves
 from petlbench.report.plots import add_footer, empty_figure, name_width, save_figure, suite_of, wrapped
@@ -67,7 +68,9 @@ def query_accuracy(part: pd.DataFrame, runs: pd.DataFrame, source: str) -> Figur
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel(f"mean test accuracy over {len(ranked_columns(part))} tasks (%)")
     marks = [Line2D([], [], color=colour, marker=marker, ms=5.5, mec="white", mew=0.6, lw=1.4) for colour, marker in styles.values()]
-    panels[0].legend(marks, named, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(named)), frameon=False, fontsize=8.5)
+    panels[0].legend(
+        marks, list(map(plotted, named)), loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(named)), frameon=False, fontsize=8.5
+    )
     _name_lines(panels[-1], references)
     note = "Grey lines: methods without a curve, where training sends nothing or the model is not queried."
     add_footer(figure, source, f"{note} Uploaded images are sent once, however many contexts they are scored in.")

@@ -15,6 +15,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from petlbench.analysis.escape import plotted
 from petlbench.errors import RecordError
 from petlbench.learners.token_usage import read_usage
 from petlbench.records.file_names import slug
@@ -134,11 +135,11 @@ def _draw(axes: Axes, panel: _Panel, shades: ScalarMappable) -> None:
     order = np.lexsort((-values.max(axis=0), values.argmax(axis=0)))
     rows, columns = values.shape
     axes.imshow(shades.to_rgba(values[:, order]), aspect="auto", interpolation="none", extent=(0.5, columns + 0.5, rows - 0.5, -0.5))
-    axes.set_title(f"{panel.title}: {effective(values):.1f} of {columns} tokens in effect", loc="left", fontsize=9, weight="bold")
+    axes.set_title(plotted(f"{panel.title}: {effective(values):.1f} of {columns} tokens in effect"), loc="left", fontsize=9, weight="bold")
     axes.tick_params(length=0, labelsize=7)
     axes.spines[:].set_visible(False)
     if rows <= _LABELLED:
-        axes.set_yticks(range(rows), panel.rows)
+        axes.set_yticks(range(rows), list(map(plotted, panel.rows)))
         beside = axes.secondary_yaxis("right")
         beside.set_yticks(range(rows), [f"{effective(row[None]):.1f}" for row in values])
         beside.tick_params(length=0, labelsize=7)

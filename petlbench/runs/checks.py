@@ -10,7 +10,7 @@ from petlbench.backbones.traits import Traits, reason_against
 from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.acquire.presence import data_folder
 from petlbench.data.load import class_count, require
-from petlbench.errors import AccessError, ConfigError
+from petlbench.errors import AccessError, ConfigError, PetlbenchError
 from petlbench.registry import BACKBONES
 from petlbench.remote.client import ANY_REMOTE, RemoteBackbone
 
@@ -62,6 +62,11 @@ def reason_to_skip(config: RunConfig, traits: Traits | None) -> str | None:
     """Return why a run's method cannot run on its backbone, as a phrase that follows the method's name; None if it can, or if the traits are unknown."""
     if traits is None:
         return None
-    method = load_method(config.method)[0](config.method_config, config.seed)
+    try:
+        method = load_method(config.method)[0](config.method_config, config.seed)
+    except (PetlbenchError, KeyboardInterrupt):
+        raise
+    except BaseException:  # of the plugin, sys.exit as well; the run meets it again and records it
+        return None
     count = class_count(config.task) if traits.own_classes is not None else None
     return reason_against(method, traits, config.access, count)

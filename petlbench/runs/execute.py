@@ -27,7 +27,7 @@ from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.cache import Cache
 from petlbench.data.joined import part_of_class
 from petlbench.data.load import Task
-from petlbench.errors import BudgetExceeded, ConfigError, Diverged, PetlbenchError
+from petlbench.errors import BudgetExceeded, ConfigError, Diverged, PetlbenchError, described, message_of
 from petlbench.learners import Learner, open_learner
 from petlbench.learners.cost import AddedMemory, Stopwatch, peak_memory_mb
 from petlbench.learners.curve import Curve
@@ -35,7 +35,7 @@ from petlbench.learners.scores import accuracies_of_parts, accuracy, mask_classe
 from petlbench.learners.selection import Selection
 from petlbench.learners.setting import EVAL_BATCH, open_backbone, open_task, with_served_name
 from petlbench.learners.token_usage import packed_usage, token_usage
-from petlbench.method import QueryMethod
+from petlbench.method import Method, QueryMethod
 from petlbench.optim.device import pick_device
 from petlbench.optim.loop import Epoch
 from petlbench.optim.precision import choose
@@ -44,6 +44,7 @@ from petlbench.records.store import RecordStore, is_kept
 from petlbench.remote.client import RemoteBackbone
 from petlbench.runs.checks import check, check_method
 from petlbench.runs.log import RunLog
+from petlbench.runs.surroundings import surroundings_kept
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
 _log = logging.getLogger("petlbench.runs")
@@ -63,16 +64,19 @@ def execute(config: RunConfig, progress: Progress = lambda done, total: None, re
         log.check()
         failure: BaseException | None = None
         try:
-            _carry_out(log, progress, connected)
+            with surroundings_kept():
+                _carry_out(log, progress, connected)
             return log.write("ok")
         except Diverged as reason:
-            status, error = "diverged", str(reason)
+            status, error = "diverged", message_of(reason)
         except KeyboardInterrupt as reason:
             status, error, failure = "cancelled", "interrupted", reason
         except PetlbenchError as reason:
-            status, error, failure = "failed", str(reason), reason if reraise else None
-        except Exception as reason:
-            status, error, failure = "failed", f"{type(reason).__name__}: {reason}", reason if reraise else None
+            status, error, failure = "failed", message_of(reason), reason if reraise else None
+        except BaseException as reason:  # whatever way a plugin leaves, sys.exit as well: the bench goes on, and a script that called does
+            status, error = "failed", described(reason)
+            if reraise:
+                failure = reason if isinstance(reason, Exception) else RuntimeError(error)
         record, path = log.write(status, error)
         if failure is not None:
             if is_kept(record, path):
@@ -81,15 +85,21 @@ def execute(config: RunConfig, progress: Progress = lambda done, total: None, re
         return record, path
 
 
+def record_without_result(config: RunConfig, status: schema.Status, error: str) -> tuple[schema.Record, Path]:
+    """Record a run whose process is gone. Returns the record and its path, as ``execute`` does."""
+    return _open_log(config).write(status, error)
+
+
 def _open_log(config: RunConfig) -> RunLog:
     device = pick_device(config.execution.device)
-    method = load_method(config.method)[0](config.method_config, config.seed)
-    return RunLog(config, method, device, Meter(config.budget), Stopwatch(device), config.precision)
+    plugin = load_method(config.method)[0]
+    return RunLog(config, plugin, device, Meter(config.budget), Stopwatch(device), config.precision)
 
 
 def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None) -> None:  # noqa: PLR0915 (one story, in one place)
     """Load the backbone, open the task, train, test, draw the curve. ``connected``: the open connection to a served model."""
-    config, method, device, meter, clock = log.config, log.method, log.device, log.meter, log.clock
+    config, device, meter, clock = log.config, log.device, log.meter, log.clock
+    method = log.plugin(config.method_config, config.seed)
     threads = config.execution.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     with (
@@ -156,7 +166,7 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
             log.fields["metrics"] = _metrics(scores, test, task, selection.val_accuracy)
             log.cost |= {"run_memory_mb": memory.mb, "peak_memory_mb": peak_memory_mb(device)}
             log.cost["flops_per_image"] = learner.flops_per_image()
-            _keep_files(log, scores, test, task, state, checksum)
+            _keep_files(log, method, scores, test, task, state, checksum)
 
             if curve is not None:
                 with counted.apart():
@@ -212,12 +222,12 @@ def _metrics(scores: Tensor, test: Batches, task: Task, val_accuracy: float | No
     )
 
 
-def _keep_files(log: RunLog, scores: Tensor, test: Batches, task: Task, state: dict[str, Tensor], checksum: str) -> None:
+def _keep_files(log: RunLog, method: Method, scores: Tensor, test: Batches, task: Task, state: dict[str, Tensor], checksum: str) -> None:
     """Add predictions, token usage and, with ``save``, the checkpoint to the files written with the record."""
     predictions = packed_predictions(scores.argmax(dim=1), test.labels.cpu())
     digest = hashlib.sha256(predictions).hexdigest()
     log.fields["predictions"] = schema.Predictions(file=log.keep("predictions", predictions).name, sha256=digest)
-    usage = token_usage(log.method, test, task.spec.class_names)
+    usage = token_usage(method, test, task.spec.class_names)
     if usage is not None:
         log.fields["token_usage"] = log.keep("usage", packed_usage(usage)).name
     if log.config.execution.save:

@@ -50,7 +50,7 @@ class RunLog:
     """The results of a run so far."""
 
     config: RunConfig
-    method: Method
+    plugin: type[Method]
     device: torch.device
     meter: Meter
     clock: Stopwatch
@@ -116,10 +116,10 @@ class RunLog:
             "method": schema.Method(
                 name=config.method,
                 plugin=config.plugin,
-                access=(self.meter.granted or self.method.access).name,
+                access=(self.meter.granted or self.plugin.access).name,
                 access_seen=None if self.meter.seen is None else self.meter.seen.name,
                 config={key: value for key, value in identity["method"].items() if key not in ("name", "plugin")},
-                cite=self.method.cite,
+                cite=self.plugin.cite,
             ),
             "seed": config.seed,
             "hyperparameters": config.hyperparameters,

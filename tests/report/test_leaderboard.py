@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -104,12 +108,11 @@ def test_protocols_and_suites_are_tables_of_their_own(tmp_path: Path) -> None:
 
 
 def test_what_the_tables_leave_out_is_named(tmp_path: Path) -> None:
-    records = [make_record(), make_record("bar", B, seed=3, status="diverged"), make_record(task="zoo/cats")]
+    records = [make_record(), make_record("bar", B, seed=3, status="diverged")]
     records += [make_record("full", seed=seed, status="failed") for seed in range(30)]
     text = markdown(tmp_path, records)
     assert "* bar on mini/shapes, mini_clip, seed 3: diverged: the loss is no longer finite" in text
     assert "* 11 more unfinished runs" in text
-    assert "* zoo/cats: no suite lists this task" in text
     assert "Not in the tables" not in markdown(tmp_path / "other", [make_record()])
 
 
@@ -215,3 +218,55 @@ def test_the_terminal_stacks_what_may_not_be_compared() -> None:
         f"mini on mini_clip, protocol {protocol}: test accuracy, %" for protocol in (PROTOCOL, "p-2")
     ]
     assert not "".join(rendered([], PAIR)).strip()
+
+
+OWN = ("folder:s", "csv:a|b $x$ <i>.csv", "folder:mean_x", "mini/digits+mini/shapes")
+
+
+def test_every_task_that_no_suite_lists_has_a_table_of_its_own(tmp_path: Path) -> None:
+    records = [make_record(method, task, accuracy=accuracy) for method, accuracy in (("lora", 81.0), ("full", 79.0)) for task in (*OWN, A)]
+    text = markdown(tmp_path, records)
+    parts = text.split("\n## ")[1:]
+    assert len(parts) == 1 + len(OWN)
+    for part in parts[1:]:
+        assert "No suite lists this task, so papers have no numbers for it." in part
+        assert re.search(r"\| +1 \| lora +\| [^|]+\| +\*\*81.0\*\*", part) and "<i>" not in part
+    assert "No suite lists" not in parts[0] and "mini/digits+mini/shapes" not in parts[0]
+    frame = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert frame.groupby("suite").size().to_dict() == dict.fromkeys((*OWN, "mini"), 2)
+    assert all(list(frame[frame["suite"] == task][task]) == [81.0, 79.0] for task in OWN)
+    assert len({path.name for path in (tmp_path / "statistics").glob("*-methods.csv")}) == len(OWN)  # mini lacks a task
+
+
+@pytest.mark.parametrize("width", [120, 80, 60, 40])
+def test_a_terminal_of_any_width_shows_every_method_with_its_mean(width: int) -> None:
+    records = make_grid() + [make_record("lora", task, settings={"rank": 4}, accuracy=50.0) for task in TASKS]
+    lines = rendered(records, SUITES, width)
+    assert max(map(len, lines)) <= width
+    for method in {record.method.name for record in records}:
+        assert any(re.match(rf"\d+ +{method} .*\d\d\.\d", line) for line in lines), method
+    assert ("more columns: leaderboard.md" in " ".join(lines)) == (width < 120)
+
+
+HOSTILE = ("\x1b[31mred", "[/red]", "[link=http://a]b[/link]", "a\nb", "\u202etxt.exe")
+
+
+def test_names_reach_a_terminal_as_text() -> None:
+    text = "\n".join(rendered([make_record(name, A) for name in HOSTILE], {"mini": (A,)}))
+    assert all(name in text for name in ("\\x1b[31mred", "[/red]", "[link=http://a]b[/link]", "\\u202etxt.exe"))
+    assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", text)
+
+
+def test_hostile_names_leave_every_file_of_the_leaderboard_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # with pictures
+    names = ("=1+1", "-2+3", "<script>alert(1)</script>", "$\\frac{1}{2}$", "a|b", "\x1b[31m", "`c`", "[x](http://e)")
+    records = [make_record(name, task, accuracy=50.0 + i) for i, name in enumerate(names) for task in (A, B)]
+    records.append(make_record("d", status="failed").model_copy(update={"error": "\n<b>\x1b]0;t\x07"}))
+    text = markdown(tmp_path, records)
+    assert not re.search(r"(?<!\\)<(script|b)>|\x1b|(?<!\\)`c`", text)
+    for path in tmp_path.rglob("*.svg"):
+        ElementTree.parse(path)
+    for path in tmp_path.rglob("*.csv"):
+        cells = [cell for row in csv.reader(io.StringIO(path.read_text())) for cell in row]
+        assert not {cell for cell in cells if cell.startswith(("=", "@"))} and "-2+3" not in cells
+    assert len(list(tmp_path.rglob("*.svg"))) > 5

@@ -25,6 +25,9 @@ def data() -> dict[str, Any]:
     return page_data(records(), SUITES, PUBLISHED)
 
 
+OWN = ("folder:s", "csv:a b.csv", "folder:mean_x", "mini/digits+mini/shapes")
+
+
 def part(data: dict[str, Any], suite: str) -> dict[str, Any]:
     return next(part for part in data["parts"] if part["suite"] == suite)
 
@@ -151,10 +154,15 @@ def test_runs_selected_on_test_images_are_flagged_and_compared_with_such_numbers
     }
 
 
-def test_runs_without_a_result_and_tasks_of_no_suite_are_named() -> None:
-    data = page_data([*records(), make_record(task="zoo/cats")], SUITES, [])
+def test_runs_without_a_result_are_named() -> None:
+    data = page_data(records(), SUITES, [])
     assert [(run["method"], run["status"]) for run in data["unfinished"]] == [("bar", "diverged"), (HOSTILE, "failed")]
-    assert data["unlisted"] == ["zoo/cats"]
+
+
+def test_a_task_of_no_suite_is_a_part_of_its_own() -> None:
+    data = page_data([make_record(), *(make_record(task=task) for task in OWN)], SUITES, [])
+    assert {part["suite"] for part in data["parts"]} == {"mini", *OWN}
+    assert [part["tasks"] for part in data["parts"] if part["suite"] in OWN] == [[task] for task in sorted(OWN)]
 
 
 @pytest.mark.parametrize("found", [[], [make_record()], make_grid(("lora", "full"), TASKS[:1], (0,))], ids=["none", "one run", "one task"])

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.report.paper_files import as_csv, as_latex, as_latex_text, as_markdown, write_table
+from petlbench.analysis.escape import latex
+from petlbench.report.paper_files import as_csv, as_latex, as_markdown, write_table
 from tests.report.paper_records import filled, grid, run
 
 HOSTILE = r"a_b & 100% #1 {x} ~^ $y$ \input{/etc/passwd} <script>|cell| `code` **bold** 中"
@@ -75,7 +76,7 @@ def test_latex_environments_and_braces_are_balanced() -> None:
 @given(st.text())
 def test_escaped_text_holds_no_command_of_its_own(text: str) -> None:
     words = "textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar"
-    escaped = re.sub(rf"\\({words})\{{\}}|\$(\\pm|-|\^\{{\\dagger\}})\$", "", as_latex_text(text))
+    escaped = re.sub(rf"\\({words})\{{\}}|\$(\\pm|-|\^\{{\\dagger\}})\$", "", latex(text))
     assert not re.search(r"(?<!\\)[&%$#_{}~^]|\\[^&%$#_{}]|[\n\r]", escaped)
 
 
@@ -91,7 +92,7 @@ def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
 def test_a_hostile_name_reads_nothing_into_a_document() -> None:
     assert "\\input" not in hostile()
     assert "[U+4E2D]" in hostile()
-    assert as_latex_text("Łódź ħ") == "Łódź [U+0127]"
+    assert latex("Łódź ħ") == "Łódź [U+0127]"
 
 
 def test_csv_has_full_floats_and_empty_cells() -> None:

@@ -113,7 +113,6 @@ function listLeftOut() {
   ]);
   const contents = [
     lines.length ? simpleTable("Runs without a result", ["method", "task", "backbone", "seed", "status", "error", ""], lines) : null,
-    data.unlisted.length ? element("p", {}, `No suite lists these tasks: ${data.unlisted.join(", ")}.`) : null,
   ].filter(Boolean);
   if (contents.length) byId("left_out").append(element("h2", {}, "Not in the tables"), ...contents);
 }

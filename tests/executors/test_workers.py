@@ -1,0 +1,189 @@
+"""Benches with worker processes, through the real command line: whatever way a method leaves, and however the bench is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from petlbench.records.schema import Record
+from petlbench.records.store import RecordStore
+
+GUARD = 300  # seconds after which a test that hangs fails
+METHOD = '''
+import os, signal, sys, threading, time
+import torch
+from petlbench import Access, QueryMethod, register_method
+
+
+class Local(Exception):
+    """Cannot be pickled, and has no text."""
+
+    def __init__(self, one, two):
+        self.held = threading.Lock()
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def fall():
+    fall()
+
+
+def leave_things():
+    os.chdir("/")
+    sys.stdout = open(os.devnull, "w")
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+
+
+def wait():
+    with open(f"waiting-{os.getpid()}", "w"):
+        pass
+    while True:
+        time.sleep(0.01)
+
+
+def leave(error):
+    raise error
+
+
+WAYS = [
+    leave_things,
+    lambda: os._exit(0),
+    lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    lambda: sys.exit(0),
+    lambda: os.kill(os.getpid(), signal.SIGKILL),
+    lambda: leave(Local(1, 2)),
+    fall,
+    lambda: print("\\u00b1 \\u732b"),
+    wait,
+]
+
+
+@register_method("leaver")
+class Leaver(QueryMethod):
+    access = Access.SCORES
+
+    def fit(self, model, data):
+        WAYS[self.seed]()
+
+    def predict(self, model, images):
+        return torch.zeros(len(images), 10)
+'''
+WAIT = 8  # the seed that waits
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a bench of the method above, below the test's folder, in a session of its own."""
+    site = tmp_path / "site"
+    (site / "leaver-1.dist-info").mkdir(parents=True)
+    (site / "leaver.py").write_text(METHOD)
+    (site / "leaver-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: leaver\nVersion: 1\n")
+    (site / "leaver-1.dist-info" / "entry_points.txt").write_text("[petlbench.methods]\nleaver = leaver:Leaver\n")
+
+    def start(*words: str, **more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "petlbench", *words, "method=leaver", "out=r", "threads=1"]
+        environment = os.environ | {"PYTHONPATH": str(site)} | more
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
+            preexec_fn=hear_signals,  # noqa: PLW1509 (no threads here)
+        )
+        started.append(process)
+        return process
+
+    started: list[subprocess.Popen[str]] = []
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what a failing test leaves
+
+
+def hear_signals() -> None:
+    """Undo what this session may have inherited from a shell that started it in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def records(results: Path) -> dict[int, Record]:
+    return {record.seed: record for record in RecordStore(results).read()}
+
+
+def is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + GUARD
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_every_way_out_of_a_worker_is_recorded_and_the_other_runs_go_on(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = start("bench", "task=mini/digits", "seeds=0,1,2,3,4,5,6,7", "--jobs", "2", PYTHONIOENCODING="ascii")
+    out, err = process.communicate(timeout=GUARD)
+    assert process.returncode == 1 and "Traceback" not in out + err
+    found = records(tmp_path / "r")
+    assert {seed: record.status for seed, record in found.items()} == {
+        **dict.fromkeys((0, 7), "ok"),
+        **dict.fromkeys(range(1, 7), "failed"),
+    }
+    errors = [found[seed].error or "" for seed in range(1, 7)]
+    assert errors[0] == "its worker process ended with exit code 0"
+    assert errors[1] == "its worker process crashed (SIGSEGV)"
+    assert errors[2] == "SystemExit: 0"
+    assert errors[3].startswith("its worker process was killed, perhaps for lack of memory")
+    assert errors[4] == "Local: (its text cannot be read)"
+    assert errors[5].startswith("RecursionError: ")
+    assert (tmp_path / "r" / "leaderboard.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("number", "to_all", "code"),
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGHUP, True, 129), (signal.SIGKILL, False, -9)],
+)
+def test_a_bench_that_is_ended_ends_its_workers_and_begins_no_further_run(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: int, to_all: bool, code: int
+) -> None:
+    process = start("bench", "task=mini/digits,mini/location,mini/count", f"seeds={WAIT}", "--jobs", "2")
+    until(lambda: len(list(tmp_path.glob("waiting-*"))) == 2 or process.poll() is not None)
+    workers = [int(path.name.partition("-")[2]) for path in tmp_path.glob("waiting-*")]
+    assert len(workers) == 2 and process.pid not in workers
+    (os.killpg if to_all else os.kill)(process.pid, number)
+    out, err = process.communicate(timeout=GUARD)
+    until(lambda: not any(map(is_there, workers)))
+    assert process.returncode == code and "Traceback" not in out + err
+    assert [record.status for record in RecordStore(tmp_path / "r").read()] == ["cancelled"] * 2
+    assert sorted(tmp_path.glob("waiting-*")) == sorted(tmp_path / f"waiting-{worker}" for worker in workers)
+    if code > 0:
+        assert "interrupted; what was computed is on disk" in err
+
+
+def test_a_process_ends_though_a_method_left_a_thread(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    process = start("run", "task=mini/digits", "seed=0")
+    out, _ = process.communicate(timeout=GUARD)
+    assert process.returncode == 0 and "accuracy" in out
+    assert records(tmp_path / "r")[0].status == "ok"
