@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 
 import click
 
@@ -96,8 +97,14 @@ def cli(ctx: click.Context, debug: bool) -> None:
     ctx.obj = {"debug": debug}
 
 
+def _one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
+    """Format a warning as errors are: what it says, without the line of code that says it."""
+    return f"petlbench: {message}\n" if category is UserWarning else f"petlbench: {category.__name__}: {message}\n"
+
+
 def main() -> None:
     """Entry point: errors a user can act on are one line on stderr and exit code 2, an interrupt is 130."""
+    warnings.formatwarning = _one_line
     try:
         code = cli.main(standalone_mode=False)
     except PetlbenchError as error:
