@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from timm.models.deit import VisionTransformerDistilled
 
-from petlbench.backbones.backbone import load_backbone
+from petlbench.backbones.backbone import load_backbone, traits_without_loading
 from petlbench.errors import CheckpointError, ConfigError
+from tests.near import assert_near
 
 NAME = "test_vit"  # timm's own test model: 160 pixels, 6 blocks of width 64
 MODEL = f"timm:{NAME}"
@@ -58,6 +61,28 @@ def test_the_classifier_of_the_weights_is_kept_beside_the_tower(tmp_path: Path) 
 def test_weights_without_a_classifier_have_none(tmp_path: Path) -> None:
     write_weights(tmp_path / "weights.pth", classes=0)
     assert load_backbone(MODEL, str(tmp_path / "weights.pth")).classifier is None
+
+
+@pytest.fixture
+def distilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> timm.models.VisionTransformer:
+    """A distilled DeiT that timm builds in milliseconds under the name of a large one, with different tokens and classifiers; its file is weights.pth."""
+    torch.manual_seed(0)
+    model = VisionTransformerDistilled(img_size=32, patch_size=16, embed_dim=32, depth=2, num_heads=2, num_classes=7).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.pretrained_cfg = timm.create_model(NAME).pretrained_cfg
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: copy.deepcopy(model))
+    return model
+
+
+def test_a_distilled_deit_gives_the_mean_of_its_two_tokens_as_in_timm(distilled: timm.models.VisionTransformer, tmp_path: Path) -> None:
+    choice = ("timm:deit_tiny_distilled_patch16_224", str(tmp_path / "weights.pth"))
+    backbone, images = load_backbone(*choice), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert_near(backbone.vit(images), distilled.forward_head(distilled.forward_features(images), pre_logits=True))
+    assert backbone.classifier is None  # it has two, each of one token
+    assert backbone.traits == traits_without_loading(*choice)
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
