@@ -74,7 +74,7 @@ def assert_same_answers(architecture: str, activation: type, **options: Any) -> 
     assert isinstance(backbone.vit, VisionTransformer)
     assert isinstance(backbone.vit.blocks[0].mlp.act, activation)
     assert (expected - expected.mean()).abs().max() > 0.01, "the answers are all the same: nothing was compared"
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert_near(found, expected)
 
 
 @pytest.mark.parametrize(("architecture", "activation"), [("ViT-B-16", torch.nn.GELU), ("ViT-B-32-quickgelu", QuickGELU)])
@@ -111,7 +111,7 @@ def test_a_tower_of_another_kind_answers_as_before_and_can_only_be_asked(tiny: s
     backbone = convert(model, "open_clip:test", tiny, source="test")
     endpoint, texts = backbone.endpoint(CPU), ClassTexts(tuple((caption,) for caption in CAPTIONS))
     endpoint.describe(texts)
-    torch.testing.assert_close(endpoint.scores([images], texts, Output.LOGITS, 1)[0], expected, rtol=0, atol=1e-4)
+    assert_near(endpoint.scores([images], texts, Output.LOGITS, 1)[0], expected)
     assert endpoint.features([images])[0].shape == (2, backbone.feature_width)
     lora = load_method("lora")[0](resolve(["method=lora", "task=mini/digits"]).method_config)
     refused = open_learner(lora, backbone, mock_task().spec, CPU, "fp32", Meter())
@@ -130,7 +130,7 @@ def test_a_local_checkpoint_is_loaded(tiny: str, tmp_path: Path) -> None:
     backbone = load_backbone("open_clip:tiny-vit", str(tmp_path / "weights.pth"))
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(backbone.embed_images(images), model.encode_image(images, normalize=True), rtol=0, atol=1e-5)
+        assert_near(backbone.embed_images(images), model.encode_image(images, normalize=True))
 
 
 HALF = (0.5, 0.5, 0.5)
@@ -235,3 +235,10 @@ def test_an_unknown_tag_lists_those_that_there_are() -> None:
         ConfigError, match=r"open_clip:ViT-B-16 has the weights openai, .*; name one as open_clip:ViT-B-16/TAG, got 'opanai'"
     ):
         load_backbone("open_clip:ViT-B-16/opanai")
+
+
+def test_a_model_of_a_hub_is_refused_with_what_to_write_instead() -> None:
+    with pytest.raises(
+        ConfigError, match=r"open_clip:hf-hub:org/clip: models of a hub or a folder are not read; give the architecture and the file"
+    ):
+        load_backbone("open_clip:hf-hub:org/clip")

@@ -31,7 +31,7 @@ def test_weights_of_a_local_file_give_that_models_features(tmp_path: Path) -> No
     images = torch.randn(2, 3, backbone.card.input_size, backbone.card.input_size)
     with torch.no_grad():
         expected = source.forward_head(source.forward_features(images), pre_logits=True)
-        torch.testing.assert_close(backbone.vit(images), expected)
+        assert_near(backbone.vit(images), expected)
     assert backbone.feature_width == expected.shape[1]
 
 
@@ -55,7 +55,7 @@ def test_the_classifier_of_the_weights_is_kept_beside_the_tower(tmp_path: Path) 
     images = torch.randn(2, 3, backbone.card.input_size, backbone.card.input_size)
     assert backbone.classifier is not None and not any("head" in name for name in backbone.vit.state_dict())
     with torch.no_grad():
-        torch.testing.assert_close(backbone.classifier(backbone.vit(images)), source(images))
+        assert_near(backbone.classifier(backbone.vit(images)), source(images))
 
 
 def test_weights_without_a_classifier_have_none(tmp_path: Path) -> None:
@@ -111,3 +111,8 @@ def test_weights_that_cannot_be_fetched_are_one_line_with_the_way_out() -> None:
     with pytest.raises(CheckpointError, match=r"could not be fetched .*; give a local file with backbone\.checkpoint=PATH") as caught:
         load_backbone("timm:test_vit.r160_in1k")
     assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_tag_lists_those_that_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"^timm:test_vit has the weights r160_in1k; name one as timm:test_vit\.TAG, got 'r160'$"):
+        load_backbone("timm:test_vit.r160", "weights.pth")

@@ -179,6 +179,12 @@ def test_a_class_in_a_file_is_named_with_the_way_out(tmp_path: Path) -> None:
     assert "such as numpy" in told and told.endswith("save the state dict of the model alone)")
 
 
+def test_a_program_of_torchscript_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "a.pt")
+    told = refusal(tmp_path / "a.pt")
+    assert told.endswith("torch.save(torch.jit.load(FILE).state_dict(), OTHER))")
+
+
 def refusal(path: Path, model: VisionTransformer | None = None) -> str:
     with pytest.raises(CheckpointError) as caught:
         load_vit(model or vit(), path)

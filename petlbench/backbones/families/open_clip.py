@@ -75,6 +75,10 @@ def load(name: str, checkpoint: str | None) -> Backbone:
 def _parsed(name: str, checkpoint: str | None) -> tuple[str, str]:
     """Split a name into the architecture and the tag of its weights. ConfigError when either is unknown; a local file needs no tag."""
     architecture, slash, tag = name.partition("/")
+    if architecture.startswith(("hf-hub:", "local-dir:")):
+        raise ConfigError(
+            f"open_clip:{name}: models of a hub or a folder are not read; give the architecture and the file: open_clip:ViT-B-16 backbone.checkpoint=PATH"
+        )
     if architecture not in open_clip.list_models():
         raise ConfigError(f"open_clip has no model '{architecture}'.{did_you_mean(architecture, open_clip.list_models())}")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
