@@ -19,8 +19,10 @@ from petlbench.config.identity import run_id
 from petlbench.errors import RecordError
 from petlbench.records.file_names import exists
 from petlbench.records.regular_file import read_regular
-from petlbench.records.schema import Metrics, Record, read_record
+from petlbench.records.schema import BackboneId, Metrics, Record, read_record
 
+# Of the largest answer to a fixed picture: processors, GPUs and libraries round by less than a tenth of it, another activation changes more
+SELF_CHECK_TOLERANCE = 0.01
 TOLERANCE = 1e-4  # percent: accuracies are float32 means
 
 
@@ -48,22 +50,28 @@ def problems_of(path: Path) -> list[str]:
 
 
 def problems_among(paths: Iterable[Path]) -> dict[Path, list[str]]:
-    """Return problems between records: several results of one run, test labels that differ from those of other records.
+    """Return problems between records: several results of one run, test labels that differ from those of other records, equal weights that answer a
+    fixed picture differently.
 
     Unreadable records are skipped; ``problems_of`` reports them.
     """
     runs: dict[tuple[str, str, str], list[tuple[Path, str]]] = defaultdict(list)
     labels: dict[tuple[str, str], list[tuple[Path, str]]] = defaultdict(list)
+    backbones: dict[tuple[str, int], list[tuple[Path, BackboneId]]] = defaultdict(list)  # weights and number of values compared
     for path in paths:
         try:
             record = read_record(path)
             tensors = _predictions(record, path)
         except RecordError:
             continue
+        if record.backbone.self_check:
+            backbones[record.backbone.sha256, len(record.backbone.self_check)].append((path, record.backbone))
         digests = {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in tensors.items()}
         runs[record.key].append((path, digests["predicted"]))
         labels[record.task, record.task_revision].append((path, digests["labels"]))
     problems: dict[Path, list[str]] = defaultdict(list)
+    for path, problem in _problems_of_weights(backbones):
+        problems[path].append(problem)
     for (identity, _, _), of_run in runs.items():
         for path, digest in of_run:
             if elsewhere := [str(other) for other, of_other in of_run if of_other != digest]:
@@ -75,6 +83,22 @@ def problems_among(paths: Iterable[Path]) -> dict[Path, list[str]]:
                 others, data = len(of_task) - alike[digest], revision or "unknown"
                 problems[path].append(f"its test labels differ from those of {others} other records of {task}, data {data}")
     return dict(problems)
+
+
+def _problems_of_weights(groups: Mapping[tuple[str, int], Sequence[tuple[Path, BackboneId]]]) -> Iterator[tuple[Path, str]]:
+    """Compare the answers of equal weights to a fixed picture with those of the first record."""
+    for (sha256, _), members in groups.items():
+        first_path, first = members[0]
+        for path, backbone in members[1:]:
+            pairs = list(zip(backbone.self_check, first.self_check, strict=True))
+            difference, largest = max(abs(one - other) for one, other in pairs), max(abs(other) for _, other in pairs)
+            if difference > SELF_CHECK_TOLERANCE * largest:
+                uses = " against ".join(f"{used.activation}, mean {used.mean}, std {used.std}" for used in (backbone, first))
+                yield (
+                    path,
+                    f"the weights {sha256[:12]}… answer a fixed picture otherwise than in {first_path}: by {difference:.3g} where the largest answer "
+                    f"is {largest:.3g}, {SELF_CHECK_TOLERANCE:.0%} of it are allowed ({uses})",
+                )
 
 
 def missing_cells(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) -> list[str]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from petlbench.access.endpoint import Card, Endpoint, ModelFacts
 from petlbench.access.rungs import Access
 from petlbench.backbones.local import LocalEndpoint
+from petlbench.backbones.self_check import answers
 from petlbench.backbones.traits import Traits
 from petlbench.backbones.vit import appended, embed_patches, end_with_the_class_token, patch_size, takes_tokens
 from petlbench.registry import BACKBONES
@@ -98,6 +99,17 @@ class Backbone:
     @property
     def traits(self) -> Traits:
         return Traits.of(self.facts, Access.WEIGHTS if self.is_vit else Access.GRADIENTS)
+
+    @property
+    def activation(self) -> str:
+        """The activation of the vision tower, as torch writes it: ``GELU``, ``QuickGELU``; empty where none is found."""
+        found = next((repr(module) for module in self.vit.modules() if "LU" in type(module).__name__), "")
+        return found.removesuffix("()").removesuffix("(approximate='none')")
+
+    @cached_property
+    def self_check(self) -> tuple[float, ...]:
+        """What the model answers to a fixed picture: see :mod:`petlbench.backbones.self_check`."""
+        return answers(self)
 
     @cached_property
     def parameter_count(self) -> int:

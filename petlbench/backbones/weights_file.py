@@ -74,6 +74,10 @@ def read_state(path: Path, is_mapped: bool = False) -> dict[str, Tensor]:
 def _reason(error: Exception) -> str:
     """Say in one line why torch's reader refused a file, without its advice to load it all the same."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "TorchScript" in reason:  # as OpenAI publishes CLIP
+        return (
+            "it is a program of TorchScript, which is not run; save its weights alone: torch.save(torch.jit.load(FILE).state_dict(), OTHER)"
+        )
     if not reason.startswith("Weights only load failed"):
         return reason
     found = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -106,8 +107,14 @@ def cli(ctx: click.Context, debug: bool) -> None:
     ctx.obj = {"debug": debug}
 
 
+def _one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
+    """Format a warning as errors are: what it says, without the line of code that says it."""
+    return printable(f"petlbench: {message}\n" if category is UserWarning else f"petlbench: {category.__name__}: {message}\n")
+
+
 def main() -> None:
     """Entry point: errors a user can act on are one line on stderr and exit code 2, an interrupt is 130, another request to end 128 + its number."""
+    warnings.formatwarning = _one_line
     is_own_process = open_streams()
     is_interrupted = False
     try:

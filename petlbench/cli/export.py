@@ -41,7 +41,8 @@ def export(words: tuple[str, ...]) -> None:
     elif len(names) != 2:
         raise click.UsageError(f"export takes CHECKPOINT and TARGET, or no names for the table of all runs, got {' '.join(names)}")
     else:
-        _export_checkpoint(*map(Path, names), nested(given))
+        checkpoint, target = map(Path, names)
+        _export_checkpoint(checkpoint, target, nested(given))
 
 
 def _export_checkpoint(checkpoint: Path, target: Path, settings: dict[str, Any]) -> None:

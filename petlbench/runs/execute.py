@@ -112,6 +112,9 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
             sha256=checksum,
             parameters=backbone.parameter_count,
             transport="http" if isinstance(backbone, RemoteBackbone) else "in_process",
+            mean=backbone.facts.mean,
+            std=backbone.facts.std,
+            **({} if isinstance(backbone, RemoteBackbone) else {"activation": backbone.activation, "self_check": backbone.self_check}),
         )
         log.precision = choose(config.precision, device, backbone.parameter_count)
 

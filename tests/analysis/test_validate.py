@@ -329,3 +329,25 @@ def test_every_method_needs_every_task_with_every_seed_that_the_suite_has_been_r
     found = missing_cells(records, {"mini": TASKS[:2], "zoo": ("zoo/cats",)})
     where = f"mini on mini_clip, protocol {PROTOCOL}"
     assert found == [f"{where}: full lacks {TASKS[1]} seed 0", f"{where}: full lacks {TASKS[1]} seed 1"]
+
+
+def answering(path: Path, activation: str, *answers: float) -> Path:
+    """Let a record say how its backbone answered a fixed picture."""
+    content = json.loads(path.read_text())
+    content["backbone"] |= {"activation": activation, "mean": [0.5] * 3, "std": [0.5] * 3, "self_check": answers}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_equal_weights_that_answer_a_fixed_picture_otherwise_are_reported(tmp_path: Path) -> None:
+    first = answering(store_record(tmp_path), "GELU", 20.0, -3.0, 1.0)
+    rounded = answering(store_record(tmp_path, seed=1), "GELU", 20.01, -3.01, 1.01)  # another processor; 1 % of 1.0, less of the largest
+    other = answering(store_record(tmp_path, seed=2), "QuickGELU", 20.3, -3.0, 1.0)
+    elsewhere = answering(store_record(tmp_path, seed=3, weights="beef" * 16), "GELU", 2.0, 3.0, 1.0)
+    without_texts = answering(store_record(tmp_path, seed=4), "GELU", *[0.1] * 8)
+    found = problems_among([first, rounded, other, elsewhere, without_texts])
+    assert found.keys() == {other}
+    assert found[other][0].startswith(
+        f"the weights c0ffee00c0ff… answer a fixed picture otherwise than in {first}: by 0.3 where the largest"
+    )
+    assert "QuickGELU, mean (0.5, 0.5, 0.5)" in found[other][0]

@@ -21,6 +21,7 @@ from petlbench.errors import AccessError, CheckpointError, ConfigError
 from petlbench.learners import open_learner
 from petlbench.nn.deltas import QuickGELU
 from petlbench.testing.mocks import mock_task
+from tests.near import assert_near
 from tests.words import resolve
 
 CPU = torch.device("cpu")
@@ -73,7 +74,7 @@ def assert_same_answers(architecture: str, activation: type, **options: Any) -> 
     assert isinstance(backbone.vit, VisionTransformer)
     assert isinstance(backbone.vit.blocks[0].mlp.act, activation)
     assert (expected - expected.mean()).abs().max() > 0.01, "the answers are all the same: nothing was compared"
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert_near(found, expected)
 
 
 @pytest.mark.parametrize(("architecture", "activation"), [("ViT-B-16", torch.nn.GELU), ("ViT-B-32-quickgelu", QuickGELU)])
@@ -110,7 +111,7 @@ def test_a_tower_of_another_kind_answers_as_before_and_can_only_be_asked(tiny: s
     backbone = convert(model, "open_clip:test", tiny, source="test")
     endpoint, texts = backbone.endpoint(CPU), ClassTexts(tuple((caption,) for caption in CAPTIONS))
     endpoint.describe(texts)
-    torch.testing.assert_close(endpoint.scores([images], texts, Output.LOGITS, 1)[0], expected, rtol=0, atol=1e-4)
+    assert_near(endpoint.scores([images], texts, Output.LOGITS, 1)[0], expected)
     assert endpoint.features([images])[0].shape == (2, backbone.feature_width)
     lora = load_method("lora")[0](resolve(["method=lora", "task=mini/digits"]).method_config)
     refused = open_learner(lora, backbone, mock_task().spec, CPU, "fp32", Meter())
@@ -129,7 +130,82 @@ def test_a_local_checkpoint_is_loaded(tiny: str, tmp_path: Path) -> None:
     backbone = load_backbone("open_clip:tiny-vit", str(tmp_path / "weights.pth"))
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(backbone.embed_images(images), model.encode_image(images, normalize=True), rtol=0, atol=1e-5)
+        assert_near(backbone.embed_images(images), model.encode_image(images, normalize=True))
+
+
+HALF = (0.5, 0.5, 0.5)
+
+
+@pytest.fixture
+def tags(tiny: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """Weights of the tiny architecture that open_clip knows: their normalisation, and whether they were trained with the quick GELU."""
+    found = {
+        "halves": {"mean": HALF, "std": HALF, "interpolation": "bicubic", "resize_mode": "squash"},
+        "quick": {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, "quick_gelu": True},
+    }
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, tiny, found)
+    return found
+
+
+@pytest.mark.parametrize(("tag", "activation"), [("halves", "GELU"), ("quick", "QuickGELU")])
+def test_the_tag_decides_how_a_local_file_is_used(
+    tiny: str, tags: dict[str, dict[str, Any]], tmp_path: Path, tag: str, activation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = built(tiny, force_quick_gelu=tag == "quick")
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    caplog.clear()
+    backbone, images = load_backbone(f"open_clip:{tiny}/{tag}", str(tmp_path / "weights.pth")), torch.randn(2, 3, 32, 32)
+    assert (backbone.card.mean, backbone.card.std, backbone.activation) == (tags[tag]["mean"], tags[tag]["std"], activation)
+    assert not caplog.messages  # such as that no pretrained weights were loaded
+    tokens = open_clip.get_tokenizer("ViT-B-16")(CAPTIONS)
+    with torch.no_grad():
+        assert_near(backbone.embed_images(images), model.encode_image(images, normalize=True))
+        assert_near(backbone.embed_classes([[caption] for caption in CAPTIONS]), model.encode_text(tokens, normalize=True))
+
+
+def test_a_local_file_under_an_unknown_tag_is_refused(tiny: str, tags: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="open_clip:tiny-vit has the weights halves, quick; name one as open_clip:tiny-vit/TAG, got 'qick'"
+    ):
+        load_backbone(f"open_clip:{tiny}/qick", str(tmp_path / "weights.pth"))
+
+
+def test_a_local_file_without_a_tag_is_said_to_get_the_architectures_defaults(
+    tiny: str, tags: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    torch.save(built(tiny).state_dict(), tmp_path / "weights.pth")
+    with pytest.warns(
+        UserWarning, match=r"the architecture's defaults: mean \(0\.48145466, .*, no quick GELU; .* one of halves, quick, name it"
+    ):
+        backbone = load_backbone(f"open_clip:{tiny}", str(tmp_path / "weights.pth"))
+    assert (backbone.card.mean, backbone.activation) == (open_clip.OPENAI_DATASET_MEAN, "GELU")
+
+
+def test_every_tag_of_open_clip_says_how_its_images_are_normalised() -> None:
+    for architecture, tag in open_clip.list_pretrained():
+        known = open_clip.pretrained.get_pretrained_cfg(architecture, tag)
+        assert len(known["mean"]) == len(known["std"]) == 3, f"{architecture}/{tag}"
+
+
+def test_layer_scale_is_converted_too(tiny: str) -> None:
+    assert_same_answers(tiny, torch.nn.GELU, vision_cfg=TINY["vision_cfg"] | {"ls_init_value": 0.3})  # type: ignore[operator]
+
+
+def test_a_tokenizer_that_cannot_be_fetched_stops_those_who_ask_for_texts_only(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: Any) -> None:
+        raise OSError("no connection\nread the manual")
+
+    torch.save(built(tiny).state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setattr(open_clip, "get_tokenizer", absent)
+    backbone = load_backbone(f"open_clip:{tiny}", str(tmp_path / "weights.pth"))
+    assert len(backbone.self_check) == 8  # values of the picture's embedding
+    with pytest.raises(
+        CheckpointError, match=r"the tokenizer of open_clip:tiny-vit could not be fetched \(no connection\); methods that"
+    ) as caught:
+        backbone.embed_classes([["a cat"]])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -159,3 +235,10 @@ def test_an_unknown_tag_lists_those_that_there_are() -> None:
         ConfigError, match=r"open_clip:ViT-B-16 has the weights openai, .*; name one as open_clip:ViT-B-16/TAG, got 'opanai'"
     ):
         load_backbone("open_clip:ViT-B-16/opanai")
+
+
+def test_a_model_of_a_hub_is_refused_with_what_to_write_instead() -> None:
+    with pytest.raises(
+        ConfigError, match=r"open_clip:hf-hub:org/clip: models of a hub or a folder are not read; give the architecture and the file"
+    ):
+        load_backbone("open_clip:hf-hub:org/clip")

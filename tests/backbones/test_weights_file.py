@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from petlbench.backbones.weights_file import load_vit
 from petlbench.errors import CheckpointError
+from tests.near import assert_near
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -81,7 +83,7 @@ def write_npz(model: VisionTransformer, path: Path, change: Callable[[dict[str, 
 def assert_loads(path: Path, source: VisionTransformer) -> None:
     target = vit(seed=1, depth=len(source.blocks))
     load_vit(target, path)
-    torch.testing.assert_close(target(IMAGES), source.forward_head(source.forward_features(IMAGES), pre_logits=True), rtol=0, atol=1e-6)
+    assert_near(target(IMAGES), source.forward_head(source.forward_features(IMAGES), pre_logits=True))
 
 
 def test_safetensors_are_loaded(tmp_path: Path) -> None:
@@ -106,6 +108,81 @@ def test_a_classifier_in_the_file_is_left_out(tmp_path: Path) -> None:
 def test_wrappers_and_prefixes_of_training_scripts_are_removed(tmp_path: Path, wrapper: str, prefix: str) -> None:
     state = {f"{prefix}{name}": tensor for name, tensor in vit().state_dict().items()}
     assert_loads(write_pth({wrapper: state, "epoch": 3}, tmp_path / "a"), vit())
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "_orig_mod.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+        "model.",
+        "net.",
+        "model._orig_mod.",
+        "module.model.backbone.",
+        "_orig_mod.backbone.",
+    ],
+)
+def test_prefixes_are_removed_in_any_order(tmp_path: Path, prefix: str) -> None:
+    state = {f"{prefix}{name}": tensor for name, tensor in vit().state_dict().items()}
+    assert_loads(write_pth({"state_dict": state}, tmp_path / "a"), vit())
+
+
+def prefixed(prefix: str, model: VisionTransformer) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+
+
+OTHER, ARGUMENTS = torch.zeros(3), Namespace(lr=0.1, data="imagenet")
+CHECKPOINTS: dict[str, Callable[[], Any]] = {
+    "a whole training script": lambda: {
+        "model": vit().state_dict(),
+        "optimizer": {"state": {0: {"step": OTHER}}, "param_groups": [{"lr": 0.1}]},
+        "epoch": 3,
+        "args": ARGUMENTS,
+    },
+    "averaged weights beside others": lambda: {"model": vit(seed=5).state_dict(), "model_ema": vit().state_dict(), "args": ARGUMENTS},
+    "averaged weights in a module": lambda: {"model_ema": {"module": vit().state_dict(), "decay": 0.99}},
+    "nested against the usual order": lambda: {"model": {"state_dict": vit().state_dict()}},
+    "a module of DeepSpeed": lambda: {"module": vit().state_dict(), "global_steps": 7},
+    "Lightning": lambda: {"state_dict": prefixed("model.", vit()), "pytorch-lightning_version": "2.5", "callbacks": {}},
+    "DINO": lambda: {
+        "student": prefixed("module.backbone.", vit(seed=5)),
+        "teacher": prefixed("backbone.", vit()) | {"head.mlp.0.weight": OTHER, "head.last_layer.weight_g": OTHER},
+    },
+    "DINO's student": lambda: {"student": prefixed("module.backbone.", vit()) | {"module.head.mlp.0.weight": OTHER}},
+    "student and teacher in one": lambda: prefixed("student.backbone.", vit(seed=5)) | prefixed("teacher.backbone.", vit()),
+    "MoCo": lambda: {
+        "state_dict": prefixed("module.base_encoder.", vit())
+        | {"module.base_encoder.head.0.weight": OTHER, "module.predictor.0.weight": OTHER}
+        | prefixed("module.momentum_encoder.", vit(seed=5))
+    },
+    "MAE": lambda: {
+        "model": vit().state_dict() | {"mask_token": OTHER, "decoder_pos_embed": OTHER, "decoder_blocks.0.mlp.fc1.bias": OTHER}
+    },
+    "a detector": lambda: {"state_dict": prefixed("backbone.", vit()) | {"neck.conv.weight": OTHER, "roi_head.fc.bias": OTHER}},
+}
+
+
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+def test_the_tower_in_a_training_checkpoint_is_loaded(tmp_path: Path, kind: str) -> None:
+    assert_loads(write_pth(CHECKPOINTS[kind](), tmp_path / "a"), vit())
+
+
+def test_a_prefix_that_some_names_carry_is_told_with_what_is_expected(tmp_path: Path) -> None:
+    state = {f"vision_model.{name}" if index else name: tensor for index, (name, tensor) in enumerate(vit().state_dict().items())}
+    told = refusal(write_pth(state, tmp_path / "a"))
+    assert "lacks blocks.0." in told and told.endswith("; it has names instead that begin with 'vision_model.'")
+
+
+def test_a_class_in_a_file_is_named_with_the_way_out(tmp_path: Path) -> None:
+    told = refusal(write_pth({"model": vit().state_dict(), "best": np.float64(81.5)}, tmp_path / "a"))
+    assert "such as numpy" in told and told.endswith("save the state dict of the model alone)")
+
+
+def test_a_program_of_torchscript_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "a.pt")
+    told = refusal(tmp_path / "a.pt")
+    assert told.endswith("torch.save(torch.jit.load(FILE).state_dict(), OTHER))")
 
 
 def refusal(path: Path, model: VisionTransformer | None = None) -> str:

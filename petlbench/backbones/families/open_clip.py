@@ -1,25 +1,34 @@
 """Any CLIP of open_clip: ``open_clip:ViT-B-16/openai``.
 
+The tag behind the slash says how the weights were trained: the normalisation of the images, and whether the activation is the quick GELU, which
+open_clip's file of an architecture does not know. It decides for a local file as for a download.
+
 A plain ViT as image tower is moved into timm's class, so that every white-box method runs on it; the text tower stays open_clip's. Any other
 image tower (``open_clip:RN50/openai``) stays as it is, for methods that only query.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
+from open_clip.pretrained import get_pretrained_cfg
+from open_clip.transform import PreprocessCfg
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import nn
+from torch import Tensor, nn
 
 from petlbench.access.endpoint import Card
 from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone, register_backbone
 from petlbench.backbones.text import ClipText
 from petlbench.backbones.traits import Traits
-from petlbench.backbones.weights_file import load_state, read_state
+from petlbench.backbones.weights_file import load_state, read_state, refuse_other_names
 from petlbench.errors import CheckpointError, ConfigError, did_you_mean
 from petlbench.nn.deltas import QuickGELU
 
@@ -38,11 +47,24 @@ def traits_without_loading(name: str, checkpoint: str | None) -> Traits:
 def load(name: str, checkpoint: str | None) -> Backbone:
     """A CLIP of open_clip, such as open_clip:ViT-B-16/openai: weights downloaded once by open_clip, or a local file of its state dict."""
     architecture, tag = _parsed(name, checkpoint)
+    trained = get_pretrained_cfg(
+        architecture, tag
+    )  # mean, std, and quick_gelu where it is not that of the architecture; empty without a tag
+    if not trained:
+        warnings.warn(_without_tag(architecture), stacklevel=2)
     try:
-        # OpenAI's weights were trained with the quick GELU, whatever the architecture's file says
-        model = open_clip.create_model(architecture, pretrained=None if checkpoint else tag, force_quick_gelu=tag == "openai")
+        with nullcontext() if checkpoint is None else _saying_nothing_of_random_weights():
+            model = open_clip.create_model(
+                architecture,
+                pretrained=None if checkpoint else tag,
+                pretrained_text=False,  # of a text tower from another library: the weights hold it
+                force_quick_gelu=trained.get("quick_gelu", False),
+                force_preprocess_cfg=trained,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
+        if checkpoint is not None:
+            raise CheckpointError(f"open_clip:{name} could not be built ({reason})") from None
         hint = "give a local file with backbone.checkpoint=PATH"
         raise CheckpointError(f"the weights of open_clip:{name} could not be fetched ({reason}); {hint}") from None
     if checkpoint is not None:
@@ -51,16 +73,48 @@ def load(name: str, checkpoint: str | None) -> Backbone:
 
 
 def _parsed(name: str, checkpoint: str | None) -> tuple[str, str]:
-    """Split a name into the architecture and the tag of its weights. ConfigError when either is unknown."""
-    architecture, _, tag = name.partition("/")
+    """Split a name into the architecture and the tag of its weights. ConfigError when either is unknown; a local file needs no tag."""
+    architecture, slash, tag = name.partition("/")
+    if architecture.startswith(("hf-hub:", "local-dir:")):
+        raise ConfigError(
+            f"open_clip:{name}: models of a hub or a folder are not read; give the architecture and the file: open_clip:ViT-B-16 backbone.checkpoint=PATH"
+        )
     if architecture not in open_clip.list_models():
         raise ConfigError(f"open_clip has no model '{architecture}'.{did_you_mean(architecture, open_clip.list_models())}")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if checkpoint is None and tag not in tags:
+    if tag in tags or (checkpoint is not None and not slash):
+        return architecture, tag
+    if not tags:
         raise ConfigError(
-            f"open_clip:{architecture} has the weights {', '.join(tags)}; name one as open_clip:{architecture}/TAG, got '{tag}'"
+            f"open_clip knows no weights of {architecture}: give a local file with backbone=open_clip:{architecture} backbone.checkpoint=PATH"
         )
-    return architecture, tag
+    raise ConfigError(f"open_clip:{architecture} has the weights {', '.join(tags)}; name one as open_clip:{architecture}/TAG, got '{tag}'")
+
+
+def _without_tag(architecture: str) -> str:
+    """Say what a file without a tag is taken for."""
+    quick = open_clip.get_model_config(architecture).get("quick_gelu", False)
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    known = f"; where the file is one of {', '.join(tags)}, name it as open_clip:{architecture}/TAG" if tags else ""
+    return (
+        f"open_clip:{architecture} names no weights, so the file gets the architecture's defaults: mean {PreprocessCfg.mean}, "
+        f"std {PreprocessCfg.std}, {'quick GELU' if quick else 'no quick GELU'}{known}"
+    )
+
+
+@contextmanager
+def _saying_nothing_of_random_weights() -> Iterator[None]:
+    """Drop open_clip's message that a model has random weights: those of a local file replace them."""
+
+    def keeps(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("No pretrained weights loaded")
+
+    root = logging.getLogger()  # which open_clip writes to
+    root.addFilter(keeps)
+    try:
+        yield
+    finally:
+        root.removeFilter(keeps)
 
 
 def convert(model: Any, name: str, architecture: str, source: str) -> Backbone:
@@ -73,10 +127,30 @@ def convert(model: Any, name: str, architecture: str, source: str) -> Backbone:
         tower, projection = convert_tower(model)
         width = tower.num_features
     else:
+        visual.output_tokens = False  # which CoCa's decoder reads
         tower, projection, width = visual, None, open_clip.get_model_config(architecture)["embed_dim"]
     model.visual = nn.Identity()  # its tensors live on in the backbone's tower
-    text = ClipText(model, open_clip.get_tokenizer(architecture))
+    text = ClipText(model, _tokenizer(architecture))
     return Backbone(card, tower, projection, text, scale, width)
+
+
+def _tokenizer(architecture: str) -> Callable[[list[str]], Tensor]:
+    """open_clip's tokenizer, opened with the first text: that of some architectures has to be fetched, and methods on images alone need none."""
+
+    @cache
+    def opened() -> Any:
+        try:
+            return open_clip.get_tokenizer(architecture)
+        except (OSError, ImportError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"the tokenizer of open_clip:{architecture} could not be fetched ({reason}); methods that need no texts of the classes run without"
+            ) from None
+
+    def tokenize(texts: list[str]) -> Tensor:
+        return opened()(texts)
+
+    return tokenize
 
 
 def is_plain_vit(visual: nn.Module) -> bool:
@@ -99,21 +173,22 @@ def convert_tower(model: Any) -> tuple[VisionTransformer, nn.Linear]:
         num_heads=block.attn.num_heads,
         mlp_ratio=block.mlp.c_fc.out_features / width,
         pre_norm=True,
+        init_values=None if isinstance(block.ls_1, nn.Identity) else 1.0,  # replaced by the weights
         norm_layer=partial(nn.LayerNorm, eps=visual.ln_pre.eps),
         act_layer=QuickGELU if quick else nn.GELU,
     )
-    load_state(vit, checkpoint_filter_fn(model.state_dict(), vit), "the open_clip image tower")
+    state = checkpoint_filter_fn(model.state_dict(), vit)
+    load_state(vit, {name.replace(".ls_", ".ls"): tensor for name, tensor in state.items()}, "the open_clip image tower")
     projection = nn.Linear(visual.proj.shape[0], visual.proj.shape[1], bias=False)
     projection.weight.data = visual.proj.data.T.contiguous()
     return vit, projection
 
 
 def _fill(model: nn.Module, path: Path) -> None:
+    numbers = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's files
+    state = {name: tensor for name, tensor in read_state(path).items() if name not in numbers}
+    refuse_other_names(str(path), model.state_dict(), state)
     try:
-        missing, unexpected = model.load_state_dict(read_state(path), strict=False)
+        model.load_state_dict(state)
     except RuntimeError as error:  # shapes
         raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
-    numbers = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's files
-    unexpected = [name for name in unexpected if name not in numbers]
-    if missing or unexpected:
-        raise CheckpointError(f"{path}: {'lacks' if missing else 'has unexpected'} {', '.join((missing or unexpected)[:5])}")

@@ -43,6 +43,10 @@ def _created(name: str, pretrained: bool) -> VisionTransformer:
     if not timm.is_model(name):
         hint = did_you_mean(name, timm.list_models("vit*", pretrained=True))
         raise ConfigError(f"timm has no model '{name}'.{hint} (petlbench ls backbones shows examples)")
+    architecture, _, tag = name.partition(".")
+    if tag and name not in (known := timm.list_models(f"{architecture}.*", pretrained=True)):
+        tags = ", ".join(other.partition(".")[2] for other in known) or "none that timm knows"
+        raise ConfigError(f"timm:{architecture} has the weights {tags}; name one as timm:{architecture}.TAG, got '{tag}'")
     try:
         vit = timm.create_model(name, pretrained=pretrained)
     except (OSError, RuntimeError, ValueError) as error:
