@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
 
+from petlbench.cli.terminal import echo
 from petlbench.errors import PetlbenchError, did_you_mean
 
 _GROUPS = {
@@ -70,6 +72,9 @@ class _Commands(click.Group):
 
 def _with_words(args: list[str]) -> list[str]:
     """Replace options by the words that they are short for."""
+    for arg in args:
+        if "\0" in arg or not _is_of_system(arg):
+            raise click.UsageError(f"{arg[:40]!a} can be no name and no path: expected text without null bytes")
     found, rest = [], iter(args)
     for arg in rest:
         option, equals, value = arg.partition("=")
@@ -80,6 +85,15 @@ def _with_words(args: list[str]) -> list[str]:
         else:
             found.append(arg)
     return found
+
+
+def _is_of_system(text: str) -> bool:
+    """False for halves of characters, which a shell cannot give; single bytes that are no UTF-8 it can, and there are files of such names."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,15 +117,20 @@ def main() -> None:
     except PetlbenchError as error:
         if "--debug" in sys.argv:
             raise
-        click.echo(f"petlbench: {error}", err=True)
+        echo(f"petlbench: {error}", err=True)
         code = 2
     except click.ClickException as error:
-        click.echo(f"petlbench: {error.format_message()} (petlbench --help)", err=True)
+        echo(f"petlbench: {error.format_message()} (petlbench --help)", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("petlbench: interrupted; what was computed is on disk, the same command continues", err=True)
+        echo("petlbench: interrupted; what was computed is on disk, the same command continues", err=True)
         code = 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()
         code = 0
+    except OSError as error:  # of a path that somebody typed: too long, not to be read or written, a full disk
+        if "--debug" in sys.argv or error.strerror is None:
+            raise
+        echo(f"petlbench: {'' if error.filename is None else f'{error.filename}: '}{error.strerror}", err=True)
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)

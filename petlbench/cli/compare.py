@@ -17,6 +17,7 @@ from petlbench.analysis.statistics import Comparison, compare, row_names
 from petlbench.analysis.tradeoffs import tradeoffs
 from petlbench.cli.printing import table_console
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo_json
 from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import suite_tasks
 from petlbench.errors import ConfigError, RecordError, did_you_mean
@@ -69,7 +70,7 @@ def compare_methods(words: tuple[str, ...], as_json: bool) -> None:
         else:
             table_console().print(terminal_report(f"{of_suite} on {backbone}, protocol {protocol}", comparison, frame, bool(methods)))
     if as_json:
-        click.echo(json.dumps(documents, allow_nan=False))
+        echo_json(documents)
 
 
 def _as_json(comparison: Comparison, methods: pd.DataFrame) -> dict[str, Any]:

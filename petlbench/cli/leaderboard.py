@@ -11,6 +11,7 @@ import click
 from petlbench.analysis.aggregate import leaderboard as leaderboard_frame
 from petlbench.cli.printing import table_console
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo
 from petlbench.cli.words import settings_of, split_words
 from petlbench.config.files import suite_tasks
 from petlbench.errors import RecordError
@@ -42,7 +43,7 @@ def leaderboard(words: tuple[str, ...], watch: float | None) -> None:
     """Write leaderboard.csv, .md and .html and the plots from all records, and show the table: petlbench leaderboard out=results"""
     out = Path(settings_of(ResultsFolder, split_words(words)).out)
     if watch is not None:
-        keep_page(out, suite_tasks(), watch, click.echo)
+        keep_page(out, suite_tasks(), watch, echo)
     if not RecordStore(out).paths():
         raise RecordError(f"no records below {out / 'records'}; run petlbench bench first, or name another folder with out=DIR")
     write_and_show(out)
@@ -55,5 +56,5 @@ def write_and_show(out: Path, quiet: bool = False) -> list[str]:
     if not quiet:
         table_console().print(leaderboard_table(leaderboard_frame(RecordStore(out).read(), suites)))
         for path in written:
-            click.echo(str(path))
+            echo(str(path))
     return [str(path) for path in written]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from petlbench.cli.printing import print_rows
+from petlbench.cli.terminal import echo, echo_json
 from petlbench.cli.words import AS_JSON
 from petlbench.config.typed import COMMAND_LINE, check_keys
 from petlbench.errors import ConfigError, TableError
@@ -37,7 +37,7 @@ def published(words: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     if not found:
         raise TableError(f"no published number with {' '.join(words)} (petlbench published lists the tables)")
     if as_json:
-        click.echo(json.dumps([_as_json(number) for number in found]))
+        echo_json([_as_json(number) for number in found])
     elif as_csv:
         writer = csv.DictWriter(sys.stdout, printed.COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -45,7 +45,7 @@ def published(words: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     else:
         rows, shared = _without_shared([_as_row(number) for number in found]) if words else (_tables(found), {})
         if shared:
-            click.echo("all: " + " · ".join(f"{key} {text}" for key, text in shared.items()))
+            echo("all: " + " · ".join(f"{key} {text}" for key, text in shared.items()))
         print_rows(rows)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo
 from petlbench.cli.words import read_seeds, settings_of, split_words
 from petlbench.published.numbers import published
 from petlbench.records.store import RecordStore
@@ -44,6 +45,6 @@ def table(paper: str, words: tuple[str, ...], partial: bool) -> None:
     out = Path(settings.out)
     filled = fill(shape, RecordStore(out).read(), published(), choice)
     for path in write_table(out / "tables", paper, filled):
-        click.echo(str(path))
+        echo(str(path))
     if not any(panel.has_runs for panel in filled.values()):
-        click.echo(f"petlbench: no run in {out} belongs to this table, so it has the published numbers only", err=True)
+        echo(f"petlbench: no run in {out} belongs to this table, so it has the published numbers only", err=True)
