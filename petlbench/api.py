@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.config.resolve import merged, nested, resolve
-from petlbench.errors import CheckpointError, ConfigError, RecordError
+from petlbench.errors import CheckpointError, ConfigError, RecordError, printable
 from petlbench.records.schema import Record
 from petlbench.records.store import Records, RecordStore, is_kept
 from petlbench.runs import plan as grid
@@ -179,7 +179,7 @@ def carry_out(
         current = shown.add_task("", total=None, visible=jobs == 1)
 
         def started(run: grid.PlannedRun) -> Callable[[int, int], None]:
-            shown.update(current, description=run.config.label, completed=0, total=None)
+            shown.update(current, description=printable(run.config.label), completed=0, total=None)
             return lambda done, total: shown.update(current, completed=done, total=total)
 
         for number, (_, record, path) in enumerate(local.carry_out(todo, jobs, started, reraise), start=1):
@@ -187,7 +187,7 @@ def carry_out(
             outcomes.append(result := Result(record, path))
             if progress:
                 line = f"[{number}/{len(todo)}] {sentence(record)}" + (f" ({result.location()})" if result.is_kept else "")
-                shown.console.print(line, highlight=False, markup=False, soft_wrap=True)
+                shown.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
     return Results(tuple(outcomes), planned)
 
 

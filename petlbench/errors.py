@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 # What a terminal obeys (C0 without the line break, DEL, C1), what reorders or breaks a line unseen, and what no stream can encode
-_UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST = 2000  # characters of a plugin's error
 
 
@@ -68,7 +68,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def printable(text: str) -> str:
     """Return text from outside as a terminal may show it: characters that it would obey, such as ESC, as their escapes in Python; line breaks stay."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def message_of(error: BaseException) -> str:

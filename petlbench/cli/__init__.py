@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from petlbench.cli.streams import lost_output, open_streams
+from petlbench.cli.terminal import echo
 from petlbench.errors import PetlbenchError, did_you_mean, printable
 
 _GROUPS = {
@@ -81,6 +82,9 @@ class _Commands(click.Group):
 
 def _with_words(args: list[str]) -> list[str]:
     """Replace options by the words that they are short for."""
+    for arg in args:
+        if "\0" in arg or not _is_of_system(arg):
+            raise click.UsageError(f"{arg[:40]!a} can be no name and no path: expected text without null bytes")
     found, rest = [], iter(args)
     for arg in rest:
         option, equals, value = arg.partition("=")
@@ -91,6 +95,15 @@ def _with_words(args: list[str]) -> list[str]:
         else:
             found.append(arg)
     return found
+
+
+def _is_of_system(text: str) -> bool:
+    """False for halves of characters, which a shell cannot give; single bytes that are no UTF-8 it can, and there are files of such names."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -133,6 +146,11 @@ def main() -> None:
         cause = interrupt.__cause__ or interrupt  # click raises Abort from it
         is_interrupted = True
         code = 128 + (cause.number if isinstance(cause, _Ended) else signal.SIGINT)
+    except OSError as error:  # of a path that somebody typed: too long, not to be read or written, a full disk
+        if "--debug" in sys.argv or error.strerror is None or isinstance(error, BrokenPipeError):
+            raise
+        _complain(f"{'' if error.filename is None else f'{error.filename}: '}{error.strerror}")
+        code = 2
     except SystemExit as leaving:  # a command returns or raises click's Exit
         _complain(f"a plugin ended the command with sys.exit({leaving.code!r})")
         code = 1
@@ -146,7 +164,7 @@ def main() -> None:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"petlbench: {printable(text)}", err=True)
+    echo(f"petlbench: {text}", err=True)
 
 
 class _Ended(KeyboardInterrupt):

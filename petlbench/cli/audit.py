@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
 import click
 
 from petlbench.cli.printing import print_rows
+from petlbench.cli.terminal import echo, echo_json
 from petlbench.cli.words import AS_JSON
 from petlbench.published.audit import audit as audit_numbers
 from petlbench.published.audit import contradictions
@@ -39,13 +39,13 @@ def audit(file: Path | None, as_json: bool) -> None:
             "contradictions": contradiction_rows(conflicts),
             "left_out": left_out,
         }
-        click.echo(json.dumps(report))
+        echo_json(report)
     else:
         print_rows(finding_rows(shown))
         print_rows(contradiction_rows(conflicts))
         if left_out:
-            click.echo(f"columns that are no dataset and no average: {', '.join(left_out)}")
+            echo(f"columns that are no dataset and no average: {', '.join(left_out)}")
         verdicts = ", ".join(f"{verdict} {count}" for verdict, count in counts.most_common())
-        click.echo(f"{len(findings)} averages: {verdicts}" + ("" if file else f"; {len(conflicts)} results that sources print differently"))
+        echo(f"{len(findings)} averages: {verdicts}" + ("" if file else f"; {len(conflicts)} results that sources print differently"))
     if file and counts["differs"]:
         raise click.exceptions.Exit(1)

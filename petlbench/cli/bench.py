@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
 import click
-from rich.console import Console
 
 from petlbench import api
 from petlbench.cli.leaderboard import write_and_show
+from petlbench.cli.printing import Terminal
+from petlbench.cli.terminal import echo_json
 from petlbench.cli.words import AS_JSON, read_seeds, split_words
-from petlbench.errors import ConfigError, printable
+from petlbench.errors import ConfigError
 
 AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are missing.")
 GRID = "method=, task= and seeds= take several names or numbers with commas. petlbench run --help method=lora lists the settings of runs, such as out=DIR."
-console = Console(stderr=True, soft_wrap=True)  # a line in a log file is not broken
+console = Terminal(stderr=True, soft_wrap=True)  # a line in a log file is not broken
 
 
 @click.command(epilog=GRID)
@@ -32,19 +32,19 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
     before = Counter(run.state for run in planned.runs)
     todo = before["missing"] + (before["failed"] if retry_failed else 0)
     for sentence in planned.sentences():
-        console.print(printable(sentence), highlight=False, markup=False)
+        console.print(sentence)
     console.print(f"{len(planned.runs)} runs: {before['done']} done, {before['failed']} failed, {before['missing']} missing; {todo} to run")
     results = api.carry_out(planned, jobs, retry_failed, reraise=ctx.obj["debug"])
     written, broken = write_and_show(planned.out, quiet=as_json)
     for result in results.failures:
         record = result.record
-        console.print(printable(f"{record.status}: {record.label}: {record.error}"), style="red", highlight=False, markup=False)
+        console.print(f"{record.status}: {record.label}: {record.error}", style="red")
     left = 0 if retry_failed else before["failed"]
     if left:
         console.print(f"{left} runs failed earlier; --retry-failed runs them again")
     if as_json:
         summary = {"runs": [result.summary() for result in results], "skipped": len(planned.runs) - todo, "written": written}
-        click.echo(json.dumps(summary))
+        echo_json(summary)
     if results.failures or left or broken:
         raise click.exceptions.Exit(1)
 

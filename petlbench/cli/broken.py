@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from petlbench.cli.terminal import echo
 from petlbench.records.store import Records, RecordStore
 
 _LISTED = 20
@@ -22,9 +23,9 @@ def read_records(out: Path) -> Records:
 def name_left_out(lines: Sequence[str]) -> None:
     """Name on stderr what a report leaves out."""
     for line in lines[:_LISTED]:
-        click.echo(f"petlbench: left out: {line}", err=True)
+        echo(f"petlbench: left out: {line}", err=True)
     if len(lines) > _LISTED:
-        click.echo(f"petlbench: left out: {len(lines) - _LISTED} more (petlbench validate lists all)", err=True)
+        echo(f"petlbench: left out: {len(lines) - _LISTED} more (petlbench validate lists all)", err=True)
 
 
 def end(left_out: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from petlbench.analysis.tradeoffs import tradeoffs
 from petlbench.cli.broken import end, read_records
 from petlbench.cli.printing import table_console
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo_json
 from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import suite_tasks
 from petlbench.errors import ConfigError, RecordError, did_you_mean
@@ -72,7 +73,7 @@ def compare_methods(words: tuple[str, ...], as_json: bool) -> None:
             title = f"{of_suite} on {backbone}, protocol {protocol}" + (" (own task: no published numbers)" if is_own_task(part) else "")
             table_console().print(terminal_report(title, comparison, frame, bool(methods)))
     if as_json:
-        click.echo(json.dumps(documents, allow_nan=False))
+        echo_json(documents)
     end(records.broken)
 
 

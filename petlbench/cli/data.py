@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from petlbench.cli.printing import print_rows
+from petlbench.cli.printing import Terminal, print_rows
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo, echo_json
 from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import load_suite, names, suite_name, task_name
 from petlbench.config.resolve import resolve
@@ -50,21 +49,21 @@ def prepare(words: tuple[str, ...], no_store: bool) -> None:
     tasks, settings = _split(words)
     root = _root_to_write(settings)
     downloads = needed(tasks, root)
-    click.echo(f"{len(downloads)} downloads into {root}")
+    echo(f"{len(downloads)} downloads into {root}")
     for item in downloads:
-        click.echo(f"  {item.url}  as {item.target}")
+        echo(f"  {item.url}  as {item.target}")
     for item in downloads:
         try:
             with _progress() as report:
                 fetch(item, root, report)
         except DataError as error:  # the others may still succeed
-            click.echo(f"petlbench: {error}", err=True)
+            echo(f"petlbench: {error}", err=True)
     states = [presence(name, root) for name in tasks]
     for task in states:
         if task.state == "present":
-            click.echo(f"{task.task}: {task.where}{'' if no_store else _store(task.task, settings)}")
+            echo(f"{task.task}: {task.where}{'' if no_store else _store(task.task, settings)}")
         else:
-            click.echo(f"{task.task}: {task.where if task.state == 'broken' else by_hand(task)}")
+            echo(f"{task.task}: {task.where if task.state == 'broken' else by_hand(task)}")
     if any(task.state != "present" for task in states):
         raise click.exceptions.Exit(1)
 
@@ -88,9 +87,9 @@ def verify(words: tuple[str, ...], as_json: bool) -> None:
         if not as_json:
             _print(found[-1])
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(one) | {"is_sound": one.is_sound} for one in found]))
+        echo_json([dataclasses.asdict(one) | {"is_sound": one.is_sound} for one in found])
     elif len(found) > 1:
-        click.echo(f"{len(found)} tasks, {sum(not one.is_sound for one in found)} with errors")
+        echo(f"{len(found)} tasks, {sum(not one.is_sound for one in found)} with errors")
     if not all(one.is_sound for one in found):
         raise click.exceptions.Exit(1)
 
@@ -127,7 +126,7 @@ def clean(words: tuple[str, ...], delete: bool) -> None:
     for entry in chosen if delete else ():
         evict(entry)
     total = decimal(sum(entry.bytes for entry in chosen))
-    click.echo(f"{len(chosen)} stores, {total}{' deleted' if delete else ''}{'; --delete deletes them' if chosen and not delete else ''}")
+    echo(f"{len(chosen)} stores, {total}{' deleted' if delete else ''}{'; --delete deletes them' if chosen and not delete else ''}")
 
 
 def _split(words: tuple[str, ...]) -> tuple[list[str], dict[str, Text]]:
@@ -171,8 +170,8 @@ def _store(task: str, settings: dict[str, Text]) -> str:
 @contextmanager
 def _progress() -> Iterator[Report]:
     """A bar on the terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Terminal(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task("", total=None)
         yield lambda what, done, total: bars.update(bar, description=what, completed=done, total=total)
@@ -180,13 +179,13 @@ def _progress() -> Iterator[Report]:
 
 def _print(found: Verification) -> None:
     how = f" ({found.layout}, splits {found.split})" if found.layout else ""
-    click.echo(f"{found.task}{how}")
+    echo(f"{found.task}{how}")
     for split, counts in found.counts.items():
-        click.echo(f"  {split:5}  {counts.images:>9,} images, {counts.classes} classes of {counts.fewest:,} to {counts.most:,}")
+        echo(f"  {split:5}  {counts.images:>9,} images, {counts.classes} classes of {counts.fewest:,} to {counts.most:,}")
     for finding in found.findings:
-        click.echo(f"  {finding.level}: {finding.problem}\n    {finding.action}")
+        echo(f"  {finding.level}: {finding.problem}\n    {finding.action}")
     if not found.findings:
-        click.echo("  nothing is wrong")
+        echo("  nothing is wrong")
 
 
 def _rows(chosen: list[Stored]) -> list[dict[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from petlbench import api
 from petlbench.cli.export import exactness
+from petlbench.cli.terminal import echo, echo_json
 from petlbench.cli.words import AS_JSON, parse_words
 
 
@@ -21,11 +21,11 @@ def evaluate(checkpoint: Path, words: tuple[str, ...], as_json: bool) -> None:
     """Evaluate a checkpoint that run … save=true wrote, or a folder that was exported from one: petlbench evaluate CHECKPOINT task=mini/digits"""
     result = api.evaluate(checkpoint, parse_words(words))
     if as_json:
-        click.echo(json.dumps(result))
+        echo_json(result)
     elif checkpoint.is_dir():
-        click.echo(_artifact_lines(result))
+        echo(_artifact_lines(result))
     else:
-        click.echo(f"accuracy {result['accuracy']:.2f} % of {result['samples']} test images of {result['task']}")
+        echo(f"accuracy {result['accuracy']:.2f} % of {result['samples']} test images of {result['task']}")
 
 
 def _artifact_lines(result: dict[str, Any]) -> str:

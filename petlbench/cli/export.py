@@ -13,6 +13,7 @@ from petlbench.checkpoints.stored import check_settings, check_stored
 from petlbench.cli.broken import end, read_records
 from petlbench.cli.leaderboard import ResultsFolder
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo
 from petlbench.cli.words import names_and_words, settings_of
 from petlbench.config.resolve import load_method, nested, restore
 from petlbench.errors import CheckpointError
@@ -36,7 +37,7 @@ def export(words: tuple[str, ...]) -> None:
 
         out = Path(settings_of(ResultsFolder, given).out)
         records = read_records(out)
-        click.echo("\n".join(str(path) for path in write_flat(out, records)))
+        echo("\n".join(str(path) for path in write_flat(out, records)))
         end(records.broken)
     elif len(names) != 2:
         raise click.UsageError(f"export takes CHECKPOINT and TARGET, or no names for the table of all runs, got {' '.join(names)}")
@@ -55,10 +56,10 @@ def _export_checkpoint(checkpoint: Path, target: Path, settings: dict[str, Any])
     try:
         if load_method(restore(saved.config).method)[0].access is Access.WEIGHTS:
             export_merged(saved, target, settings)
-            click.echo(f"weights: {target}")
+            echo(f"weights: {target}")
         else:
             about = export_artifact(saved, target, settings)
-            click.echo(f"artifact: {target} ({about.library_size} patches of {about.patch_size} pixels, which {exactness(about.is_exact)})")
+            echo(f"artifact: {target} ({about.library_size} patches of {about.patch_size} pixels, which {exactness(about.is_exact)})")
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from None
 

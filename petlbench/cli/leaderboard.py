@@ -13,6 +13,7 @@ from petlbench.analysis.aggregate import with_own_tasks
 from petlbench.cli.broken import end, name_left_out
 from petlbench.cli.printing import table_console
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo
 from petlbench.cli.words import settings_of, split_words
 from petlbench.config.files import suite_tasks
 from petlbench.errors import RecordError
@@ -44,7 +45,7 @@ def leaderboard(words: tuple[str, ...], watch: float | None) -> None:
     """Write leaderboard.csv, .md and .html and the plots from all records, and show the table: petlbench leaderboard out=results"""
     out = Path(settings_of(ResultsFolder, split_words(words)).out)
     if watch is not None:
-        keep_page(out, suite_tasks(), watch, click.echo)
+        keep_page(out, suite_tasks(), watch, echo)
     if not RecordStore(out).paths():
         raise RecordError(f"no records below {out / 'records'}; run petlbench bench first, or name another folder with out=DIR")
     _, broken = write_and_show(out)
@@ -61,6 +62,6 @@ def write_and_show(out: Path, quiet: bool = False) -> tuple[list[str], list[str]
     if not quiet:
         table_console().print(leaderboard_table(leaderboard_frame(records, with_own_tasks(suites, records))))
         for path in written:
-            click.echo(str(path))
+            echo(str(path))
     name_left_out(broken := left_out(out, records))
     return [str(path) for path in written], broken

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import click
 
 from petlbench.cli.printing import print_rows
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo_json
 from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_name
 from petlbench.config.resolve import load_method, method_names
@@ -48,7 +48,7 @@ def ls(kind: str, words: tuple[str, ...], as_json: bool) -> None:
         raise ConfigError(f"ls {kind} takes no further words, got {words[0]}")
     rows = _suites(named, settings) if kind == "suites" else _LISTS[kind]()
     if as_json:
-        click.echo(json.dumps(rows))
+        echo_json(rows)
     else:
         print_rows(rows)
 

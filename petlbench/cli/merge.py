@@ -9,6 +9,7 @@ import click
 
 from petlbench.analysis.merge import merge as merge_folders
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo
 from petlbench.cli.words import names_and_words, settings_of
 from petlbench.errors import ConfigError
 
@@ -33,5 +34,5 @@ def merge(words: tuple[str, ...]) -> None:
     if not folders or out is None:
         raise ConfigError("merge takes results folders and the new one: petlbench merge results-a results-b out=results")
     merged = merge_folders([Path(folder) for folder in folders], Path(out))
-    click.echo(f"{merged.records} records from {len(folders)} folders" + (f", {merged.repeated} repeated" if merged.repeated else ""))
-    click.echo(out)
+    echo(f"{merged.records} records from {len(folders)} folders" + (f", {merged.repeated} repeated" if merged.repeated else ""))
+    echo(out)

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo
 from petlbench.cli.words import settings_of, split_words
 from petlbench.errors import ConfigError
 
@@ -40,8 +41,8 @@ def new_method(name: str, words: tuple[str, ...]) -> None:
     for path, template in targets.items():
         text = (files("petlbench.testing.templates") / template).read_text(encoding="utf-8")
         path.write_text(text.replace("NAME", name).replace("CLASS", class_name), encoding="utf-8")
-        click.echo(f"wrote {path}")
-    click.echo("Next:")
-    click.echo(f"  petlbench run method={name} task=mini/digits")
-    click.echo(f"  python -m petlbench.testing {name}")
-    click.echo(f"  make bench METHOD={name} DATASET=mini")
+        echo(f"wrote {path}")
+    echo("Next:")
+    echo(f"  petlbench run method={name} task=mini/digits")
+    echo(f"  python -m petlbench.testing {name}")
+    echo(f"  make bench METHOD={name} DATASET=mini")

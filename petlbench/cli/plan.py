@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from petlbench import api
 from petlbench.cli.bench import AVAILABLE, GRID, grid_settings
 from petlbench.cli.broken import read_records
 from petlbench.cli.printing import print_rows
+from petlbench.cli.terminal import echo, echo_json
 from petlbench.cli.words import AS_JSON
 from petlbench.runs.plan import seconds_per_run
 
@@ -27,7 +26,7 @@ def plan(words: tuple[str, ...], as_json: bool, available: bool) -> None:
     seconds = sum(known) / len(known) * len(missing) if known else None
     if as_json:
         cells = [{"method": r.config.method, "task": r.config.task, "seed": r.config.seed, "state": r.state} for r in runs]
-        click.echo(json.dumps({"runs": cells, "seeds": planned.seeds, "skipped": planned.skipped, "estimated_seconds": seconds}))
+        echo_json({"runs": cells, "seeds": planned.seeds, "skipped": planned.skipped, "estimated_seconds": seconds})
         return
     rows = []
     for method, counts in planned.counts().items():
@@ -35,7 +34,7 @@ def plan(words: tuple[str, ...], as_json: bool, available: bool) -> None:
         rows.append({"method": method, **counts, "s per run": per_run})
     print_rows(rows, right=("done", "failed", "missing", "s per run"))
     for sentence in planned.sentences():
-        click.echo(sentence)
-    click.echo("seeds " + "; ".join(f"{','.join(map(str, seeds))} ({origin})" for origin, seeds in planned.seeds.items()))
+        echo(sentence)
+    echo("seeds " + "; ".join(f"{','.join(map(str, seeds))} ({origin})" for origin, seeds in planned.seeds.items()))
     guess = "unknown: no method here has run before" if seconds is None else f"about {seconds / 60:.1f} minutes"
-    click.echo(f"{len(missing)} of {len(runs)} runs missing; time {guess if missing else 'none'}")
+    echo(f"{len(missing)} of {len(runs)} runs missing; time {guess if missing else 'none'}")

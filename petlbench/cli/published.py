@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from petlbench.analysis.escape import csv_rows
 from petlbench.cli.printing import print_rows
+from petlbench.cli.terminal import echo, echo_json
 from petlbench.cli.words import AS_JSON
 from petlbench.config.typed import COMMAND_LINE, check_keys
 from petlbench.errors import ConfigError, TableError
@@ -36,13 +36,13 @@ def published(words: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     if not found:
         raise TableError(f"no published number with {' '.join(words)} (petlbench published lists the tables)")
     if as_json:
-        click.echo(json.dumps([_as_json(number) for number in found]))
+        echo_json([_as_json(number) for number in found])
     elif as_csv:
         click.echo(csv_rows(printed.COLUMNS, (number.model_dump() for number in found)), nl=False)
     else:
         rows, shared = _without_shared([_as_row(number) for number in found]) if words else (_tables(found), {})
         if shared:
-            click.echo("all: " + " · ".join(f"{key} {text}" for key, text in shared.items()))
+            echo("all: " + " · ".join(f"{key} {text}" for key, text in shared.items()))
         print_rows(rows)
 
 

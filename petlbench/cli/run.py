@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 
@@ -10,6 +9,7 @@ import click
 
 from petlbench import api
 from petlbench.cli.settings_help import write_settings
+from petlbench.cli.terminal import echo, echo_json
 from petlbench.cli.words import AS_JSON, parse_words, split_words
 from petlbench.config.help import FieldHelp, section_help
 from petlbench.config.resolve import RunConfig, resolve
@@ -23,7 +23,7 @@ class RunCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = [word for word in args if "=" in word and not word.startswith("-")]
         if {"-h", "--help"} & set(args) and words:
-            click.echo(settings_help(resolve({"method": "linear", "task": "mini/digits", **split_words(words)})))  # a run has both
+            echo(settings_help(resolve({"method": "linear", "task": "mini/digits", **split_words(words)})))  # a run has both
             ctx.exit()
         return super().parse_args(ctx, args)
 
@@ -39,12 +39,12 @@ def run(ctx: click.Context, words: tuple[str, ...], as_json: bool) -> None:
     """
     result = api.run(parse_words(words), reraise=ctx.obj["debug"])
     if as_json:
-        click.echo(json.dumps(result.summary()))
+        echo_json(result.summary())
     elif result.record.has_result:
-        click.echo(sentence(result.record))
-        click.echo(result.location())
+        echo(sentence(result.record))
+        echo(result.location())
     if not result.record.has_result:
-        click.echo(f"petlbench: {sentence(result.record)} ({result.location()})", err=True)
+        echo(f"petlbench: {sentence(result.record)} ({result.location()})", err=True)
         raise click.exceptions.Exit(1)
 
 

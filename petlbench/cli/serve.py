@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo
 from petlbench.cli.words import split_words
 from petlbench.config.typed import COMMAND_LINE, Layer, build
 from petlbench.errors import ConfigError
@@ -26,6 +27,6 @@ def serve(words: tuple[str, ...]) -> None:
     except ModuleNotFoundError as error:
         raise ConfigError(f"petlbench serve needs {error.name}; install it with: pip install 'petlbench[serve]'") from None
     try:
-        serve_until_interrupted(config, pick_device(config.device), click.echo, lambda line: click.echo(f"petlbench: {line}", err=True))
+        serve_until_interrupted(config, pick_device(config.device), echo, lambda line: echo(f"petlbench: {line}", err=True))
     except KeyboardInterrupt:
-        click.echo("petlbench: stopped", err=True)
+        echo("petlbench: stopped", err=True)

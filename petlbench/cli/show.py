@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from petlbench.cli.leaderboard import ResultsFolder
+from petlbench.cli.printing import table_console
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import printable_json
 from petlbench.cli.words import settings_of, split_words
 from petlbench.errors import RecordError
 from petlbench.records.file_names import exists
@@ -27,4 +28,4 @@ def show(record: Path, words: tuple[str, ...]) -> None:
         if len(found) != 1:
             raise RecordError(f"{record}: no such file, and {len(found) or 'no'} records in {out} have a run id that starts with it")
         record = found[0]
-    Console().print_json(read_record(record).model_dump_json())
+    table_console().print_json(printable_json(read_record(record).model_dump_json()))

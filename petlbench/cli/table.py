@@ -10,9 +10,9 @@ import click
 from petlbench.analysis.aggregate import with_own_tasks
 from petlbench.cli.broken import end, read_records
 from petlbench.cli.settings_help import SettingsCommand
+from petlbench.cli.terminal import echo
 from petlbench.cli.words import read_seeds, settings_of, split_words
 from petlbench.config.files import suite_tasks
-from petlbench.errors import printable
 from petlbench.published.numbers import published
 from petlbench.report.paper_files import write_table
 from petlbench.report.paper_runs import Choice
@@ -48,12 +48,9 @@ def table(paper: str, words: tuple[str, ...], partial: bool) -> None:
     records = read_records(out)
     filled = fill(shape, records, published(), choice)
     for path in write_table(out / "tables", paper, filled):
-        click.echo(str(path))
+        echo(str(path))
     if not any(panel.has_runs for panel in filled.values()):
-        click.echo(f"petlbench: no run in {out} belongs to this table, so it has the published numbers only", err=True)
+        echo(f"petlbench: no run in {out} belongs to this table, so it has the published numbers only", err=True)
     if own := with_own_tasks({}, records).keys() - {task for tasks in suite_tasks().values() for task in tasks}:
-        click.echo(
-            f"petlbench: no paper has numbers for {printable(', '.join(sorted(own)))}; petlbench leaderboard and compare show them",
-            err=True,
-        )
+        echo(f"petlbench: no paper has numbers for {', '.join(sorted(own))}; petlbench leaderboard and compare show them", err=True)
     end(records.broken)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from petlbench.analysis.validate import missing_cells, problems_among, problems_of
+from petlbench.cli.terminal import echo, echo_json
 from petlbench.cli.words import AS_JSON
 from petlbench.config.files import suite_tasks
 from petlbench.errors import RecordError
@@ -32,14 +32,14 @@ def validate(records: tuple[Path, ...], complete: bool, as_json: bool) -> None:
     missing = missing_cells([read_record(path) for path in paths if path not in problems], suite_tasks())
     if as_json:
         found_by_name = {str(path): found for path, found in problems.items()}
-        click.echo(json.dumps({"records": len(paths), "problems": found_by_name, "missing": missing}))
+        echo_json({"records": len(paths), "problems": found_by_name, "missing": missing})
     else:
         for path, found in problems.items():
             for problem in found:
-                click.echo(f"{path}: {problem.removeprefix(f'{path}: ')}")
+                echo(f"{path}: {problem.removeprefix(f'{path}: ')}")
         for cell in missing if complete else []:
-            click.echo(cell)
-        click.echo(f"{len(paths)} records, {len(problems)} with problems" + _missing_note(len(missing), complete))
+            echo(cell)
+        echo(f"{len(paths)} records, {len(problems)} with problems" + _missing_note(len(missing), complete))
     if problems or (complete and missing):
         raise click.exceptions.Exit(1)
 

@@ -14,13 +14,19 @@ from petlbench.records.schema import Record
 def bars(is_shown: bool = True) -> Progress:
     """Return progress bars on stderr, disabled when it is neither a terminal nor a notebook."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=console, disable=not is_shown or not (console.is_terminal or console.is_jupyter))
 
 
 def bar_of(progress: Progress, description: str) -> Callable[[int, int], None]:
     """Add a bar; the returned function sets the epochs done and their total."""
-    bar = progress.add_task(description, total=None)
+    bar = progress.add_task(printable(description), total=None)
     return lambda done, total: progress.update(bar, completed=done, total=total)
 
 
