@@ -80,8 +80,11 @@ def _read_split(root: Path, split: str, classes: list[str], left_out: list[str])
 
 
 def _other_folders(root: Path, classes: list[str]) -> Iterator[str]:
-    """Say which images lie beside the splits: in folders that look like splits too, such as ``validation``."""
-    for entry in _entries(root):
+    """Say which images lie beside the splits: in folders that look like splits too, such as ``validation``, or in none."""
+    entries = _entries(root)
+    if loose := [entry.name for entry in entries if _suffix(entry.name) in SUFFIXES and not entry.is_dir()]:
+        yield f"{len(loose):,} images of {root} lie in no folder of a split and were left out: {shown(loose[0])} for one"
+    for entry in entries:
         if entry.name in SPLITS or not entry.is_dir():
             continue
         if any(inside.name in classes if inside.is_dir() else _suffix(inside.name) in SUFFIXES for inside in _entries(entry.path)):

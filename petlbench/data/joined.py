@@ -49,6 +49,7 @@ def join(parts: Sequence[TaskSpec]) -> JoinedTask:
         description=f"{', '.join(names[:-1])} and {names[-1]} as one task",
         val_in_train=_val_in_train(parts),
         scored=_scored(parts),
+        left_out=tuple(text for part in parts for text in part.left_out),
         parts=tuple(parts),
     )
 

@@ -28,6 +28,11 @@ class Listing(ABC):
     def __init__(self, names: Sequence[str], labels: ArrayLike) -> None:
         self.names = names
         self.labels: NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
+        if len(self.labels) != len(names):
+            some = f", {names[0]} for one," if len(names) else ""
+            raise DataError(
+                f"{len(names):,} images{some} have {len(self.labels):,} labels; their files do not belong together, fetch both again"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -120,20 +125,20 @@ class ZipMembers(Listing):
 
     def read(self, index: int) -> bytes:
         try:
-            return _opened(self.archive, os.getpid()).read(self.names[index])
+            return _archive(self.archive).read(self.names[index])
         except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.location(index)}: cannot be read ({error}); fetch the archive again") from None
 
     def fingerprint(self) -> str:
         self.check_files()
-        sizes = {member.filename: member.file_size for member in _opened(self.archive, os.getpid()).infolist()}
+        sizes = {member.filename: member.file_size for member in _archive(self.archive).infolist()}
         return _hash_of_sizes([sizes[name] for name in self.names])
 
     def identities(self) -> Sequence[str]:
         return self.names
 
     def check_files(self) -> None:
-        members = set(_opened(self.archive, os.getpid()).namelist())
+        members = set(_archive(self.archive).namelist())
         if missing := next((name for name in self.names if name not in members), None):
             raise DataError(f"{self.archive}: {missing} is listed, but not in the archive; fetch it again")
 
@@ -171,8 +176,13 @@ class Arrays(Listing):
         return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
 
 
+def _archive(path: Path) -> zipfile.ZipFile:
+    """Return an open archive, which is opened again when another file has taken its place."""
+    return _opened(path, path.stat().st_mtime_ns, os.getpid())
+
+
 @lru_cache(maxsize=8)
-def _opened(archive: Path, process: int) -> zipfile.ZipFile:
+def _opened(archive: Path, modified_ns: int, process: int) -> zipfile.ZipFile:
     """Open an archive and read its table of contents. Threads may share it, a forked process may not: it would share the file position."""
     return zipfile.ZipFile(archive)
 

@@ -60,6 +60,11 @@ def unread_unlabelled(root: Path) -> str:
     return f"1 images of {root / 'test'} lie in no folder of a class and were left out: x.png for one"
 
 
+def unread_beside_splits(root: Path) -> str:
+    paint(root / "x.png")
+    return f"1 images of {root} lie in no folder of a split and were left out: x.png for one"
+
+
 def unread_hidden_class(root: Path) -> str:
     paint(root / "train/.emu/x.png")
     return f"1 images of {root / 'train'} lie in hidden folders and were left out: .emu for one"
@@ -71,7 +76,7 @@ def unread_links(root: Path) -> str:
     return f"2 files of {root / 'train'} are links to images of the same class and were left out"
 
 
-@pytest.mark.parametrize("add", [unread_text, unread_folder, unread_unlabelled, unread_hidden_class, unread_links])
+@pytest.mark.parametrize("add", [unread_text, unread_folder, unread_unlabelled, unread_beside_splits, unread_hidden_class, unread_links])
 def test_what_is_left_out_is_said_with_its_number(root: Path, add: Callable[[Path], str], caplog: pytest.LogCaptureFixture) -> None:
     expected = add(root)
     with caplog.at_level(logging.WARNING):

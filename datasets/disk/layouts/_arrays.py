@@ -190,7 +190,11 @@ class Rows(Listing):
     def _block(self, number: int) -> NDArray[np.uint8]:
         with self._lock:
             if number not in self._held:
-                self._held[number] = self.fetch(self._row_order[0][number * self.block : (number + 1) * self.block])
+                rows = self._row_order[0][number * self.block : (number + 1) * self.block]
+                try:
+                    self._held[number] = self.fetch(rows)
+                except (OSError, IndexError, ValueError) as error:
+                    raise DataError(f"{self.path}: its images {rows[0]} to {rows[-1]} cannot be read ({error}); fetch it again") from None
             self._held.move_to_end(number)
             while len(self._held) > 2 and sum(block.nbytes for block in self._held.values()) > HELD_BYTES:  # threads may be at work on two
                 self._held.popitem(last=False)
