@@ -34,6 +34,7 @@ PARTS = {"train": "train", "test": "t10k"}  # how the names of a part's two file
 KINDS = ("images-idx3", "labels-idx1")
 SIZES = {"train": 60_000, "test": 10_000}
 SEED = 1  # of the generators, anew for each part; for Loc-MNIST the original's
+_MOST_BYTES = 2**28  # of a file, unpacked; the largest of MNIST has 47 MB
 CANVAS, DIGIT_SIZE = 224, 28
 JPEG_QUALITY = 95  # OpenCV's default; the composites are JPEG files
 VERSION = "1"  # of what is made here of MNIST's files
@@ -47,9 +48,12 @@ _log = logging.getLogger("petlbench.data")
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """Read an idx file of bytes, compressed by gzip or not. DataError when it is invalid."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); download it again") from None
+    if len(data) > _MOST_BYTES:
+        raise DataError(f"{path} holds more than {_MOST_BYTES:,} bytes; download it again")
     start = 4 + 4 * dimensions
     if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < start:
         raise DataError(f"{path} is not an idx file of {dimensions} dimensions; download it again")

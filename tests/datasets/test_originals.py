@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,48 @@ def test_a_damaged_file_is_named(root: Path, dataset: str, file: str, content: b
     WRITERS[dataset][1](root)
     (root / file).write_bytes(content)
     assert Path(file).name.partition(".")[0][:20] in refusal(root, dataset, "vtab")
+
+
+def _npz(path: Path, **changes: object) -> None:
+    content = dict(np.load(path)) | changes
+    np.savez_compressed(path, **content)
+
+
+def _norb(path: Path, *numbers: int) -> None:
+    path.write_bytes(np.array(numbers, dtype="<i4").tobytes() + bytes(10_000))
+
+
+SPRITES = "dsprites/dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
+TOYS = f"smallnorb/{smallnorb.STEMS['train']}-dat.mat"
+UINT8 = 507333717
+
+
+@pytest.mark.parametrize(
+    ("dataset", "file", "damage"),
+    [
+        ("dsprites_loc", SPRITES, lambda path: _npz(path, latents_classes=np.zeros((200, 3), int))),
+        ("dsprites_loc", SPRITES, lambda path: _npz(path, latents_classes=np.full((200, 6), 0.5))),
+        ("dsprites_loc", SPRITES, lambda path: _npz(path, latents_classes=np.full((200, 6), np.nan))),
+        ("dsprites_loc", SPRITES, lambda path: _npz(path, latents_classes=np.full((200, 6), None))),
+        ("dsprites_loc", SPRITES, lambda path: _npz(path, imgs=np.zeros((10, 8, 8), np.uint8))),
+        ("dsprites_loc", SPRITES, lambda path: _npz(path, imgs=np.zeros((200, 8, 8), np.float32))),
+        ("dsprites_loc", SPRITES, lambda path: _npz(path, imgs=np.zeros((200, 8), np.uint8))),
+        ("dsprites_loc", SPRITES, lambda path: _npz(path, imgs=np.full((200, 8, 8), None))),
+        ("smallnorb_azi", TOYS, lambda path: _norb(path, UINT8, 2**31 - 1, 36, 2, 8, 8)),
+        ("smallnorb_azi", TOYS, lambda path: _norb(path, UINT8, -1, 36, 2, 8, 8)),
+        ("smallnorb_azi", TOYS, lambda path: _norb(path, UINT8, 4, -36, -2, 8, 8)),
+        ("smallnorb_azi", TOYS, lambda path: _norb(path, UINT8, 4, 2**30, 2**30, 2**30, 8)),
+        ("smallnorb_azi", TOYS, lambda path: _norb(path, UINT8 - 1, 4, 36, 2, 5, 5)),
+    ],
+)
+def test_arrays_of_other_types_and_shapes_are_refused(root: Path, dataset: str, file: str, damage: Callable[[Path], object]) -> None:
+    WRITERS[dataset][1](root)
+    damage(root / file)
+    with pytest.raises(DataError) as caught:
+        listing = found(root, dataset, "vtab").splits["test"]
+        listing.decode(len(listing) - 1)
+    assert str((root / file).parent) in str(caught.value) and (root / file).name in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_kitti_without_the_devkits_lists_says_where_they_are(root: Path) -> None:

@@ -75,23 +75,24 @@ def readable(path: Path, most: int) -> Path:
 
 def labels_of(path: Path, *keys: str, least: int = 1) -> list[NDArray[np.int64]]:
     """Read arrays of whole numbers (N,), of at least ``least``, from a MATLAB or HDF5 file. DataError when they hold others."""
-    return [_whole(path, key, numbers, least) for key, numbers in zip(keys, _small(path, keys), strict=True)]
+    return [whole_numbers(path, key, numbers.ravel(), least) for key, numbers in zip(keys, _small(path, keys), strict=True)]
 
 
 def names_and_labels(path: Path, names_key: str, labels_key: str) -> tuple[list[str], NDArray[np.int64]]:
     """Read texts and whole numbers from 1 on, (N,) each, from a MATLAB file. DataError when they are anything else."""
     names, numbers = _small(path, (names_key, labels_key))
-    labels = _whole(path, labels_key, numbers, 1)
+    labels = whole_numbers(path, labels_key, numbers.ravel(), 1)
     if names.dtype.kind != "U" or names.size != labels.size:
         raise DataError(f"{path}: '{names_key}' holds other things than {labels.size} texts; fetch it again")
     return [str(name) for name in names.ravel()], labels
 
 
-def _whole(path: Path, key: str, numbers: NDArray[Any], least: int) -> NDArray[np.int64]:
+def whole_numbers(path: Path, key: str, numbers: NDArray[Any], least: int) -> NDArray[np.int64]:
+    """Return labels of any shape as integers. DataError when they are none, or less than ``least``."""
     is_whole = numbers.dtype.kind in "biuf" and numbers.size > 0 and (numbers == np.floor(numbers)).all()
     if not is_whole or numbers.min() < least or numbers.max() >= 2**31:
         raise DataError(f"{path}: '{key}' holds other things than whole numbers from {least} on; fetch it again")
-    return numbers.ravel().astype(np.int64)
+    return numbers.astype(np.int64)
 
 
 def _small(path: Path, keys: tuple[str, ...]) -> list[NDArray[Any]]:

@@ -26,7 +26,10 @@ def kitti_distance(lines: Sequence[str]) -> int:
     A line is KIND and 14 numbers; the 14th word is z in metres.
     """
     objects = [line.split() for line in lines if line.strip()]
-    nearest = min((float(words[13]) for words in objects if words[0] in VEHICLES), default=NO_VEHICLE)
+    distances = [float(words[13]) for words in objects if words[0] in VEHICLES]
+    if not np.isfinite(distances).all():
+        raise ValueError("a distance that is no number")
+    nearest = min(distances, default=NO_VEHICLE)
     return int(np.searchsorted(KITTI_METRES, nearest, side="left"))
 
 

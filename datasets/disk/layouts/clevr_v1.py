@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,4 +68,7 @@ def _scenes_of(file: Path) -> Scenes:
 
 def _summary(scene: dict[str, Any]) -> tuple[int, float]:
     """The third entry of an object's pixel_coords is its depth."""
-    return len(scene["objects"]), min(float(thing["pixel_coords"][2]) for thing in scene["objects"])
+    depths = [float(thing["pixel_coords"][2]) for thing in scene["objects"]]
+    if not all(map(math.isfinite, depths)):
+        raise ValueError("a depth that is no number")
+    return len(depths), min(depths)

@@ -39,7 +39,7 @@ def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
 def _part(folder: Path, part: str, names: tuple[str, ...]) -> Arrays:
     path, label_of = folder / f"{part}_labels.npy", position_in(names)
     images, texts = _array(folder / f"{part}_images.npy"), _array(path)
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(texts):
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or texts.ndim != 1 or len(images) != len(texts):
         raise DataError(
             f"{folder}: {part}_images.npy has {images.dtype} {images.shape}, expected {len(texts)} images (N, H, W, 3) of uint8"
         )
@@ -54,6 +54,9 @@ def _part(folder: Path, part: str, names: tuple[str, ...]) -> Arrays:
 
 def _array(path: Path) -> NDArray[Any]:
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        array = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+        if not isinstance(array, np.ndarray):
+            raise ValueError("no .npy file")
+        return array
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable array ({error}); write it again") from None

@@ -43,7 +43,7 @@ def expected(dataset: Dataset, entry: SuiteEntry) -> str | None:
 
 def _part(folder: Path, stem: str, dataset: Dataset) -> Arrays:
     images, info = binary(folder / f"{stem}-dat.mat"), binary(folder / f"{stem}-info.mat")
-    if images.ndim != 4 or info.ndim != 2 or len(images) != len(info):
+    if images.ndim != 4 or images.dtype != np.uint8 or info.ndim != 2 or info.shape[1] <= AZIMUTH or len(images) != len(info):
         raise DataError(f"{folder}: {stem}-dat.mat and -info.mat do not belong together; unpack both again")
     labels = info[:, ELEVATION] if dataset.name == "smallnorb_ele" else smallnorb_azimuth(info[:, AZIMUTH])
     return Arrays(images[:, 0], labels, [str(index) for index in range(len(labels))], folder / f"{stem}-dat.mat")
@@ -52,10 +52,16 @@ def _part(folder: Path, stem: str, dataset: Dataset) -> Arrays:
 def binary(path: Path) -> NDArray[Any]:
     """An array of NORB's format: type, number of dimensions, at least three sizes, data; all little-endian. DataError when it is none."""
     try:
+        if not path.is_file():
+            raise ValueError("no plain file")
         magic, dimensions = np.fromfile(path, dtype="<i4", count=2)
+        if not 1 <= dimensions <= 4:
+            raise ValueError(f"{dimensions} dimensions")
         stored = max(3, int(dimensions))
         shape = np.fromfile(path, dtype="<i4", count=stored, offset=8)[:dimensions]
         flat = np.memmap(path, dtype=_TYPES[int(magic)], mode="r", offset=4 * (2 + stored))
+        if shape.min() < 0:
+            raise ValueError(f"a shape of {shape.tolist()}")
         return flat.reshape(shape.tolist())
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: not a file of small NORB ({error!r}); unpack it again") from None
