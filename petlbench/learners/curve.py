@@ -45,7 +45,7 @@ class Curve:
         with suppress(BudgetExceeded), self._meter.during("curve"):  # the curve ends there, the run does not
             for sent, state in self._kept:
                 if sent != end:
-                    self._meter.require(**cost)
+                    self._meter.require("curve", **cost)
                     self._add(sent, evaluate(state))
         self._add(end, accuracy)
 

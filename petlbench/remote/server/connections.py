@@ -6,9 +6,11 @@ import asyncio
 import logging
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_SECONDS = 10.0  # for the headers of a request, from its first byte or the connection's beginning
+DROPPED_SECONDS = 120.0  # for the rest of a body that nobody waits for
 LEAST_RATE = 2**16  # bytes per second of a body or a reply, after the first seconds
 FIRST_SECONDS = 10.0
 _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -77,12 +79,13 @@ class Connection(H11Protocol):
             _cancel(self._headers_timer)
             self._headers_timer = None
         elif self._headers_timer is None:
-            self._headers_timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
+            is_refused = self.conn.their_state is h11.SEND_BODY  # it was answered before its body was here, which is read and dropped
+            self._headers_timer = self.loop.call_later(DROPPED_SECONDS if is_refused else HEADER_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():
             self.transport.write(_TIMEOUT)
-            self._tell(f"408: no headers within {HEADER_SECONDS:.0f} s")
+            self._tell("408: no request has arrived in time")
             self.transport.close()
 
     def _close(self, reason: str) -> None:

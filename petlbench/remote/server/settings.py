@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,6 +47,12 @@ class ServeConfig:
             raise ValueError(f"port must be an int in [0, 65536), got {self.port}")
         if not 0 <= self.batch_delay_ms < math.inf:
             raise ValueError(f"batch_delay_ms must be >= 0, got {self.batch_delay_ms}")
+        for name in self.hosts:
+            if not re.fullmatch(r"[\w.-]+|[0-9a-fA-F:]+", name):
+                raise ValueError(f"hosts must be names or addresses without a port, such as [models.example], got {name!r}")
+        for origin in self.origins:
+            if not re.fullmatch(r"https?://[\w.-]+(:\d+)?", origin):
+                raise ValueError(f"origins must be of the form [https://app.example], got {origin!r}")
         limits = (
             "top_k",
             "batch_images",
