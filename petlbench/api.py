@@ -93,6 +93,7 @@ class Results(Sequence[Result]):
         """Return the mean test accuracy over seeds of the plan's runs: a row per method, a column per task."""
         frame = results(self.plan.out)
         chosen = frame[frame["run_id"].isin([run.config.run_id for run in self.plan.runs])]
+        chosen = chosen.sort_values("created").drop_duplicates("run_id", keep="last")  # a run may have results on older data, too
         table: pd.DataFrame = chosen.pivot_table(index="method", columns="task", values="accuracy")
         return table
 
@@ -166,11 +167,11 @@ def carry_out(
     progress: bool = True,
     reraise: bool = False,
 ) -> Results:
-    """Carry out the missing runs of a plan. ``reraise``: raise the error of the first run that fails."""
+    """Carry out the missing and stale runs of a plan. ``reraise``: raise the error of the first run that fails."""
     from petlbench.executors import local
     from petlbench.executors.progress import bars, sentence
 
-    todo = [run for run in planned.runs if run.state == "missing" or (retry_failed and run.state == "failed")]
+    todo = [run for run in planned.runs if run.state in ("missing", "stale") or (retry_failed and run.state == "failed")]
     jobs = jobs or local.default_jobs(planned.runs[0].config, len(todo))
     outcomes = []
     with bars(progress) as shown:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from petlbench.data.digests import digests_of
 from petlbench.data.listing import Files
 from petlbench.data.task import SPLITS, TaskSpec
 from petlbench.errors import DataError
@@ -37,11 +39,12 @@ def user_task(name: str, root: Path, classes: Sequence[str], files: dict[str, Pa
         files = dict(zip(("train", "val"), hold_out(files["train"]), strict=True)) | {"test": files["test"]}
         if not files["val"]:
             raise DataError(f"{root} has no val split, and no class has the {EVERY} training images of which one could validate")
+    names = _names(root / "names.txt", classes)
     return TaskSpec(
         name=name,
-        class_names=_names(root / "names.txt", classes),
+        class_names=names,
         templates=("a photo of a {}.",),
-        revision=_revision(root, files),
+        revision=_revision(root, names, files),
         source=lambda split: Files(root, [path for path, _ in files[split]], [label for _, label in files[split]]),
         sizes={split: len(pairs) for split, pairs in files.items()},
         description=f"images of {root}",
@@ -59,11 +62,11 @@ def _names(file: Path, classes: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _revision(root: Path, files: dict[str, Pairs]) -> str:
-    """Return a hash that changes when a file is added, removed, renamed or rewritten."""
-    digest = hashlib.sha256()
+def _revision(root: Path, names: Sequence[str], files: dict[str, Pairs]) -> str:
+    """Return a hash of the class names and of each split's files in their order: path, label and content. An unchanged file is not read again."""
+    digest = hashlib.sha256(json.dumps(list(names)).encode())
     for split in SPLITS:
-        for path, label in files[split]:
-            status = (root / path).stat()
-            digest.update(f"{split} {path} {label} {status.st_size} {status.st_mtime_ns}\n".encode())
+        digests = digests_of([root / path for path, _ in files[split]])
+        for (path, label), content in zip(files[split], digests, strict=True):
+            digest.update(json.dumps([split, path, label, content]).encode())
     return digest.hexdigest()[:16]

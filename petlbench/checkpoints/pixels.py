@@ -21,8 +21,9 @@ from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.evaluate import check_weights, reopened
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.checkpoints.pixels_file import Artifact, Description, tensors_document, write_artifact
-from petlbench.config.resolve import RunConfig, load_method, restore
+from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.batches import Batches
+from petlbench.data.content import located
 from petlbench.data.load import normalisation
 from petlbench.errors import CheckpointError
 from petlbench.learners import QueryLearner, load_into
@@ -50,7 +51,7 @@ def export_artifact(saved: Checkpoint, folder: Path) -> Description:
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; expected a directory")
-    config = restore(saved.config, {"precision": "fp32"})
+    config = located(saved.config, {"precision": "fp32"})
     with reopened(saved, config, CPU) as (learner, backbone):
         assert isinstance(learner, QueryLearner) and isinstance(backbone, Backbone), "models behind HTTP give no gradients"
         method, spec = learner.method, learner.spec
@@ -105,7 +106,7 @@ def evaluate_artifact(artifact: Artifact, settings: Mapping[str, Any]) -> dict[s
     """Return the accuracy (percent) of an artifact on the test split for each variant of its patches; with a model in this process also the accuracy
     with the learned tokens, and the distance of the patches' tokens from these."""
     about = artifact.about
-    config = restore(about.config, settings)
+    config = located(about.config, settings)
     device = pick_device(config.execution.device)
     if config.execution.threads:
         torch.set_num_threads(config.execution.threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -11,6 +12,7 @@ from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.config.resolve import RunConfig
 from petlbench.data.acquire.presence import data_folder
+from petlbench.data.digests import state_of
 from petlbench.data.load import Task, find_task, load_task
 from petlbench.errors import ConfigError
 from petlbench.remote.client import RemoteBackbone
@@ -37,7 +39,7 @@ def open_backbone(
     already, since its model may have changed; the connection is closed at the end."""
     choice, url = config.backbone, config.execution.url
     if not choice.is_remote:
-        yield load_backbone_cached(choice.name, choice.checkpoint, device)
+        yield load_backbone_cached(choice.name, choice.checkpoint, device, _state_of(choice.checkpoint))
         return
     if url is None:
         raise ConfigError(f"{choice.name} is a served model; add its address, url=http://HOST:PORT")
@@ -45,6 +47,10 @@ def open_backbone(
         if choice.name not in ("remote", remote.name):
             raise ConfigError(f"{url} serves {remote.name}, but the run needs {choice.name}")
         yield remote, remote.checksum()
+
+
+def _state_of(checkpoint: str | None) -> str:
+    return "" if checkpoint is None else state_of(Path(checkpoint))
 
 
 def open_task(config: RunConfig, backbone: Backbone | RemoteBackbone) -> Task:

@@ -13,6 +13,7 @@ from petlbench.access.meter import Meter
 from petlbench.config.files import suite_of
 from petlbench.config.identity import to_identity
 from petlbench.config.resolve import RunConfig
+from petlbench.data.content import published_text
 from petlbench.learners.cost import Stopwatch
 from petlbench.method import Method
 from petlbench.records import provenance, schema
@@ -22,7 +23,7 @@ from petlbench.records.store import RecordStore, side_file
 def record_path(config: RunConfig) -> Path:
     """Return the path of a run's record, whether it exists or not."""
     store = RecordStore(Path(config.execution.out))
-    return store.path(config.task, config.method, config.backbone.name, config.seed, config.run_id)
+    return store.path(config.published_task, config.method, config.backbone.name, config.seed, config.run_id)
 
 
 @dataclass
@@ -43,7 +44,10 @@ class RunLog:
 
     def keep(self, kind: str, content: bytes, folder: Path | None = None) -> Path:
         """Add a file to be written with the record, beside it or in another folder; returns its path."""
-        beside = side_file(record_path(self.config), kind, content)
+        backbone = self.fields.get("backbone")
+        revision, weights = self.fields.get("task_revision", ""), backbone.sha256 if backbone else ""
+        record = RecordStore(Path(self.config.execution.out)).path_for(record_path(self.config), revision, weights)
+        beside = side_file(record, kind, content)
         path = beside if folder is None else folder / beside.name
         self.files[path] = content
         return path
@@ -56,7 +60,7 @@ class RunLog:
             "status": self.status if status == "ok" else status,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "suite": suite_of(config.task),
-            "task": config.task,
+            "task": config.published_task,
             "protocol": schema.ProtocolId(id=config.protocol_id, settings=to_identity(config.protocol)),
             "selection": config.protocol.selection,
             "backbone": schema.BackboneId(name=config.backbone.name, sha256="", parameters=0),
@@ -82,7 +86,7 @@ class RunLog:
             ),
             "history": self.history,
         }
-        record = schema.Record(**(known | self.fields | ({"error": error} if error else {})))
+        record = schema.Record(**(known | self.fields | ({"error": published_text(error, config)} if error else {})))
         if not record.has_result:
             record = record.model_copy(update={"metrics": None, "predictions": None, "token_usage": None, "checkpoint": None})
         return record, RecordStore(Path(config.execution.out)).write(record, self.files if record.has_result else {})
