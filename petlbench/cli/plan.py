@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
 
 import click
 
@@ -12,7 +11,6 @@ from petlbench.cli.bench import AVAILABLE, GRID, grid_settings
 from petlbench.cli.printing import print_rows
 from petlbench.cli.words import AS_JSON
 from petlbench.runs.plan import seconds_per_run
-from petlbench.runs.state import State
 
 
 @click.command(epilog=GRID)
@@ -36,7 +34,7 @@ def plan(words: tuple[str, ...], as_json: bool, available: bool) -> None:
     for method, counts in planned.counts().items():
         per_run = f"{estimates[method]:.1f}" if method in estimates else "–"
         rows.append({"method": method, **counts, "s per run": per_run})
-    print_rows(rows, right=(*get_args(State), "s per run"))
+    print_rows(rows, right=(*planned.states, "s per run"))
     for sentence in planned.sentences():
         click.echo(sentence)
     click.echo("seeds " + "; ".join(f"{','.join(map(str, seeds))} ({origin})" for origin, seeds in planned.seeds.items()))

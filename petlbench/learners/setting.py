@@ -39,7 +39,8 @@ def open_backbone(
     already, since its model may have changed; the connection is closed at the end."""
     choice, url = config.backbone, config.execution.url
     if not choice.is_remote:
-        yield load_backbone_cached(choice.name, choice.checkpoint, device, _state_of(choice.checkpoint))
+        state = () if choice.checkpoint is None else (state_of(Path(choice.checkpoint)),)
+        yield load_backbone_cached(choice.name, choice.checkpoint, device, *state)
         return
     if url is None:
         raise ConfigError(f"{choice.name} is a served model; add its address, url=http://HOST:PORT")
@@ -47,10 +48,6 @@ def open_backbone(
         if choice.name not in ("remote", remote.name):
             raise ConfigError(f"{url} serves {remote.name}, but the run needs {choice.name}")
         yield remote, remote.checksum()
-
-
-def _state_of(checkpoint: str | None) -> str:
-    return "" if checkpoint is None else state_of(Path(checkpoint))
 
 
 def open_task(config: RunConfig, backbone: Backbone | RemoteBackbone) -> Task:

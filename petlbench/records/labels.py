@@ -57,9 +57,7 @@ def without_places(text: str, places: Mapping[str, str]) -> str:
 
 
 def published(record: Record) -> Record:
-    """Return a record as it may be shown to others: labels stand for the places that records of schema versions below 5 name."""
-    if record.schema_version >= 5:
-        return record
+    """Return a record as it may be shown to others: labels stand for the places that older records name."""
     task, places = _published_task(record.task, record.task_revision), {}
     if task != record.task:
         places = {

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, StringConstra
 from petlbench.errors import RecordError
 
 # Version 2 adds what is known of queries (rungs seen, bytes, transport, curves). Version 3 adds layouts, splits, joined tasks and usage of tokens.
-# Version 4 adds run_memory_mb. Version 5 names the user's files by label and content.
-SCHEMA_VERSION = 5
+# Version 4 adds run_memory_mb.
+SCHEMA_VERSION = 4
 Place = Annotated[str, StringConstraints(pattern=r"^(\d+\.)?[a-z]\w*$")]  # "3.q", "embed": see petlbench.nn.allocation
 Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
 RESULTS = ("ok", "budget")  # the statuses of runs that count
@@ -130,7 +130,7 @@ class Predictions(_Section):
 class Record(_Section):
     """One run. ``run_id`` is the hash of the resolved configuration; a record without status ``ok`` has an ``error`` and no metrics."""
 
-    schema_version: Literal[1, 2, 3, 4, 5] = 5
+    schema_version: Literal[1, 2, 3, 4] = 4
     run_id: str = Field(pattern=r"^[0-9a-f]{16}$")
     status: Status
     error: str | None = None

@@ -49,9 +49,15 @@ class Plan:
         """The results folder."""
         return Path(self.runs[0].config.execution.out)
 
+    @property
+    def states(self) -> list[State]:
+        """The states that runs of this plan may be in; ``stale`` is one only where a run is."""
+        is_stale = any(run.state == "stale" for run in self.runs)
+        return [state for state in get_args(State) if state != "stale" or is_stale]
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of runs in each state per method."""
-        states = get_args(State)
+        states = self.states
         by_method: dict[str, dict[str, int]] = {run.config.method: dict.fromkeys(states, 0) for run in self.runs}
         for run in self.runs:
             by_method[run.config.method][run.state] += 1
@@ -61,9 +67,9 @@ class Plan:
         return "\n".join([f"<plan of {len(self.runs)} runs: {self.summary()}>", *self.sentences()])
 
     def summary(self) -> str:
-        """Count the runs in each state: ``2 done, 0 failed, 1 missing``, and the stale ones if there are any."""
+        """Count the runs in each state: ``2 done, 0 failed, 1 missing``."""
         found = Counter(run.state for run in self.runs)
-        return ", ".join(f"{found[state]} {state}" for state in get_args(State) if state != "stale" or found[state])
+        return ", ".join(f"{found[state]} {state}" for state in self.states)
 
     def _repr_html_(self) -> str:
         """Show the counts as a table in a notebook."""
