@@ -204,18 +204,24 @@ def results(out: str | os.PathLike[str] = "results") -> pd.DataFrame:
 def evaluate(checkpoint: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, /, **more: Any) -> dict[str, Any]:
     """Measure the test accuracy of a checkpoint that a run with ``save=True`` wrote, or of a folder that was exported from one.
 
-    ``task`` names another task than that of the run. ConfigError for a setting that cannot change any more; CheckpointError when the file is no
+    ``task`` names another task than that of the run; it, and settings of files such as ``backbone.checkpoint``, say where the run's own lie when they
+    lie elsewhere now. ConfigError for a setting that cannot change any more; CheckpointError when the file is no
     checkpoint, or was learned on other weights than the backbone has now.
     """
     from petlbench.checkpoints.evaluate import evaluate_checkpoint
     from petlbench.checkpoints.file import Checkpoint, read_checkpoint
     from petlbench.checkpoints.pixels import evaluate_artifact
     from petlbench.checkpoints.pixels_file import read_artifact
+    from petlbench.data.content import place_settings
 
     path, chosen = Path(checkpoint), merged(nested(settings or {}), nested(more))
-    if unknown := sorted(set(chosen) - set(_EVALUATE_SETTINGS)):
+    if unknown := sorted(set(chosen) - {*_EVALUATE_SETTINGS, "method"}):
         raise ConfigError(f"evaluate takes {', '.join(_EVALUATE_SETTINGS)}, got {', '.join(unknown)}; the rest is in the checkpoint")
     saved = read_artifact(path) if path.is_dir() else read_checkpoint(path)
+    identity = saved.config if isinstance(saved, Checkpoint) else saved.about.config
+    of_method = [f"method.{key}" for key in chosen.get("method", {})]
+    if of_method and (wrong := sorted({*of_method} - {*place_settings(identity)})):
+        raise ConfigError(f"evaluate takes {', '.join(_EVALUATE_SETTINGS)}, got {', '.join(wrong)}; the rest is in the checkpoint")
     try:
         return evaluate_checkpoint(saved, chosen) if isinstance(saved, Checkpoint) else evaluate_artifact(saved, chosen)
     except CheckpointError as error:

@@ -42,12 +42,13 @@ def evaluate_checkpoint(saved: Checkpoint, settings: Mapping[str, Any]) -> dict[
     return {"accuracy": percent, "samples": test.image_count, "task": config.task, "method": config.method}
 
 
-def export_merged(saved: Checkpoint, path: Path) -> None:
+def export_merged(saved: Checkpoint, path: Path, places: Mapping[str, Any] | None = None) -> None:
     """Write the adapted tower with its head as the state dict of a plain timm model, updates folded into the weights.
 
+    ``places``: settings that say where the task and the files of the run lie now.
     CheckpointError when the method leaves something beside the backbone's own weights, such as an adapter or a prompt.
     """
-    config = located(saved.config, {"precision": "fp32"})
+    config = located(saved.config, {**(places or {}), "precision": "fp32"})
     with reopened(saved, config, torch.device("cpu")) as (learner, backbone):
         if not (isinstance(learner, GradientLearner) and isinstance(backbone, Backbone)):
             raise CheckpointError(f"method {config.method} only queries the model, so it has no changed weights to export")

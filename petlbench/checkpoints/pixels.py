@@ -44,14 +44,14 @@ VARIANTS: dict[str, Callable[[Normalisation, Tensor], Tensor]] = {  # of the pat
 }
 
 
-def export_artifact(saved: Checkpoint, folder: Path) -> Description:
+def export_artifact(saved: Checkpoint, folder: Path, places: Mapping[str, Any] | None = None) -> Description:
     """Write a checkpoint in a form that needs pixels only. The inversion needs the model's patch embedding, so the model must be in this process.
 
-    CheckpointError when there is no such form.
+    ``places``: settings that say where the task and the files of the run lie now. CheckpointError when there is no such form.
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; expected a directory")
-    config = located(saved.config, {"precision": "fp32"})
+    config = located(saved.config, {**(places or {}), "precision": "fp32"})
     with reopened(saved, config, CPU) as (learner, backbone):
         assert isinstance(learner, QueryLearner) and isinstance(backbone, Backbone), "models behind HTTP give no gradients"
         method, spec = learner.method, learner.spec

@@ -11,43 +11,48 @@ from petlbench.checkpoints.file import read_checkpoint
 from petlbench.cli.leaderboard import ResultsFolder
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.words import names_and_words, settings_of
-from petlbench.config.resolve import load_method, restore
+from petlbench.config.resolve import load_method, nested, restore
+from petlbench.config.typed import COMMAND_LINE, Text, check_keys
+from petlbench.data.content import place_settings
 from petlbench.errors import CheckpointError
 
 
 @click.command(cls=SettingsCommand, settings=ResultsFolder)
-@click.argument("words", nargs=-1, metavar="[CHECKPOINT TARGET] [out=DIR]")
+@click.argument("words", nargs=-1, metavar="[CHECKPOINT TARGET] [KEY=VALUE...]")
 def export(words: tuple[str, ...]) -> None:
     """Write all runs as one flat table, runs.csv and runs.parquet in the results folder: petlbench export out=results
 
     With two names, write what run … save=true learned as the weights of a plain timm model: petlbench export CHECKPOINT model.safetensors
 
     LoRA and single entries are folded into the weights, so that the model costs what the frozen one does; the head is head.weight, head.bias.
+    task=folder:PATH, backbone.checkpoint=PATH say where the run's images and files lie, when that is elsewhere now.
     Tokens that a method puts beside images, as pgn does, are turned into patches of pixels: petlbench export CHECKPOINT FOLDER
     """
     names, given = names_and_words(words)
-    out = settings_of(ResultsFolder, given).out
     if not names:
         from petlbench.analysis.export import write_flat
 
+        out = settings_of(ResultsFolder, given).out
         click.echo("\n".join(str(path) for path in write_flat(Path(out))))
     elif len(names) != 2:
         raise click.UsageError(f"export takes CHECKPOINT and TARGET, or no names for the table of all runs, got {' '.join(names)}")
     else:
-        _export_checkpoint(*map(Path, names))
+        _export_checkpoint(*map(Path, names), given)
 
 
-def _export_checkpoint(checkpoint: Path, target: Path) -> None:
+def _export_checkpoint(checkpoint: Path, target: Path, given: dict[str, Text]) -> None:
     from petlbench.checkpoints.evaluate import export_merged
     from petlbench.checkpoints.pixels import export_artifact
 
     saved = read_checkpoint(checkpoint)
+    check_keys(given, ["out", *place_settings(saved.config)], COMMAND_LINE, is_listed=True)
+    places = nested({key: text for key, text in given.items() if key != "out"})
     try:
         if load_method(restore(saved.config).method)[0].access is Access.WEIGHTS:
-            export_merged(saved, target)
+            export_merged(saved, target, places)
             click.echo(f"weights: {target}")
         else:
-            about = export_artifact(saved, target)
+            about = export_artifact(saved, target, places)
             click.echo(f"artifact: {target} ({about.library_size} patches of {about.patch_size} pixels, which {exactness(about.is_exact)})")
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from None

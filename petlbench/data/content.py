@@ -37,12 +37,14 @@ def with_content(config: RunConfig, task_name: Callable[[str], str] | None = Non
 
 
 def name_of_task(task: str) -> str:
-    """Return what records call a task. A registered one keeps its name."""
+    """Return what records call a task. A registered one keeps its name. ConfigError when tasks with the same images are joined."""
     names = []
     for part in names_joined(task):
         name = find_task(part).name if ":" in part else part
         if name != part:
             remember_place(name, Path(part.partition(":")[2]).expanduser())
+        if name in names:
+            raise ConfigError(f"task={task} joins {name} with itself: the same images lie at both places")
         names.append(name)
     return "+".join(names)
 
@@ -82,6 +84,8 @@ def located(identity: Mapping[str, Any], settings: Mapping[str, Any] | None = No
         if typed is None:
             places[key] = [_place_of_file(key, one) for one in name] if isinstance(name, list) else _place_of_file(key, name)
     config = restore(identity, merged(nested(places), given))
+    if "task" in given:
+        name_of_task(config.task)  # which remembers where it lies
     for key, name in stored.files.items():
         now = config.files.get(key)
         if (
@@ -121,6 +125,11 @@ def _place_of_file(key: str, name: str) -> str:
 
 def _where(place: Path | None) -> str:
     return "" if place is None else f" ({place}, where it was, holds it no longer)"
+
+
+def place_settings(identity: Mapping[str, Any]) -> list[str]:
+    """Return the settings of a stored configuration that say where something lies, and that may be given anew: ``task`` and those of files."""
+    return ["task", *restore(identity).files]
 
 
 def _at(settings: Mapping[str, Any], key: str) -> Any:

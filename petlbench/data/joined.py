@@ -38,10 +38,8 @@ def names_joined(name: str) -> list[str]:
 
 
 def join(parts: Sequence[TaskSpec]) -> JoinedTask:
-    """Join tasks. ConfigError for a task that is given twice, and when only some have their validation images among the training images."""
+    """Join tasks. ConfigError when only some of them have their validation images among the training images."""
     names = [part.name for part in parts]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f"the joined tasks hold {repeated} twice; the same images lie at both places")
     return JoinedTask(
         name="+".join(names),
         class_names=tuple(f"{part.name} {name}" for part in parts for name in part.class_names),
