@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from petlbench.config.resolve import RunConfig, merged, nested, restore
 from petlbench.data.acquire.presence import VARIABLE, data_folder
-from petlbench.data.digests import digests_of, place_of, remember_place
+from petlbench.data.digests import digests_of, places_of, remember_place
 from petlbench.data.joined import names_joined
 from petlbench.data.load import find_task
 from petlbench.data.store import cache_folder
@@ -41,8 +42,8 @@ def name_of_task(task: str) -> str:
     names = []
     for part in names_joined(task):
         name = find_task(part).name if ":" in part else part
-        if name != part:
-            remember_place(name, Path(part.partition(":")[2]).expanduser())
+        if digest := split_task(name)[0][1]:
+            remember_place(digest, Path(part.partition(":")[2]).expanduser())
         if name in names:
             raise ConfigError(f"task={task} joins {name} with itself: the same images lie at both places")
         names.append(name)
@@ -64,7 +65,7 @@ def name_of_file(place: str) -> str:
     except (OSError, ValueError):  # a name that no file can have
         return label_of(place)
     name = name_of(place, digest)
-    remember_place(name, path)
+    remember_place(name.rpartition("@")[2], path)
     return name
 
 
@@ -103,28 +104,29 @@ def _place_of_task(part: str) -> str:
     ((label, digest),) = split_task(part)
     if digest is None:
         return part
-    name, family = f"{label}@{digest}", label.partition(":")[0]
-    place = place_of(name)
-    try:
-        if place is not None and name_of_task(f"{family}:{place}") == name:
-            return f"{family}:{place}"
-    except PetlbenchError:  # what lies there now is no such task
-        pass
-    raise ConfigError(f"the images of task {name} are not known on this machine{_where(place)}; say where they lie: task={family}:PATH")
+    family, places = label.partition(":")[0], places_of(digest)
+    for place in places:
+        with suppress(PetlbenchError):  # what lies there now is no such task
+            if split_task(name_of_task(f"{family}:{place}"))[0][1] == digest:
+                return f"{family}:{place}"
+    raise ConfigError(f"the images of task {part} are not known on this machine{_where(places)}; say where they lie: task={family}:PATH")
 
 
 def _place_of_file(key: str, name: str) -> str:
     """Return the place of a file of a stored configuration on this machine. Older ones name the place itself."""
-    if split_name(name)[1] is None:
+    digest = split_name(name)[1]
+    if digest is None:
         return name
-    place = place_of(name)
-    if place is None or name_of_file(str(place)) != name:
-        raise ConfigError(f"{key}: the file {name} is not known on this machine{_where(place)}; say where it lies: {key}=PATH")
-    return str(place)
+    places = places_of(digest)
+    for place in places:
+        with suppress(PetlbenchError):  # what lies there now cannot be read
+            if split_name(name_of_file(str(place)))[1] == digest:
+                return str(place)
+    raise ConfigError(f"{key}: the file {name} is not known on this machine{_where(places)}; say where it lies: {key}=PATH")
 
 
-def _where(place: Path | None) -> str:
-    return "" if place is None else f" ({place}, where it was, holds it no longer)"
+def _where(places: list[Path]) -> str:
+    return f" ({places[0]}, where it was, holds it no longer)" if places else ""
 
 
 def place_settings(identity: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,8 @@
 """Digests of the user's files, each read once: an unchanged file is never read again.
 
-``CACHE/contents.sqlite`` holds for every file that was read its SHA-256 and the size, times and inode that it had then, and for every name that a record
-has for a file or folder where that lies on this machine. One that is torn, foreign or cannot be written is as good as none: files are then read again.
+``CACHE/contents.sqlite`` holds for every file that was read its SHA-256 and the size, times and inode that it had then, and for the hash in every name
+that a record has for a file or folder the places on this machine that held it. A database that is torn, foreign or cannot be written is as good as
+none: files are then read again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _TICK = 20_000_000  # ns; two changes of a file that are closer may leave it wit
 _ANNOUNCED = 2**30  # bytes; fewer are read without a message
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT)",
-    "CREATE TABLE IF NOT EXISTS places (name TEXT PRIMARY KEY, path BLOB)",
+    "CREATE TABLE IF NOT EXISTS places (digest TEXT, path BLOB, PRIMARY KEY (digest, path))",
 )
 _log = logging.getLogger("petlbench.data")
 
@@ -57,19 +58,18 @@ def state_of(file: Path) -> str:
         return ""
 
 
-def remember_place(name: str, place: Path) -> None:
-    """Remember where what a record calls ``name`` lies on this machine."""
+def remember_place(digest: str, place: Path) -> None:
+    """Remember where what has this hash lies on this machine."""
     path = _key(place)
     with _database() as database:
-        if _place_of(database, name) != path:
-            _remember(database, "places (name, path)", [(name, path)])
+        if path not in _places_of(database, digest):
+            _remember(database, "places (digest, path)", [(digest, path)])
 
 
-def place_of(name: str) -> Path | None:
-    """Return where what a record calls ``name`` lay when this machine last read it."""
+def places_of(digest: str) -> list[Path]:
+    """Return where what has this hash lay when this machine read it, the newest first."""
     with _database() as database:
-        found = _place_of(database, name)
-    return Path(os.fsdecode(found)) if isinstance(found, bytes) else None
+        return [Path(os.fsdecode(path)) for path in _places_of(database, digest)]
 
 
 def _key(place: Path) -> bytes:
@@ -141,25 +141,24 @@ def _opened(file: Path) -> sqlite3.Connection:
 
 
 def _known(database: sqlite3.Connection | None, key: bytes, state: str) -> str | None:
-    row = _row(database, "SELECT state, sha256 FROM files WHERE path = ?", key)
+    row = next(iter(_rows(database, "SELECT state, sha256 FROM files WHERE path = ?", key)), None)
     if row is None or row[0] != state or not isinstance(row[1], str) or not re.fullmatch("[0-9a-f]{64}", row[1]):
         return None
     return row[1]
 
 
-def _place_of(database: sqlite3.Connection | None, name: str) -> bytes | None:
-    row = _row(database, "SELECT path FROM places WHERE name = ?", name)
-    return row[0] if row is not None and isinstance(row[0], bytes) else None
+def _places_of(database: sqlite3.Connection | None, digest: str) -> list[bytes]:
+    rows = _rows(database, "SELECT path FROM places WHERE digest = ? ORDER BY rowid DESC", digest)
+    return [row[0] for row in rows if isinstance(row[0], bytes)]
 
 
-def _row(database: sqlite3.Connection | None, query: str, key: bytes | str) -> tuple[object, ...] | None:
+def _rows(database: sqlite3.Connection | None, query: str, key: bytes | str) -> list[tuple[object, ...]]:
     if database is None:
-        return None
+        return []
     try:
-        row: tuple[object, ...] | None = database.execute(query, (key,)).fetchone()
+        return database.execute(query, (key,)).fetchall()
     except sqlite3.Error:  # of another layout
-        return None
-    return row
+        return []
 
 
 def _remember(database: sqlite3.Connection | None, table: str, rows: Sequence[tuple[object, ...]]) -> None:
