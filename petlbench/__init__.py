@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from petlbench.access.handle import QueryModel
     from petlbench.access.rungs import Access
     from petlbench.api import Result, Results, bench, evaluate, plan, results, run
-    from petlbench.config.identity import added
+    from petlbench.config.identity import File, added
     from petlbench.data.batches import TrainingData
     from petlbench.method import GradientMethod, QueryMethod, register_method
 
@@ -22,12 +22,13 @@ _EXPORTS = {
     "QueryModel": "petlbench.access.handle",
     "Output": "petlbench.access.endpoint",
     "TrainingData": "petlbench.data.batches",
-    "added": "petlbench.config.identity",
+    **dict.fromkeys(("File", "added"), "petlbench.config.identity"),
     **dict.fromkeys(("GradientMethod", "QueryMethod", "register_method"), "petlbench.method"),
     **dict.fromkeys(("Result", "Results", "bench", "evaluate", "plan", "results", "run"), "petlbench.api"),
 }
 __all__ = [
     "Access",
+    "File",
     "GradientMethod",
     "Output",
     "QueryMethod",

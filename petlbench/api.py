@@ -94,6 +94,7 @@ class Results(Sequence[Result]):
         """Return the mean test accuracy over seeds of the plan's runs: a row per method, a column per task."""
         frame = results(self.plan.out)
         chosen = frame[frame["run_id"].isin([run.config.run_id for run in self.plan.runs])]
+        chosen = chosen.sort_values("created").drop_duplicates("run_id", keep="last")  # a run may have results on older data, too
         table: pd.DataFrame = chosen.pivot_table(index="method", columns="task", values="accuracy")
         return table
 
@@ -167,11 +168,11 @@ def carry_out(
     progress: bool = True,
     reraise: bool = False,
 ) -> Results:
-    """Carry out the missing runs of a plan. ``reraise``: raise the error of the first run that fails."""
+    """Carry out the missing and stale runs of a plan. ``reraise``: raise the error of the first run that fails."""
     from petlbench.executors import local
     from petlbench.executors.progress import bars, sentence
 
-    todo = [run for run in planned.runs if run.state == "missing" or (retry_failed and run.state == "failed")]
+    todo = [run for run in planned.runs if run.state in ("missing", "stale") or (retry_failed and run.state == "failed")]
     jobs = jobs or local.default_jobs(planned.runs[0].config, len(todo))
     outcomes = []
     with bars(progress) as shown:
@@ -214,20 +215,20 @@ def _read(out: Path) -> Records:
 def evaluate(checkpoint: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, /, **more: Any) -> dict[str, Any]:
     """Measure the test accuracy of a checkpoint that a run with ``save=True`` wrote, or of a folder that was exported from one.
 
-    ``task`` names another task than that of the run. Files of this machine are read only where the caller names them, or where the checkpoint
-    names them by their content. ConfigError for a setting that cannot change any more; CheckpointError when the file is no
+    ``task`` names another task than that of the run; it, and settings of files such as ``backbone.checkpoint``, say where the run's own lie. Files of
+    this machine are read only where the caller names them, or where it has read that content before. ConfigError for a setting that cannot change
+    any more; CheckpointError when the file is no
     checkpoint, or was learned on other weights than the backbone has now.
     """
     from petlbench.checkpoints.evaluate import evaluate_checkpoint
     from petlbench.checkpoints.file import Checkpoint, read_checkpoint
     from petlbench.checkpoints.pixels import evaluate_artifact
     from petlbench.checkpoints.pixels_file import read_artifact
-    from petlbench.checkpoints.stored import check_settings, check_stored
+    from petlbench.checkpoints.stored import check_settings
 
     path, chosen = Path(checkpoint), merged(nested(settings or {}), nested(more))
-    check_settings(chosen, "evaluate")
     saved = read_artifact(path) if path.is_dir() else read_checkpoint(path)
-    check_stored(path, saved.config if isinstance(saved, Checkpoint) else saved.about.config, chosen)
+    check_settings(chosen, path, saved.config if isinstance(saved, Checkpoint) else saved.about.config, "evaluate")
     try:
         return evaluate_checkpoint(saved, chosen) if isinstance(saved, Checkpoint) else evaluate_artifact(saved, chosen)
     except CheckpointError as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from petlbench.data.digests import digests_of
 from petlbench.data.listing import Files
 from petlbench.data.task import SPLITS, TaskSpec, warn_once
 from petlbench.errors import DataError
@@ -76,12 +78,13 @@ def user_task(
     label_of = {label: index for index, label in enumerate(labels)}
     files: dict[str, Pairs] = {split: [(image.path, label_of[image.label]) for image in listed] for split, listed in images.items()}
     classes = [shown.format(label.strip()) for label in labels]
-    names = root / "names.txt"
+    listed_names = root / "names.txt"
+    names = read_names(listed_names, classes) if listed_names.exists() else tuple(classes)
     return TaskSpec(
         name=name,
-        class_names=read_names(names, classes) if names.exists() else tuple(classes),
+        class_names=names,
         templates=("a photo of a {}.",),
-        revision=_revision(root, files),
+        revision=_revision(root, names, files),
         source=lambda split: Files(root, [path for path, _ in files[split]], [label for _, label in files[split]]),
         sizes={split: len(pairs) for split, pairs in files.items()},
         description=f"images of {root}",
@@ -89,11 +92,11 @@ def user_task(
     )
 
 
-def _revision(root: Path, files: dict[str, Pairs]) -> str:
-    """Return a hash that changes when a file is added, removed, renamed or rewritten."""
-    digest = hashlib.sha256()
+def _revision(root: Path, names: Sequence[str], files: dict[str, Pairs]) -> str:
+    """Return a hash of the class names and of each split's files in their order: path, label and content. An unchanged file is not read again."""
+    digest = hashlib.sha256(json.dumps(list(names)).encode())
     for split in SPLITS:
-        for path, label in files[split]:
-            status = (root / path).stat()
-            digest.update(f"{split} {path} {label} {status.st_size} {status.st_mtime_ns}\n".encode())
+        digests = digests_of([root / path for path, _ in files[split]])
+        for (path, label), content in zip(files[split], digests, strict=True):
+            digest.update(json.dumps([split, path, label, content]).encode())
     return digest.hexdigest()[:16]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
+from petlbench import Access, File, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.data.batches import Batches
 from petlbench.errors import CheckpointError, ConfigError
 from petlbench.nn.visual_prompts import CALL_BYTES
@@ -27,7 +27,7 @@ from .encoder import load_encoder
 @dataclass
 class BlackVIPConfig:
     encoder: str = "timm:vit_base_patch16_224.mae"  # frozen encoder: a backbone's name (petlbench ls backbones lists all), or dino_resnet50
-    encoder_checkpoint: str | None = None  # local weight file to use instead of the encoder's own
+    encoder_checkpoint: File | None = None  # local weight file to use instead of the encoder's own
     encoder_norm: bool = False  # take the class token behind the final norm: false for MAE, true for supervised encoders (released code)
     src_dim: int | None = None  # entries of feature and trigger together; null: at least 1.5 times the feature, 1568 for 768 at 224 px
     p_eps: float = 1.0  # factor of the prompt before it is added; 0.2 to 1.0 in the paper's runs

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from petlbench import Access, QueryMethod, QueryModel, TrainingData, register_method
+from petlbench import Access, File, QueryMethod, QueryModel, TrainingData, register_method
 from petlbench.errors import ConfigError
 from petlbench.method import Deployable
 from petlbench.optim.loop import train
@@ -42,7 +42,7 @@ class PGNConfig:
     head: Literal["auto", "text", "linear"] = "auto"
     # classes that compete in the loss of joined tasks: all (union), or those of the image's own task
     label_space: Literal["union", "own"] = "union"
-    checkpoint: str | None = None  # file of released weights to evaluate without training
+    checkpoint: File | None = None  # file of released weights to evaluate without training
 
     def __post_init__(self) -> None:
         for name in ("prompts", "library_size", "rank", "resolution", "channels", "groups", "blocks_per_group"):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from petlbench import GradientMethod, TrainingData, register_method
+from petlbench import File, GradientMethod, TrainingData, register_method
 from petlbench.errors import ConfigError
 
 from . import release_file
@@ -41,7 +41,7 @@ class SPTConfig:
     scored_images: int = 512  # training images, in file order, that sensitivities are computed on
     scored_batch: int = 32  # images per batch of the scoring; the mean gradient of each batch is squared
     deterministic: bool = True  # score without drop-path; false: with train.drop_path, as the released code does
-    selection: str | None = None  # selection file of the released code (param_req_*.pth) to use instead of scoring
+    selection: File | None = None  # selection file of the released code (param_req_*.pth) to use instead of scoring
 
     def __post_init__(self) -> None:
         self.rule(class_token=0)

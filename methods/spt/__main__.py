@@ -8,7 +8,7 @@ import click
 
 from petlbench.backbones.backbone import load_backbone
 from petlbench.checkpoints.file import read_checkpoint
-from petlbench.config.resolve import restore
+from petlbench.data.content import located
 from petlbench.errors import CheckpointError, PetlbenchError
 
 from . import SPT, release_file
@@ -21,7 +21,7 @@ def main(checkpoint: Path, target: Path) -> None:
     """Write the selection that ``petlbench run method=spt … save=true`` trained as param_req_*.pth, for other runs and for the released code."""
     try:
         saved = read_checkpoint(checkpoint)
-        config = restore(saved.config)
+        config = located(saved.config)
         if config.plugin != SPT.name:
             raise CheckpointError(f"{checkpoint}: learned by {config.method}, which selects nothing; give a checkpoint of spt")
         method = SPT(config.method_config, config.seed)

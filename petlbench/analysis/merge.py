@@ -37,7 +37,7 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     chosen: dict[Path, tuple[Path, Path, Record]] = {}  # path in ``out`` -> (folder, path, record)
     refused = []
     for folder, path, record in found:
-        target = RecordStore(out).path_of(record).relative_to(out)
+        target = RecordStore(out).path_of(record).with_name(path.name).relative_to(out)
         other = chosen.get(target)
         if other is None or (record.has_result and not other[2].has_result):
             chosen[target] = (folder, path, record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def problems_of(path: Path) -> list[str]:
     problems = []
     if (identity := run_id(record.config)) != record.run_id:
         problems.append(f"run_id {record.run_id} is not the hash of the configuration, {identity}")
-    if not path.stem.endswith(record.run_id):
+    if not re.search(rf"-{record.run_id}(-[0-9a-f]{{8}})?$", path.stem):
         problems.append(f"the file is not named after its run_id {record.run_id}")
     problems += contradictions(record)
     if record.token_usage is not None and not _lies_beside(record.token_usage, path):

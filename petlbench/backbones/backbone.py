@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -20,6 +21,7 @@ from petlbench.backbones.local import LocalEndpoint
 from petlbench.backbones.self_check import answers
 from petlbench.backbones.traits import Traits
 from petlbench.backbones.vit import appended, embed_patches, end_with_the_class_token, patch_size, takes_tokens
+from petlbench.data.digests import state_of
 from petlbench.registry import BACKBONES
 
 
@@ -228,9 +230,14 @@ def load_backbone(name: str, checkpoint: str | None = None) -> Backbone:
     return BACKBONES.get(scheme).load(rest, checkpoint)
 
 
-@lru_cache(maxsize=8)
 def traits_without_loading(name: str, checkpoint: str | None = None) -> Traits | None:
     """Return the traits of a backbone without loading it; None where its family cannot tell. Errors as of ``load_backbone``."""
+    return _traits(name, checkpoint, "" if checkpoint is None else state_of(Path(checkpoint)))
+
+
+@lru_cache(maxsize=8)
+def _traits(name: str, checkpoint: str | None, state: str) -> Traits | None:
+    """``state``: of the checkpoint, which may have been replaced since."""
     scheme, _, rest = name.partition(":")
     traits = BACKBONES.get(scheme).traits
     return None if traits is None else traits(rest, checkpoint)

@@ -14,9 +14,10 @@ from safetensors.torch import save
 from petlbench.access.meter import Meter
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.file import Checkpoint
-from petlbench.config.resolve import RunConfig, load_method, restore
+from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.acquire.presence import data_folder
 from petlbench.data.batches import Batches
+from petlbench.data.content import located
 from petlbench.data.load import find_task
 from petlbench.errors import CheckpointError
 from petlbench.learners import GradientLearner, Learner, open_learner
@@ -31,7 +32,7 @@ from petlbench.remote.client import RemoteBackbone
 
 def evaluate_checkpoint(saved: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the accuracy (percent) of a checkpoint on the test split of its task, or of ``task`` among the settings."""
-    config = restore(saved.config, settings)
+    config = located(saved.config, settings)
     device = pick_device(config.execution.device)
     if config.execution.threads:
         torch.set_num_threads(config.execution.threads)
@@ -42,14 +43,14 @@ def evaluate_checkpoint(saved: Checkpoint, settings: Mapping[str, Any]) -> dict[
     return {"accuracy": percent, "samples": test.image_count, "task": config.task, "method": config.method}
 
 
-def export_merged(saved: Checkpoint, path: Path, settings: Mapping[str, Any] | None = None) -> None:
+def export_merged(saved: Checkpoint, path: Path, places: Mapping[str, Any] | None = None) -> None:
     """Write the adapted tower with its head as the state dict of a plain timm model, updates folded into the weights.
 
-    ``settings``: where files of the run lie on this machine.
+    ``places``: settings that say where the task and the files of the run lie now.
 
     CheckpointError when the method leaves something beside the backbone's own weights, such as an adapter or a prompt.
     """
-    config = restore(saved.config, {**(settings or {}), "precision": "fp32"})
+    config = located(saved.config, {**(places or {}), "precision": "fp32"})
     with reopened(saved, config, torch.device("cpu")) as (learner, backbone):
         if not (isinstance(learner, GradientLearner) and isinstance(backbone, Backbone)):
             raise CheckpointError(f"method {config.method} only queries the model, so it has no changed weights to export")

@@ -21,8 +21,9 @@ from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.evaluate import check_classes, check_weights, reopened
 from petlbench.checkpoints.file import Checkpoint
 from petlbench.checkpoints.pixels_file import Artifact, Description, tensors_document, write_artifact
-from petlbench.config.resolve import RunConfig, load_method, restore
+from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.batches import Batches
+from petlbench.data.content import located
 from petlbench.data.load import normalisation
 from petlbench.errors import CheckpointError
 from petlbench.learners import QueryLearner, load_into
@@ -43,16 +44,14 @@ VARIANTS: dict[str, Callable[[Normalisation, Tensor], Tensor]] = {  # of the pat
 }
 
 
-def export_artifact(saved: Checkpoint, folder: Path, settings: Mapping[str, Any] | None = None) -> Description:
+def export_artifact(saved: Checkpoint, folder: Path, places: Mapping[str, Any] | None = None) -> Description:
     """Write a checkpoint in a form that needs pixels only. The inversion needs the model's patch embedding, so the model must be in this process.
 
-    ``settings``: where files of the run lie on this machine.
-
-    CheckpointError when there is no such form.
+    ``places``: settings that say where the task and the files of the run lie now. CheckpointError when there is no such form.
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; expected a directory")
-    config = restore(saved.config, {**(settings or {}), "precision": "fp32"})
+    config = located(saved.config, {**(places or {}), "precision": "fp32"})
     with reopened(saved, config, CPU) as (learner, backbone):
         if not (isinstance(learner, QueryLearner) and isinstance(backbone, Backbone)):
             raise CheckpointError(f"{backbone.name} is behind HTTP; the export needs its patch embedding, so a backbone in this process")
@@ -108,7 +107,7 @@ def evaluate_artifact(artifact: Artifact, settings: Mapping[str, Any]) -> dict[s
     """Return the accuracy (percent) of an artifact on the test split for each variant of its patches; with a model in this process also the accuracy
     with the learned tokens, and the distance of the patches' tokens from these."""
     about = artifact.about
-    config = restore(about.config, settings)
+    config = located(about.config, settings)
     device = pick_device(config.execution.device)
     if config.execution.threads:
         torch.set_num_threads(config.execution.threads)

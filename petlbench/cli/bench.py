@@ -30,10 +30,10 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
     """Run a grid: petlbench bench method=all task=mini seeds=0,1,2. What is finished is not run again."""
     planned = api.plan(available=available, **grid_settings(words))
     before = Counter(run.state for run in planned.runs)
-    todo = before["missing"] + (before["failed"] if retry_failed else 0)
+    todo = before["missing"] + before["stale"] + (before["failed"] if retry_failed else 0)
     for sentence in planned.sentences():
         console.print(sentence)
-    console.print(f"{len(planned.runs)} runs: {before['done']} done, {before['failed']} failed, {before['missing']} missing; {todo} to run")
+    console.print(f"{len(planned.runs)} runs: {planned.summary()}; {todo} to run")
     results = api.carry_out(planned, jobs, retry_failed, reraise=ctx.obj["debug"])
     written, broken = write_and_show(planned.out, quiet=as_json)
     for result in results.failures:

@@ -9,7 +9,7 @@ import click
 
 from petlbench.access.rungs import Access
 from petlbench.checkpoints.file import read_checkpoint
-from petlbench.checkpoints.stored import check_settings, check_stored
+from petlbench.checkpoints.stored import check_settings
 from petlbench.cli.broken import end, read_records
 from petlbench.cli.leaderboard import ResultsFolder
 from petlbench.cli.settings_help import SettingsCommand
@@ -50,9 +50,8 @@ def _export_checkpoint(checkpoint: Path, target: Path, settings: dict[str, Any])
     from petlbench.checkpoints.evaluate import export_merged
     from petlbench.checkpoints.pixels import export_artifact
 
-    check_settings(settings, "export CHECKPOINT TARGET")
     saved = read_checkpoint(checkpoint)
-    check_stored(checkpoint, saved.config, settings)
+    check_settings(settings, checkpoint, saved.config, "export CHECKPOINT TARGET")
     try:
         if load_method(restore(saved.config).method)[0].access is Access.WEIGHTS:
             export_merged(saved, target, settings)

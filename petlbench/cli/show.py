@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -24,7 +25,8 @@ def show(record: Path, words: tuple[str, ...]) -> None:
     """Show one record: a path, or the beginning of a run id in the results folder."""
     out = Path(settings_of(ResultsFolder, split_words(words)).out)
     if not exists(record):
-        found = [path for path in RecordStore(out).paths() if path.stem.rpartition("-")[2].startswith(str(record))]
+        pattern = re.compile(rf"-{re.escape(str(record))}[0-9a-f]*(-[0-9a-f]{{8}})?$")
+        found = [path for path in RecordStore(out).paths() if pattern.search(path.stem)]
         if len(found) != 1:
             raise RecordError(f"{record}: no such file, and {len(found) or 'no'} records in {out} have a run id that starts with it")
         record = found[0]

@@ -9,11 +9,18 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+from pydantic import AfterValidator
 
 T = TypeVar("T")
 _ADDED = "petlbench.added"
+_FILE = "petlbench.file"
+# The type of a setting that names a file of the user's: ``checkpoint: File | None = None``. Its content, and not its place, is part of a run's id.
+File = Annotated[str, AfterValidator(os.path.expanduser), _FILE]
 
 
 def run_id(config: dict[str, Any]) -> str:
@@ -59,6 +66,22 @@ def fill_added(kind: type, description: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def files_of(section: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the settings of a dataclass instance that name files, with their values: a path, or a list of paths. Declared as ``File`` or ``Path``."""
+    hints, found = get_type_hints(type(section), include_extras=True), {}
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= files_of(value, f"{prefix}{field.name}.")
+        elif value is not None and _names_files(hints[field.name]):
+            found[f"{prefix}{field.name}"] = _plain(value)
+    return found
+
+
+def _names_files(hint: Any) -> bool:
+    return hint is Path or _FILE in getattr(hint, "__metadata__", ()) or any(map(_names_files, get_args(hint)))
+
+
 def _is_added(field: dataclasses.Field[Any]) -> bool:
     return bool(field.metadata.get(_ADDED))
 
@@ -69,7 +92,9 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Convert to plain JSON values; tuples become lists."""
+    """Convert to plain JSON values; tuples become lists, paths texts."""
+    if isinstance(value, Path):
+        return str(value)
     if dataclasses.is_dataclass(value):
         return to_identity(value)
     if isinstance(value, Mapping):

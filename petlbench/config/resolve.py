@@ -7,14 +7,16 @@ a method or recipe, settings for a suite and then those for a task win over the 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from petlbench.config.files import exists, load_recipe, load_suite, load_yaml, names, origin, suite_of, task_name
-from petlbench.config.identity import fill_added, protocol_id, run_id, to_identity
+from petlbench.config.identity import files_of, fill_added, protocol_id, run_id, to_identity
 from petlbench.config.settings import BackboneChoice, Budget, Execution, Numerics, Protocol, QueryConfig, Train
 from petlbench.config.typed import COMMAND_LINE, Layer, Text, build, check_keys
 from petlbench.errors import ConfigError, unknown
@@ -44,15 +46,30 @@ class RunConfig:
     recipe: str | None  # the name of the recipe that was asked for
     hyperparameters: str  # where they come from: of the method's YAML the default, suite NAME or task NAME; or recipe NAME
     execution: Execution = field(compare=False)
+    # setting -> what ids and records say in place of the user's own files that it names (data.content.with_content)
+    content: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Plain JSON values; its hash is the run id. A new field of this class is declared with ``added`` as well."""
         found = to_identity(self)
         found["method"] = {"name": found["method"], "plugin": found.pop("plugin"), **found.pop("method_config")}
-        for beside in ("hyperparameters", "execution"):
+        for beside in ("hyperparameters", "execution", "content"):
             del found[beside]
+        for key, name in self.content.items():
+            *path, last = key.split(".")
+            functools.reduce(operator.getitem, path, found)[last] = name
         return dict(json.loads(json.dumps(found)))  # refuses what a record could not be read back with
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """The settings that name files of the user's, such as ``backbone.checkpoint``, with their paths."""
+        return files_of(self.backbone, "backbone.") | files_of(self.method_config, "method.")
+
+    @property
+    def published_task(self) -> str:
+        """The task as records name it."""
+        return str(self.content.get("task", self.task))
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from petlbench.config.augment import Interpolation, canonical, parse
-from petlbench.config.identity import added
+from petlbench.config.identity import File, added
 
 # of the schedules that leave no choice
 _SCHEDULE_STEPS = {"timm_cosine": "epoch", "dassl_cosine": "epoch", "vp_cosine": "step", "pgn_cosine": "epoch"}
@@ -130,7 +130,7 @@ class BackboneChoice:
     """The frozen model of a run."""
 
     name: str = "mini_clip"  # name of a backbone; petlbench ls backbones lists all
-    checkpoint: str | None = None  # local weight file to use instead of the backbone's own
+    checkpoint: File | None = None  # local weight file to use instead of the backbone's own
 
     @property
     def is_remote(self) -> bool:

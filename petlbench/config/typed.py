@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
@@ -122,6 +123,7 @@ def _as_float(text: str) -> float | None:
 
 _READERS: dict[type, Callable[[str], Any]] = {  # None: the text is no such value
     str: str,
+    Path: str,
     int: lambda text: int(text) if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) else None,
     float: _as_float,
     bool: lambda text: {"true": True, "false": False}.get(text.lower()),
@@ -191,4 +193,6 @@ def describe(hint: Any) -> str:
         return f"one of {', '.join(map(str, options))}"
     if origin in (tuple, list):
         return "a list such as [a,b]"
-    return {int: "an int", float: "a number", bool: "true or false", str: "text"}.get(hint, getattr(hint, "__name__", str(hint)))
+    return {int: "an int", float: "a number", bool: "true or false", str: "text", Path: "a path"}.get(
+        hint, getattr(hint, "__name__", str(hint))
+    )

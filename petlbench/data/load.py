@@ -18,6 +18,8 @@ from petlbench.data.streaming import Tally
 from petlbench.data.task import DiskTask, TaskFamily, TaskSpec
 from petlbench.data.transforms import Form, Transform
 from petlbench.errors import ConfigError
+from petlbench.records.file_names import exists
+from petlbench.records.labels import label_of, name_of
 from petlbench.registry import TASKS
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -62,7 +64,15 @@ def find_task(name: str, root: Path | None = None) -> TaskSpec:
         if spec is None:
             raise missing_error([presence(name, root)], 1, root)
         return spec
-    return target(name.partition(":")[2])
+    family, _, place = name.partition(":")
+    return _named(target(place), family, place)
+
+
+def _named(spec: TaskSpec, family: str, place: str) -> TaskSpec:
+    """Name a task over a file or folder of the user's by its content: it is the same elsewhere, and says nothing about whose it is."""
+    if not exists(Path(place).expanduser()):
+        return spec
+    return replace(spec, name=f"{family}:{name_of(place, spec.revision)}", description=f"images of {label_of(place)}")
 
 
 def require(name: str, root: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -11,6 +12,7 @@ from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.config.resolve import RunConfig
 from petlbench.data.acquire.presence import data_folder
+from petlbench.data.digests import state_of
 from petlbench.data.load import Task, find_task, load_task
 from petlbench.errors import ConfigError
 from petlbench.remote.client import RemoteBackbone
@@ -37,7 +39,8 @@ def open_backbone(
     already, since its model may have changed; the connection is closed at the end."""
     choice, url = config.backbone, config.execution.url
     if not choice.is_remote:
-        yield load_backbone_cached(choice.name, choice.checkpoint, device)
+        state = () if choice.checkpoint is None else (state_of(Path(choice.checkpoint)),)
+        yield load_backbone_cached(choice.name, choice.checkpoint, device, *state)
         return
     if url is None:
         raise ConfigError(f"{choice.name} is a served model; add its address, url=http://HOST:PORT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from petlbench.errors import NewerRecord, RecordError
 from petlbench.records.file_names import exists, file_part, slug
+from petlbench.records.labels import published
 from petlbench.records.regular_file import read_regular, sha256_of
 from petlbench.records.schema import LARGEST, RESULTS, Record, parse_record, read_record
 
@@ -90,7 +92,25 @@ class RecordStore:
         return former if exists(former) and not exists(path) else path
 
     def path_of(self, record: Record) -> Path:
-        return self.path(record.task, record.method.name, record.backbone.name, record.seed, record.run_id)
+        """Return where a record lies, or would lie in a folder without others of its run."""
+        path = self.path(record.task, record.method.name, record.backbone.name, record.seed, record.run_id)
+        beside = _beside(path, record.task_revision, record.backbone.sha256)
+        if exists(beside):
+            return beside
+        elsewhere = self.folder.glob(f"{file_part(record.suite)}/*/{path.name}") if ":" in record.task and not exists(path) else ()
+        return next(iter(elsewhere), path)  # an older record in a folder that is named after a place
+
+    def path_for(self, path: Path, task_revision: str, weights: str) -> Path:
+        """Return where a run on this content is recorded: at its ``path``, or beside it when that holds the result of other content, which stays."""
+        there = self.find(path)
+        is_other = there is not None and there.has_result and bool(differences(there, task_revision, weights))
+        return _beside(path, task_revision, weights) if is_other else path
+
+    def records_of(self, path: Path) -> Iterator[tuple[Path, Record]]:
+        """Read the records of a run, one for each content that it was carried out on; ``path``: of the run. Broken ones are left out (``find``)."""
+        for one in (path, *path.parent.glob(f"{glob.escape(path.stem)}-*.json")):
+            if (record := self.find(one)) is not None:
+                yield one, record
 
     def write(self, record: Record, files: Mapping[Path, bytes] | None = None) -> Path:
         """Validate and write a record, after the files that it names; return its path. RecordError for one that could not be read back.
@@ -98,7 +118,8 @@ class RecordStore:
         A result is never replaced by a record without one: then nothing is written (``is_kept``). At any moment the record on disk and
         its files belong together, even if writing is interrupted or two processes write the same record.
         """
-        path, files = self.path_of(record), files or {}
+        path = self.path(record.task, record.method.name, record.backbone.name, record.seed, record.run_id)
+        path, files = self.path_for(path, record.task_revision, record.backbone.sha256), files or {}
         document = _document(record, path)
         with self._locked():
             if is_kept(record, path):
@@ -143,11 +164,11 @@ class RecordStore:
         return record_files(self.folder)
 
     def read(self) -> Records:
-        """Read all records. A broken one does not stop a table, but whoever makes the table has to name it (``Records.broken``)."""
+        """Read all records, as they may be published. A broken one does not stop a table, but whoever makes the table has to name it."""
         found, broken = [], []
         for path in self.paths():
             try:
-                found.append(read_record(path))
+                found.append(published(read_record(path)))
             except RecordError as error:
                 broken.append(str(error))
         return Records(found, broken)
@@ -209,6 +230,17 @@ def _is_as_named(file: Path, digest: str) -> bool:
             return True
     except (OSError, SafetensorError):
         return False
+
+
+def differences(record: Record, task_revision: str, weights: str) -> list[tuple[str, str, str]]:
+    """Return what a record's run had otherwise: ``task`` or ``weights``, with what it was and what it is now. Empty texts are unknown."""
+    pairs = [("task", record.task_revision, task_revision), ("weights", record.backbone.sha256, weights)]
+    return [(what, before, now) for what, before, now in pairs if before and now and before != now]
+
+
+def _beside(path: Path, task_revision: str, weights: str) -> Path:
+    content = hashlib.sha256(f"{task_revision} {weights}".encode()).hexdigest()[:8]
+    return path.with_name(f"{path.stem}-{content}.json")
 
 
 def _delete(files: Iterable[Path], but: Sequence[Path]) -> None:

@@ -25,9 +25,10 @@ from petlbench.config.identity import to_identity
 from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.cache import Cache
+from petlbench.data.content import with_content
 from petlbench.data.joined import part_of_class
 from petlbench.data.load import Task
-from petlbench.errors import BudgetExceeded, ConfigError, Diverged, PetlbenchError, described, message_of
+from petlbench.errors import BudgetExceeded, ConfigError, DataError, Diverged, PetlbenchError, described, message_of
 from petlbench.learners import Learner, open_learner
 from petlbench.learners.cost import AddedMemory, Stopwatch, peak_memory_mb
 from petlbench.learners.curve import Curve
@@ -57,6 +58,7 @@ def execute(config: RunConfig, progress: Progress = lambda done, total: None, re
     earlier result is never replaced by a failure: then the returned record is not the one at the path (``records.store.is_kept``).
     """
     check(config)
+    config = with_content(config)
     with with_served_name(config) as (named, connected):
         if connected is not None:
             check_method(named, connected.traits)
@@ -120,6 +122,8 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
 
         task = open_task(config, backbone)
         spec = task.spec
+        if spec.name != config.published_task:
+            raise DataError(f"task {config.task} changed while the run began; run it again")
         log.fields |= {"task_revision": spec.revision, "class_count": len(spec.class_names), "split_hashes": task.split_hashes}
         log.fields |= {"layout": spec.layout, "split": spec.split}
         shuffled = torch.Generator().manual_seed(config.seed)

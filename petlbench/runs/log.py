@@ -14,6 +14,7 @@ from petlbench.access.meter import Meter
 from petlbench.config.files import suite_of
 from petlbench.config.identity import to_identity
 from petlbench.config.resolve import RunConfig
+from petlbench.data.content import published_text
 from petlbench.errors import ConfigError
 from petlbench.learners.cost import Stopwatch
 from petlbench.method import Method
@@ -24,25 +25,24 @@ from petlbench.records.store import RecordStore, side_file
 def record_path(config: RunConfig) -> Path:
     """Return the path of a run's record, whether it exists or not."""
     store = RecordStore(Path(config.execution.out))
-    return store.path(config.task, config.method, config.backbone.name, config.seed, config.run_id)
+    return store.path(config.published_task, config.method, config.backbone.name, config.seed, config.run_id)
 
 
-def recorded(config: RunConfig) -> schema.Record | None:
-    """Return the record of a run. None if there is none, it does not read back, is another run's, or its files are not whole: the run is then missing.
+def recorded(config: RunConfig) -> list[schema.Record]:
+    """Return the records of a run, one for each content that it was carried out on.
 
-    The one place that decides it, for ``plan``, ``bench`` and ``run``. With ``save`` the files include the checkpoint. RecordError for a record that a
-    newer petlbench wrote, and for what cannot be replaced (``RecordStore.find``).
+    Left out is what does not read back, is another run's, or whose files are not whole; with ``save`` these include the checkpoint. The one place
+    that decides it, for ``plan``, ``bench`` and ``run``. RecordError for a record that a newer petlbench wrote, and for what cannot be replaced
+    (``RecordStore.find``).
     """
-    store, path = RecordStore(Path(config.execution.out)), record_path(config)
-    record = store.find(path)
-    if record is None or not _is_of(record, config):
-        return None
-    return record if not record.has_result or store.is_whole(record, path, config.execution.save) else None
+    store = RecordStore(Path(config.execution.out))
+    found = [(path, record) for path, record in store.records_of(record_path(config)) if _is_of(record, config)]
+    return [record for path, record in found if not record.has_result or store.is_whole(record, path, config.execution.save)]
 
 
 def _is_of(record: schema.Record, config: RunConfig) -> bool:
     stated = (record.run_id, record.task, record.method.name, record.backbone.name, record.seed)
-    return stated == (config.run_id, config.task, config.method, config.backbone.name, config.seed)
+    return stated == (config.run_id, config.published_task, config.method, config.backbone.name, config.seed)
 
 
 @dataclass
@@ -63,7 +63,10 @@ class RunLog:
 
     def keep(self, kind: str, content: bytes, folder: Path | None = None) -> Path:
         """Add a file to be written with the record, beside it or in another folder; returns its path."""
-        beside = side_file(record_path(self.config), kind, content)
+        backbone = self.fields.get("backbone")
+        revision, weights = self.fields.get("task_revision", ""), backbone.sha256 if backbone else ""
+        record = RecordStore(Path(self.config.execution.out)).path_for(record_path(self.config), revision, weights)
+        beside = side_file(record, kind, content)
         path = beside if folder is None else folder / beside.name
         self.files[path] = content
         return path
@@ -109,7 +112,7 @@ class RunLog:
             "status": status,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "suite": suite_of(config.task),
-            "task": config.task,
+            "task": config.published_task,
             "protocol": schema.ProtocolId(id=config.protocol_id, settings=to_identity(config.protocol)),
             "selection": config.protocol.selection,
             "backbone": schema.BackboneId(name=config.backbone.name, sha256="", parameters=0),
@@ -127,5 +130,6 @@ class RunLog:
             "code": provenance.code(),
             "environment": provenance.environment(self.device, self.precision),
         }
-        why = {"error": error.encode(errors="backslashreplace").decode()} if error else {}  # an exception may name a file in any bytes
+        # an exception may name a file in any bytes
+        why = {"error": published_text(error, config).encode(errors="backslashreplace").decode()} if error else {}
         return schema.Record(**(known | measured | why))

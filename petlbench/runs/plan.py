@@ -1,27 +1,28 @@
-"""Plan a grid of runs: done, missing, failed and skipped ones."""
+"""Plan a grid of runs: done, stale, failed, missing and skipped ones."""
 
 from __future__ import annotations
 
 import logging
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from petlbench.config.files import load_suite, names, suite_name, suite_of, task_name
 from petlbench.config.resolve import RunConfig, load_method, merged, nested, resolve
 from petlbench.data.acquire.presence import data_folder, missing_error, presence
+from petlbench.data.content import name_of_task, with_content
 from petlbench.data.joined import names_joined
 from petlbench.data.load import require
 from petlbench.errors import AccessError, ConfigError, did_you_mean
 from petlbench.records.schema import Record
 from petlbench.registry import METHODS, TASKS
 from petlbench.runs.checks import backbone_of, check_setting, reason_to_skip, traits_of
-from petlbench.runs.log import recorded
+from petlbench.runs.state import State, States
 
-State = Literal["done", "failed", "missing"]
 _log = logging.getLogger("petlbench.data")
 
 
@@ -31,6 +32,7 @@ class PlannedRun:
 
     config: RunConfig
     state: State
+    reason: str = ""  # of a stale run: what is other now than when it was recorded
 
 
 @dataclass(repr=False)
@@ -47,17 +49,27 @@ class Plan:
         """The results folder."""
         return Path(self.runs[0].config.execution.out)
 
+    @property
+    def states(self) -> list[State]:
+        """The states that runs of this plan may be in; ``stale`` is one only where a run is."""
+        is_stale = any(run.state == "stale" for run in self.runs)
+        return [state for state in get_args(State) if state != "stale" or is_stale]
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of runs in each state per method."""
-        states = get_args(State)
+        states = self.states
         by_method: dict[str, dict[str, int]] = {run.config.method: dict.fromkeys(states, 0) for run in self.runs}
         for run in self.runs:
             by_method[run.config.method][run.state] += 1
         return by_method
 
     def __repr__(self) -> str:
-        states = ", ".join(f"{sum(run.state == state for run in self.runs)} {state}" for state in get_args(State))
-        return "\n".join([f"<plan of {len(self.runs)} runs: {states}>", *self.sentences()])
+        return "\n".join([f"<plan of {len(self.runs)} runs: {self.summary()}>", *self.sentences()])
+
+    def summary(self) -> str:
+        """Count the runs in each state: ``2 done, 0 failed, 1 missing``."""
+        found = Counter(run.state for run in self.runs)
+        return ", ".join(f"{found[state]} {state}" for state in self.states)
 
     def _repr_html_(self) -> str:
         """Show the counts as a table in a notebook."""
@@ -66,12 +78,14 @@ class Plan:
         return str(pd.DataFrame.from_dict(self.counts(), orient="index").to_html())
 
     def sentences(self) -> list[str]:
-        """Return one sentence per reason for skipping methods or tasks."""
+        """Return one sentence per reason for skipping methods or tasks, and for results that are not those of what is there now."""
         planned = {run.config.method for run in self.runs}
         lines = []
         for reason, methods in self.skipped.items():
             named = [f"{method} on {', '.join(tasks)}" if method in planned else method for method, tasks in methods.items()]
             lines.append(f"skipped: backbone lacks the required access: {', '.join(named)} ({reason})")
+        stale = Counter(run.reason for run in self.runs if run.state == "stale")
+        lines += [f"stale: {reason}: {count} {'run' if count == 1 else 'runs'}" for reason, count in stale.items()]
         return lines + ([f"skipped: images are not there: {', '.join(self.absent)}"] if self.absent else [])
 
 
@@ -86,11 +100,11 @@ def plan(
 
     ``methods`` and ``tasks`` are names, or names joined by commas; ``all`` is every registered plugin. Without ``seeds`` those of a task's suite,
     else one, 0. Tasks whose images are missing are refused, all in one message, or skipped with ``available``. A cancelled
-    or broken record counts as missing, one that failed or diverged as failed. Every run is checked, so that a grid does not end in its middle;
-    methods selected by ``all`` only are skipped where the backbone lacks what they need.
+    or broken record counts as missing, one that failed or diverged as failed, and one of other data or weights than are there now as stale. Every
+    run is checked, so that a grid does not end in its middle; methods selected by ``all`` only are skipped where the backbone lacks what they need.
     """
     seeds = None if seeds is None else _checked_seeds(seeds)
-    traits = cache(traits_of)  # a server is asked once for all runs
+    traits, names_of, states = cache(traits_of), cache(name_of_task), States()  # a server, or a folder, is asked once for all runs
     common = nested(settings or {})
     wanted = selected_tasks(tasks)
     present = _present(wanted, data_folder(common.get("data_root")), available)
@@ -111,7 +125,7 @@ def plan(
             if configs[0].backbone.name == "remote" and of_backbone is not None:
                 configs = [config.on_served(of_backbone.name) for config in configs]
             found.seeds[origin] = of_task
-            found.runs += [PlannedRun(config, state_of(config)) for config in configs]
+            found.runs += [planned_run(with_content(config, names_of), states) for config in configs]
     if not found.runs:
         raise ConfigError("; ".join(["there is nothing to run", *found.sentences()]))
     return found
@@ -183,12 +197,9 @@ def _present(tasks: Sequence[str], root: Path | None, available: bool) -> list[s
     return [task for task in tasks if names_absent.isdisjoint(names_joined(task))]
 
 
-def state_of(config: RunConfig) -> State:
-    """Return the state of a run from its record. RecordError if a newer petlbench wrote it, or it cannot be replaced."""
-    record = recorded(config)
-    if record is None or record.status == "cancelled":
-        return "missing"
-    return "done" if record.has_result else "failed"
+def planned_run(config: RunConfig, states: States) -> PlannedRun:
+    """Return a run with its state."""
+    return PlannedRun(config, *states.of(config))
 
 
 def seconds_per_run(records: Iterable[Record]) -> dict[str, float]:

@@ -162,7 +162,7 @@ def test_a_bench_whose_repeated_run_fails_keeps_its_earlier_result(call: Call, t
     assert call(*RUN)[0] == 0
     (path,) = RecordStore(tmp_path / "results").paths()
     before = path.read_bytes()
-    monkeypatch.setattr("petlbench.runs.plan.state_of", lambda config: "missing")
+    monkeypatch.setattr("petlbench.runs.state.States.of", lambda self, config: ("missing", ""))
     monkeypatch.setattr("petlbench.learners.QueryLearner.predict", fail)
     code, out, err = call("bench", *RUN[1:], "--json", "--jobs", "1")
     assert code == 1 and [run["kept"] for run in json.loads(out)["runs"]] == [True]

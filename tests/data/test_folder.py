@@ -150,7 +150,7 @@ def test_a_table_in_the_folder_says_what_is_what(root: Path) -> None:
     with (root / "labels.csv").open("a") as file:
         file.write("train/cat/1.png,tom,val\n")
     assert task(root).sizes == {"train": 2, "val": 1, "test": 1}
-    assert task(root).name == f"folder:{root}"
+    assert task(root).name == f"folder:pets@{task(root).revision}"
 
 
 def test_a_rewritten_image_changes_the_revision(root: Path) -> None:
