@@ -72,9 +72,11 @@ class BackboneId(_Section):
     parameters: Count
     transport: Literal["in_process", "http"] = "in_process"
     activation: str = ""  # of the vision tower, as torch names it; empty: unknown, as of a served model
-    mean: tuple[float, ...] = ()  # of the normalisation of images, by channel; empty: not recorded
-    std: tuple[float, ...] = ()
-    self_check: tuple[float, ...] = ()  # answers to a fixed picture, see petlbench.backbones.self_check; empty: not recorded
+    mean: list[float] = Field(default_factory=list)  # of the normalisation of images, by channel; empty: not recorded
+    std: list[float] = Field(default_factory=list)
+    self_check: list[float] = Field(
+        default_factory=list
+    )  # answers to a fixed picture, see petlbench.backbones.self_check; empty: not recorded
 
 
 class ProtocolId(_Section):

@@ -114,9 +114,10 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
             sha256=checksum,
             parameters=backbone.parameter_count,
             transport="http" if isinstance(backbone, RemoteBackbone) else "in_process",
-            mean=backbone.facts.mean,
-            std=backbone.facts.std,
-            **({} if isinstance(backbone, RemoteBackbone) else {"activation": backbone.activation, "self_check": backbone.self_check}),
+            mean=list(backbone.facts.mean),
+            std=list(backbone.facts.std),
+            activation="" if isinstance(backbone, RemoteBackbone) else backbone.activation,
+            self_check=[] if isinstance(backbone, RemoteBackbone) else list(backbone.self_check),
         )
         log.precision = choose(config.precision, device, backbone.parameter_count)
 
