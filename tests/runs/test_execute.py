@@ -160,7 +160,7 @@ def test_best_val_reports_the_first_best_epoch_of_the_validation_split(
 
 
 def test_oracle_test_looks_at_the_test_split_and_says_so(run: Callable[..., tuple[Record, Path]], scripted: str) -> None:
-    record, path = run(scripted, "protocol.selection=oracle_test")
+    record, path = run(scripted, "protocol.selection=oracle_test", "train.epochs=4")
     assert record.metrics is not None and record.metrics.val_accuracy is None
     assert record.selection == "oracle_test"
     assert max(epoch.test_accuracy or 0 for epoch in record.history) == record.metrics.accuracy
