@@ -124,7 +124,8 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
 
 def _suffix(name: str) -> str:
-    return Path(name).suffix.lower()
+    before, dot, after = name.rpartition(".")
+    return dot + after.lower() if before else ""
 
 
 register_task_family("folder", folder_task, __name__)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from petlbench.checkpoints.file import packed_checkpoint, read_checkpoint
 from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore
 from tests.conftest import Call
@@ -102,9 +103,12 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name(call: Call, tmp_path: 
     code, _, err = call("run", "method=linear", "task=mini/digits", "train.epochs=1", "train.warmup_epochs=0", "threads=1", "save=true")
     assert code == 0, err
     (path,) = (tmp_path / "results" / "checkpoints").iterdir()
-    assert_refused(
-        call("evaluate", str(path), "task=mini/textures", "threads=1"), str(path), "head.weight has shape (10, 128) in the checkpoint"
-    )
+    other = ("evaluate", str(path), "task=mini/textures", "threads=1")
+    assert_refused(call(*other), str(path), "mini/textures has others: the first that differs is class 1, which was '0' and is 'lined'")
+    saved = read_checkpoint(path)
+    path.write_bytes(packed_checkpoint(saved.state, saved.config, saved.backbone_sha256))  # as before names of classes were in it
+    assert_refused(call(*other), str(path), "head.weight has shape (10, 128) in the checkpoint")
+    assert call("evaluate", str(path), "threads=1")[0] == 0
 
 
 def test_a_failing_run_has_exit_code_one_and_a_record_of_its_reason(call: Call, tmp_path: Path) -> None:

@@ -327,6 +327,8 @@ def test_lists_with_a_byte_order_mark_and_the_lines_of_windows_are_read(tmp_path
     lines = (vtab_task(tmp_path, "dtd") / "test.txt").read_text().splitlines()
     (tmp_path / "vtab-1k/dtd/test.txt").write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
     assert labels(find_task("vtab/dtd", tmp_path))["test"] == [0, 1] * 3
+    zipped(tmp_path / "vtab-1k/dtd")
+    assert labels(find_task("vtab/dtd", tmp_path))["test"] == [0, 1] * 3
 
 
 def test_a_copy_inside_a_copy_is_not_called_present(imagenet: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def _in_archive(archive: Path) -> dict[str, Listing] | None:
             if first is None:
                 return None
             above = first.removesuffix(LISTS["train"])
-            texts = {split: opened.read(above + name).decode() for split, name in LISTS.items()}
+            texts = {split: opened.read(above + name).decode("utf-8-sig") for split, name in LISTS.items()}
     except (OSError, KeyError, UnicodeDecodeError, zipfile.BadZipFile) as error:
         raise DataError(f"{archive}: not a complete archive of a VTAB-1k task ({error}); fetch it again") from None
     listings: dict[str, Listing] = {}
