@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from petlbench.data.images import decode_bytes, read_bytes
+from petlbench.data.images import MOST_BYTES, decode_bytes, read_bytes
 from petlbench.errors import DataError
 
 MANY = 100_000  # files, whose sizes take too long to ask for at the start of a run
@@ -91,8 +93,11 @@ class ZipMembers(Listing):
 
     def read(self, index: int) -> bytes:
         try:
-            return _opened(self.archive, os.getpid()).read(self.names[index])
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            archive = _opened(self.archive, os.getpid())
+            if (size := archive.getinfo(self.names[index]).file_size) > MOST_BYTES:
+                raise ValueError(f"it unpacks to {size:,} bytes")
+            return archive.read(self.names[index])
+        except (OSError, KeyError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.location(index)}: cannot be read ({error}); fetch the archive again") from None
 
     def fingerprint(self) -> str:
