@@ -18,6 +18,7 @@ refused: fractions and NaN, 32-bit and signed values beyond 0 to 255, and 16-bit
 from __future__ import annotations
 
 import io
+import stat
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the TIFF tags photometric interpreta
 _PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339
 _LEAST_DEEP = 2**14  # the brightest value of a 16-bit image is at least this, or its range is another
 
+MOST_BYTES = 2**30  # of an image file
+
 
 def is_passed_over(name: str) -> bool:
     """Return True for the name of a file or folder that is never looked at: a hidden one, such as ``._x.jpg``, or one that a system made for itself."""
@@ -48,9 +51,13 @@ class _UnknownRange(ValueError):
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file. DataError names the file when it cannot be read."""
+    """Return the content of a file. DataError names the file when it cannot be read, is a pipe, which would block, or larger than any image."""
     try:
-        return path.read_bytes()
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= MOST_BYTES:
+            return path.read_bytes()
+        what = f"{status.st_size:,} bytes" if stat.S_ISREG(status.st_mode) else "no plain file"
+        raise DataError(f"{path}: not a readable image (it is {what}); replace it from the source, or remove it")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check that it is there and that you may read it") from None
 

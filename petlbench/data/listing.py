@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import re
 import stat
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from petlbench.data.images import decode_bytes, read_bytes
+from petlbench.data.images import MOST_BYTES, decode_bytes, read_bytes
 from petlbench.errors import DataError
 
 _DETOUR = re.compile(r"(^|/)\.{0,2}/")  # in a path that has a shorter spelling, such as a/../b
@@ -125,8 +127,11 @@ class ZipMembers(Listing):
 
     def read(self, index: int) -> bytes:
         try:
-            return _archive(self.archive).read(self.names[index])
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            archive = _archive(self.archive)
+            if (size := archive.getinfo(self.names[index]).file_size) > MOST_BYTES:
+                raise ValueError(f"it unpacks to {size:,} bytes")
+            return archive.read(self.names[index])
+        except (OSError, KeyError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.location(index)}: cannot be read ({error}); fetch the archive again") from None
 
     def fingerprint(self) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from petlbench.data.images import decode_bytes, read_bytes
+from petlbench.data.listing import ZipMembers
 from petlbench.errors import DataError
 
 
@@ -200,6 +203,32 @@ def test_no_program_is_run_for_an_image(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.jpg: cannot be read \(No such file or directory\)"):
         decoded(tmp_path / "absent.jpg")
+
+
+def test_a_pipe_a_folder_and_a_file_without_end_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    with (tmp_path / "huge.jpg").open("wb") as sparse:
+        sparse.truncate(2**40)
+    for name, reason in (("pipe", "no plain file"), ("folder", "no plain file"), ("huge", "1,099,511,627,776 bytes")):
+        with pytest.raises(DataError, match=rf"{name}\.jpg: not a readable image \(it is {reason}\); replace it"):
+            read_bytes(tmp_path / f"{name}.jpg")
+
+
+def test_an_image_in_an_archive_that_unpacks_to_too_much_or_not_at_all_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petlbench.data.listing.MOST_BYTES", 2**20)
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("bomb.png", bytes(2**21))
+        file.writestr("secret.png", b"content")
+    content = bytearray(archive.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1  # encrypted
+    content[content.index(b"PK\x03\x04", 10) + 6] |= 1
+    archive.write_bytes(content)
+    members = ZipMembers(archive, ["bomb.png", "secret.png", "absent.png"], [0, 0, 0])
+    for index, reason in enumerate(["unpacks to 2,097,152 bytes", "encrypted", "no item named"]):
+        with pytest.raises(DataError, match=reason):
+            members.decode(index)
 
 
 @pytest.mark.parametrize(

@@ -334,7 +334,9 @@ def test_a_checkpoint_finds_its_images_by_their_content(home: Path, call: Call) 
         petlbench.evaluate(checkpoint, {"backbone.checkpoint": "best.safetensors"})
     weights(home / "again.safetensors")
     assert petlbench.evaluate(checkpoint, {"backbone.checkpoint": "again.safetensors"})["samples"] == 4
-    assert "takes backbone, data_root, device, task, threads, url, got seed" in call("export", str(checkpoint), "x.safetensors", "seed=1")[2]
+    assert (
+        "takes backbone, data_root, device, task, threads, url, got seed" in call("export", str(checkpoint), "x.safetensors", "seed=1")[2]
+    )
 
 
 def test_a_task_is_not_joined_with_itself_under_another_path(home: Path) -> None:

@@ -28,6 +28,8 @@ def first_folder(root: Path, names: Iterable[str], holding: str = "") -> Path | 
 
 def read_text(path: Path) -> str:
     """Read a text file. DataError when that fails."""
+    if path.exists() and not path.is_file():  # a pipe would block
+        raise DataError(f"{path}: is no plain file; this file belongs to the layout, restore it")
     try:
         return text_of(path)
     except UnicodeError as error:

@@ -6,7 +6,9 @@ JPEG files for all tasks. A fourth list, train800val200.txt, is the first two jo
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from pathlib import Path
 
 from petlbench.data.listing import Files, Listing, ZipMembers
@@ -17,6 +19,7 @@ from . import LocatedDataset
 from ._lists import numbered_lines, read_text
 
 PARENTS = ("vtab-1k", "vtab1k", ".")
+_MOST_BYTES = 2**26  # of a list; the longest has 1 MB
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 
 
@@ -53,8 +56,10 @@ def _in_archive(archive: Path) -> dict[str, Listing] | None:
             if first is None:
                 return None
             above = first.removesuffix(LISTS["train"])
+            if any(opened.getinfo(above + name).file_size > _MOST_BYTES for name in LISTS.values()):
+                raise ValueError(f"a list of more than {_MOST_BYTES:,} bytes")
             texts = {split: opened.read(above + name).decode("utf-8-sig") for split, name in LISTS.items()}
-    except (OSError, KeyError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise DataError(f"{archive}: not a complete archive of a VTAB-1k task ({error}); fetch it again") from None
     listings: dict[str, Listing] = {}
     for split, text in texts.items():

@@ -35,10 +35,13 @@ def download(url: str, target: Path, checksum: str | None = None, report: Report
     DataError when the server refuses, keeps breaking off or sends something else, and when the disk is full; the part that has arrived stays
     for the next attempt, except when its checksum is wrong.
     """
+    part = target.with_name(f"{target.name}.part")
+    for path in (target, part, _version_file(part)):
+        if (path.exists() and not path.is_file()) or (path != target and path.is_symlink()):  # a pipe blocks, a link is written through
+            raise DataError(f"{path}: is no plain file; remove it and run the command again")
     if target.exists():
         _check(target, checksum, url)
         return
-    part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _persist(url, part, report, is_checked=checksum is not None)

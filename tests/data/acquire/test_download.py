@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,20 @@ def test_a_disk_that_fills_up_keeps_the_part(server: Server, target: Path) -> No
     with pytest.raises(DataError, match=f"cannot write {target}: No space left on device; free space or use another data_root"):
         download(server.url, target, MD5, full)
     assert target.with_name("data.tar.part").exists()
+
+
+@pytest.mark.parametrize("name", ["data.tar", "data.tar.part", "data.tar.part.version"])
+def test_a_pipe_in_the_place_of_a_file_is_named_and_not_opened(name: str, server: Server, target: Path) -> None:
+    target.parent.mkdir()
+    os.mkfifo(target.with_name(name))
+    with pytest.raises(DataError, match=rf"{name}: is no plain file; remove it"):
+        download(server.url, target, MD5)
+
+
+def test_nothing_is_written_through_a_link(server: Server, target: Path) -> None:
+    target.parent.mkdir()
+    other = target.with_name("other")
+    other.write_text("mine")
+    target.with_name("data.tar.part").symlink_to(other)
+    assert "is no plain file" in refusal(server, target)
+    assert other.read_text() == "mine"
