@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from petlbench.errors import RecordError
 
@@ -34,7 +34,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(mode := os.fstat(file.fileno()).st_mode):

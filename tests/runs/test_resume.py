@@ -206,6 +206,6 @@ def test_a_run_whose_record_could_not_be_read_back_is_refused_before_anything_is
     config = resolve([*WORDS, f"out={tmp_path / 'new'}"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(METHODS.get("linear"), "cite", "two\nlines")
-        with pytest.raises(ConfigError, match=r"this run cannot be recorded: cite: expected text in one line"):
+        with pytest.raises(ConfigError, match=r"this run cannot be recorded: method\.cite: expected text in one line"):
             execute(config)
     assert not list((tmp_path / "new").glob("**/*.json"))
