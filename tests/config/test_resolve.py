@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from petlbench.config.files import ConfigPackage
 from petlbench.config.identity import run_id
 from petlbench.config.resolve import RunConfig, load_method, method_names, restore
-from petlbench.config.settings import BackboneChoice, Budget, Execution, Protocol, QueryConfig, Train
+from petlbench.config.settings import BackboneChoice, Budget, Execution, Limits, Protocol, QueryConfig, Train
 from petlbench.errors import ConfigError, PetlbenchError
 from petlbench.registry import METHODS
 from tests.words import resolve
@@ -129,6 +129,7 @@ def test_a_wrong_key_in_a_file_is_reported_with_the_file(configs: Path) -> None:
         ((*RUN, "protocol.resize=100000"), "protocol.resize must be an int from 1 to 4096 or null, got 100000"),
         ((*RUN, "protocol.select_every=0"), "protocol.select_every must be an int >= 1, got 0"),
         ((*RUN, "cache_mb=-1"), "cache_mb must be an int >= 0, got -1"),
+        ((*RUN, "budget.test.images=-1"), "budget.test: images must be an int >= 0 or null, got -1"),
         ((*RUN, "budget.images=-1"), "budget.images must be an int >= 0 or null, got -1"),
         ((*RUN, "threads=two"), "threads must be an int or null, got 'two' (command line)"),
         ((*RUN, "threads=0"), "threads must be an int >= 1 or null, got 0"),
@@ -189,6 +190,7 @@ CHANGES = {
     "train.checkpoint_activations": True, "train.compile": True, "train.drop_last": True,
     "access.output": "label", "access.top_k": 2, "access.batch": 8,
     "budget.calls": 1, "budget.images": 1, "budget.contexts": 1, "budget.texts": 1, "budget.bytes": 1,
+    **{f"budget.{phase}.{what}": 1 for phase in ("val", "test") for what in ("calls", "images", "contexts", "texts", "bytes")},
 }  # fmt: skip
 
 
@@ -203,11 +205,14 @@ def test_no_setting_was_forgotten_above() -> None:
         "protocol": Protocol,
         "train": Train,
         "access": QueryConfig,
-        "budget": Budget,
+        "budget": Limits,
+        "budget.val": Limits,
+        "budget.test": Limits,
         "method": load_method("lora")[0].Config,
     }
     fields = {f"{name}.{field.name}" for name, section in sections.items() for field in dataclasses.fields(section)}
     assert fields == {key for key in CHANGES if "." in key}
+    assert {field.name for field in dataclasses.fields(Budget)} == {*(field.name for field in dataclasses.fields(Limits)), "val", "test"}
 
 
 @pytest.mark.parametrize(
