@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from markdown import markdown as as_html
+from matplotlib.figure import Figure
 
 from petlbench.analysis.escape import csv_cell, csv_of, csv_rows, markdown, plotted
 
