@@ -70,7 +70,7 @@ def csv_cell(value: Any) -> Any:
 def csv_of(frame: pd.DataFrame) -> bytes:
     """Return a table as CSV in UTF-8, headings and cells as ``csv_cell``; numbers in full."""
     texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
-    safe = frame.assign(**{str(name): frame[name].map(csv_cell, na_action="ignore") for name in texts})
+    safe = frame.assign(**{str(name): pd.Series(list(map(csv_cell, frame[name])), frame.index, object) for name in texts})
     return safe.rename(columns=csv_cell).to_csv(index=False, lineterminator="\n").encode()
 
 

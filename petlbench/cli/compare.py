@@ -20,7 +20,7 @@ from petlbench.cli.printing import table_console
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.terminal import echo_json
 from petlbench.cli.words import AS_JSON, names_and_words, settings_of
-from petlbench.config.files import suite_tasks
+from petlbench.config.files import load_suite, suite_tasks
 from petlbench.errors import ConfigError, RecordError, did_you_mean
 from petlbench.report.comparison import terminal_report, with_tradeoffs
 
@@ -48,7 +48,7 @@ def compare_methods(words: tuple[str, ...], as_json: bool) -> None:
     records = read_records(out)
     suites = with_own_tasks(suite_tasks(), records)
     if suite:
-        suites = {suite: suites[suite]} if suite in suites else suite_tasks([suite])
+        suites = {suite: suites[suite] if suite in suites else load_suite(suite).tasks}
     runs, parts = runs_frame(records), comparable_parts(leaderboard(records, suites))
     if not parts:
         raise RecordError(

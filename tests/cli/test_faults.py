@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import signal
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from torch import Tensor
 from petlbench import Access, GradientMethod, QueryMethod, QueryModel, TrainingData
 from petlbench.analysis.validate import problems_of
 from petlbench.config.resolve import RunConfig
-from petlbench.errors import ConfigError, Diverged, RecordError
+from petlbench.errors import ConfigError, DataError, Diverged, RecordError
 from petlbench.optim.loop import Epoch
 from petlbench.records import schema
 from petlbench.records.schema import Record, read_record
@@ -148,6 +152,72 @@ def test_a_failure_is_raised_as_well_when_asked_for(tmp_path: Path, faulty: Call
     with pytest.raises(ZeroDivisionError):
         execute(config(tmp_path, faulty(raises(ZeroDivisionError()))), reraise=True)
     assert the_record(tmp_path).status == "failed"
+
+
+class Unreadable(Exception):
+    """An error whose text is an error."""
+
+    def __str__(self) -> str:
+        raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded"),
+    [
+        (SystemExit(0), "SystemExit: 0"),
+        (GeneratorExit(), "GeneratorExit: "),
+        (MemoryError(), "MemoryError: "),
+        (Unreadable(), "Unreadable: (its text cannot be read)"),
+        (ValueError("\x1b[31m\ud800\x00"), r"ValueError: \x1b[31m\ud800\x00"),
+        (DataError("x" * 10**7), f"{'x' * 2000}…"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_way_a_method_leaves_is_recorded(tmp_path: Path, faulty: Callable[..., str], error: BaseException, recorded: str) -> None:
+    record, _ = execute(config(tmp_path, faulty(raises(error))))
+    assert (record.status, record.error) == ("failed", recorded)
+    assert the_record(tmp_path) == record
+
+
+def test_a_script_is_not_ended_by_a_method_that_exits(tmp_path: Path, faulty: Callable[..., str]) -> None:
+    with pytest.raises(RuntimeError, match="SystemExit: 0"):
+        execute(config(tmp_path, faulty(raises(SystemExit(0)))), reraise=True)
+
+
+def test_a_method_that_exits_when_it_is_made_is_recorded(tmp_path: Path, plugin: Callable[..., type]) -> None:
+    class Absent(Faulty):
+        def __init__(self, *_: Any) -> None:
+            sys.exit(0)
+
+    plugin("absent", Absent)
+    (cell,) = plan(["method=absent", "task=mini/digits", f"out={tmp_path}"]).runs
+    record, _ = execute(cell.config)
+    assert (record.status, record.error) == ("failed", "SystemExit: 0")
+
+
+def test_what_a_method_changes_of_its_process_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faulty: Callable[..., str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def seen() -> tuple[Any, ...]:
+        switches = torch.get_default_dtype(), torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()
+        return (*switches, Path.cwd(), sys.stdout, warnings.filters[:], signal.getsignal(signal.SIGINT))
+
+    def meddle(data: TrainingData) -> None:
+        os.chdir("/")
+        sys.stdout = io.StringIO()
+        warnings.simplefilter("error")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        torch.use_deterministic_algorithms(True)
+        raise ZeroDivisionError
+
+    before = seen()
+    record, path = execute(config(Path("results"), faulty(meddle)))
+    assert seen() == before
+    assert not path.is_absolute() and read_record(tmp_path / path) == record
 
 
 def test_a_failed_run_that_is_run_again_replaces_its_record(tmp_path: Path, faulty: Callable[..., str]) -> None:

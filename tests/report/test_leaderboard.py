@@ -244,7 +244,7 @@ def test_a_terminal_of_any_width_shows_every_method_with_its_mean(width: int) ->
     lines = rendered(records, SUITES, width)
     assert max(map(len, lines)) <= width
     for method in {record.method.name for record in records}:
-        assert any(re.match(rf"\d+ +{method} .*\d\d\.\d", line) for line in lines), method
+        assert any(re.match(rf" *\d+ +{method} .*\d\d\.\d", line) for line in lines), method
     assert ("more columns: leaderboard.md" in " ".join(lines)) == (width < 120)
 
 
