@@ -28,6 +28,7 @@ _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "teach
 _AROUND = ("module.", "_orig_mod.", "model.", "net.", "network.")
 # The tower of a model that has more parts (projectors, decoders, a second tower): its names are kept alone; of several the first one
 _TOWERS = ("teacher.", "student.", "backbone.", "base_encoder.", "momentum_encoder.", "encoder.")
+_STEMS = ("patch_embed.", "conv1.", "visual.")  # where the names of a tower begin: only then is it taken out of a larger model
 # Parts of training scripts beside the tower: classifiers, projectors and the decoder of masked autoencoders
 _HEADS = ("head.", "head_dist.", "fc_norm_head.", "pre_logits.", "decoder_")
 
@@ -101,8 +102,10 @@ def _stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if all(name.startswith(prefix) for name in state):
             return _stripped({name.removeprefix(prefix): value for name, value in state.items()})
     for prefix in _TOWERS:
-        if inside := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
-            return _stripped(inside)
+        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        tower = _stripped(inside) if inside else {}
+        if inside and (len(inside) == len(state) or any(name.startswith(_STEMS) for name in tower)):
+            return tower
     return state
 
 
