@@ -15,7 +15,7 @@ _NAMES = {"tokens.vectors": "tl_vectors", "vectors": "pgn_vectors", "network.": 
 
 def load(prompter: nn.Module, path: Path) -> None:
     """Fill a generator or fixed prompts from a file, of which nothing but tensors is unpickled. CheckpointError when it does not fit."""
-    state = read_state(path)
+    state = read_state(path, own="model.")  # of the network that mixes tokens
     try:
         load_into(named(prompter), state)
     except CheckpointError as error:

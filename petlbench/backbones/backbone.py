@@ -83,8 +83,10 @@ class Backbone:
 
     @property
     def is_vit(self) -> bool:
-        """True if methods can change its vision tower."""
-        return isinstance(self.vit, VisionTransformer)
+        """True if methods can change its vision tower: a timm ViT whose blocks are one attention and one MLP, and not several side by side."""
+        return isinstance(self.vit, VisionTransformer) and all(
+            hasattr(block, "attn") and hasattr(block, "mlp") for block in self.vit.blocks
+        )
 
     @property
     def facts(self) -> ModelFacts:

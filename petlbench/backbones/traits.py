@@ -32,7 +32,7 @@ def reason_against(method: Method, traits: Traits, query_config: QueryConfig, cl
     if method.access > traits.access:
         given = {
             Access.FEATURES: "a remote model gives SCORES, CONTEXT and FEATURES",
-            Access.GRADIENTS: f"the image tower of {traits.name} is not a timm VisionTransformer and can only be queried",
+            Access.GRADIENTS: f"the image tower of {traits.name} is not a timm VisionTransformer with plain blocks and can only be queried",
         }
         return f"needs access {method.access.name}; {given[traits.access]}"
     return _reason_against_queries(method, traits, query_config, class_count) if isinstance(method, QueryMethod) else None

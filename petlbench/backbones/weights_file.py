@@ -28,6 +28,7 @@ _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "teach
 _AROUND = ("module.", "_orig_mod.", "model.", "net.", "network.")
 # The tower of a model that has more parts (projectors, decoders, a second tower): its names are kept alone; of several the first one
 _TOWERS = ("teacher.", "student.", "backbone.", "base_encoder.", "momentum_encoder.", "encoder.")
+_STEMS = ("patch_embed.", "conv1.", "visual.")  # where the names of a tower begin: only then is it taken out of a larger model
 # Parts of training scripts beside the tower: classifiers, projectors and the decoder of masked autoencoders
 _HEADS = ("head.", "head_dist.", "fc_norm_head.", "pre_logits.", "decoder_")
 
@@ -46,10 +47,11 @@ def shipped_weights(backbone: str) -> Path:
     return path
 
 
-def read_state(path: Path, is_mapped: bool = False) -> dict[str, Tensor]:
+def read_state(path: Path, is_mapped: bool = False, own: str = "") -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` or PyTorch file. CheckpointError when it is missing, broken or holds anything but weights.
 
-    ``is_mapped``: leave the tensors of a PyTorch file on disk, to read only some of them.
+    ``is_mapped``: leave the tensors of a PyTorch file on disk, to read only some of them. ``own``: a beginning that belongs to the names, and is kept
+    where training scripts have one like it.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
@@ -68,7 +70,7 @@ def read_state(path: Path, is_mapped: bool = False) -> dict[str, Tensor]:
     if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         keys = ", ".join(_WRAPPERS)
         raise CheckpointError(f"{path}: expected a dictionary of named tensors, alone or under one of {keys}; {others[0]!r:.50} is none")
-    return _stripped(state)
+    return _stripped(state, own)
 
 
 def _reason(error: Exception) -> str:
@@ -95,14 +97,16 @@ def _unwrapped(state: Any) -> Any:
     return state
 
 
-def _stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _stripped(state: dict[str, Tensor], own: str = "") -> dict[str, Tensor]:
     """Remove from the names what training scripts put before them, in any combination and order."""
     for prefix in _AROUND:
-        if all(name.startswith(prefix) for name in state):
-            return _stripped({name.removeprefix(prefix): value for name, value in state.items()})
+        if prefix != own and all(name.startswith(prefix) for name in state):
+            return _stripped({name.removeprefix(prefix): value for name, value in state.items()}, own)
     for prefix in _TOWERS:
-        if inside := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
-            return _stripped(inside)
+        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        tower = _stripped(inside, own) if inside else {}
+        if inside and (len(inside) == len(state) or any(name.startswith(_STEMS) for name in tower)):
+            return tower
     return state
 
 

@@ -18,6 +18,7 @@ from petlbench.config.settings import Budget, QueryConfig
 from petlbench.errors import BudgetExceeded
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import CPU, NAMES, PROMPTS, contexts, granted, images
+from tests.near import assert_near
 
 
 class _Noted:
@@ -106,7 +107,7 @@ def test_images_beyond_a_call_are_answered_in_their_order() -> None:
         with granted(Access.CONTEXT, answers=QueryConfig(batch=batch)) as model:
             found.append(model.context_scores(images(7), contexts(model, 2)))
     assert found[0].shape == (2, 7, 3)
-    torch.testing.assert_close(*found)
+    assert_near(*found)
 
 
 def test_contexts_are_budgeted_and_the_refused_query_counts_for_nothing() -> None:

@@ -19,11 +19,12 @@ from petlbench.method import QueryMethod
 from petlbench.testing import mocks
 from petlbench.testing.mocks import mock_task, tiny_backbone
 from tests.asking import CPU, NAMES, PROMPTS, contexts, granted, images
+from tests.near import assert_near
 
 
 def test_the_words_own_embeddings_as_context_give_the_plain_scores() -> None:
     with granted(Access.CONTEXT) as model:
-        torch.testing.assert_close(model.context_scores(images(), model.context[None])[0], model.scores(images()))
+        assert_near(model.context_scores(images(), model.context[None])[0], model.scores(images()))
 
 
 def test_other_contexts_give_other_scores_in_their_order() -> None:
@@ -32,7 +33,7 @@ def test_other_contexts_give_other_scores_in_their_order() -> None:
         scores = model.context_scores(images(), some)
         assert scores.shape == (3, 2, 3) and not torch.allclose(scores[0], scores[1])
         for context, expected in zip(some, scores, strict=True):
-            torch.testing.assert_close(model.context_scores(images(), context[None])[0], expected)
+            assert_near(model.context_scores(images(), context[None])[0], expected)
 
 
 def test_a_context_is_encoded_once_for_all_batches_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +70,7 @@ def test_a_context_of_other_texts_is_encoded_anew() -> None:
     for captions in (PROMPTS, PROMPTS[::-1]):
         with grant(Access.CONTEXT, endpoint, NAMES, ClassTexts(captions, "a photo of a"), Meter(), QueryConfig()) as model:
             found.append(model.context_scores(images(), model.context[None]))
-    torch.testing.assert_close(found[0], found[1].flip(-1))
+    assert_near(found[0], found[1].flip(-1))
 
 
 def test_uploaded_images_are_forwarded_and_paid_once_and_answer_as_sent_ones() -> None:
@@ -80,7 +81,7 @@ def test_uploaded_images_are_forwarded_and_paid_once_and_answer_as_sent_ones() -
         for _ in range(2):
             scores = model.context_scores(stored, contexts(model, 5))
         assert endpoint.images_forwarded == 4
-        torch.testing.assert_close(scores, model.context_scores(images(4), contexts(model, 5)))
+        assert_near(scores, model.context_scores(images(4), contexts(model, 5)))
     counts = meter.counts["train"]
     assert (counts["images"], counts["contexts"], counts["cached"]) == (4 + 4, 15, 2 * 5 * 4)
 
@@ -93,7 +94,7 @@ def test_images_uploaded_in_parts_answer_as_those_uploaded_at_once_and_contexts_
         found = model.context_scores(first + second + third, some)
         counted = meter.counts["train"]["contexts"], meter.counts["train"]["cached"]
         expected = model.context_scores(whole, some)
-    torch.testing.assert_close(found, torch.cat([expected, expected[:, 4:]], dim=1))
+    assert_near(found, torch.cat([expected, expected[:, 4:]], dim=1))
     assert counted == (5, 2 + 5 * 8), "two images were uploaded again"
 
 
@@ -104,7 +105,7 @@ def test_a_long_answer_is_asked_for_in_several_calls(monkeypatch: pytest.MonkeyP
         whole = model.context_scores(stored, some)
         calls = meter.counts["train"]["calls"]
         monkeypatch.setattr(access, "MAX_SCORES", 2 * 2 * 3)
-        torch.testing.assert_close(model.context_scores(stored, some), whole)
+        assert_near(model.context_scores(stored, some), whole)
     assert meter.counts["train"]["calls"] == calls + 3
 
 
@@ -134,4 +135,4 @@ def test_scores_in_contexts_say_no_more_than_the_output_allows(output: Output) -
     with granted(Access.CONTEXT, answers=answers) as model:
         for asked in (images(), model.upload(images())):
             found = model.context_scores(asked, contexts(model, 3))
-            torch.testing.assert_close(found, as_scores(restrict(whole, output, 2), len(NAMES)))
+            assert_near(found, as_scores(restrict(whole, output, 2), len(NAMES)))

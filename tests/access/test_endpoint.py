@@ -21,6 +21,7 @@ from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
 from petlbench.runs.execute import execute
 from petlbench.testing.mocks import mock_task, tiny_backbone
+from tests.near import assert_near
 from tests.words import resolve
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 0.0], [0.0, 3.0, -2.0, 1.0]])
@@ -35,9 +36,9 @@ def test_the_best_class_is_the_same_whatever_is_given_away(output: Output, k: in
 
 def test_probabilities_come_back_as_their_logarithms() -> None:
     scores = as_scores(restrict(LOGITS, Output.PROBABILITIES, 5), 4)
-    torch.testing.assert_close(scores, LOGITS.log_softmax(-1))
+    assert_near(scores, LOGITS.log_softmax(-1))
     labels = torch.tensor([0, 3])
-    torch.testing.assert_close(F.cross_entropy(scores, labels), F.cross_entropy(LOGITS, labels))
+    assert_near(F.cross_entropy(scores, labels), F.cross_entropy(LOGITS, labels))
 
 
 def test_a_probability_of_zero_has_a_finite_logarithm() -> None:
@@ -50,7 +51,7 @@ def test_top_k_names_k_classes_and_says_nothing_of_the_others() -> None:
     assert answer["classes"].tolist() == [[0, 2], [1, 3]]
     scores = as_scores(answer, 4)
     assert torch.isneginf(scores).sum(-1).tolist() == [2, 2]
-    torch.testing.assert_close(scores[0, [0, 2]], LOGITS.log_softmax(-1)[0, [0, 2]])
+    assert_near(scores[0, [0, 2]], LOGITS.log_softmax(-1)[0, [0, 2]])
 
 
 def test_a_label_is_all_that_is_left_of_the_scores() -> None:
@@ -87,7 +88,7 @@ def test_a_question_is_cut_into_calls_of_at_most_a_batch(batch: int, calls: int)
         scores = model.scores(images)
         parts = torch.cat([model.scores(part) for part in images.split(1)])
     assert meter.counts["train"]["calls"] == calls + 8
-    torch.testing.assert_close(scores, parts)
+    assert_near(scores, parts)
 
 
 def test_a_method_that_needs_more_than_it_would_get_says_so_before_it_starts(tmp_path: object) -> None:

@@ -19,6 +19,7 @@ from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import PROMPTS, granted, images
+from tests.near import assert_near
 from tests.object_graph import of_the_graph, reachable
 
 
@@ -32,7 +33,7 @@ def test_gradients_with_respect_to_images_are_those_of_the_plain_model() -> None
     logits = backbone.logit_scale * F.normalize(backbone.project_images(plain), dim=-1) @ classes.T
     (weights * logits).sum().backward()
     assert asked.grad is not None and plain.grad is not None
-    torch.testing.assert_close(asked.grad, plain.grad)
+    assert_near(asked.grad, plain.grad)
 
 
 @pytest.mark.parametrize("output", [Output.PROBABILITIES, Output.LABEL])
@@ -40,7 +41,7 @@ def test_scores_that_can_be_differentiated_say_no_more_than_others(output: Outpu
     answers = QueryConfig(output=output.value)  # type: ignore[arg-type]
     with granted(Access.GRADIENTS, answers=answers) as model:
         found, expected = model.scores(images().requires_grad_(True)), model.scores(images())
-    torch.testing.assert_close(found, expected)
+    assert_near(found, expected)
 
 
 def test_gradients_of_probabilities_are_those_of_the_plain_models_probabilities() -> None:
@@ -52,7 +53,7 @@ def test_gradients_of_probabilities_are_those_of_the_plain_models_probabilities(
             (scores if output == "probabilities" else scores.log_softmax(-1))[:, 0].sum().backward()
         assert asked.grad is not None
         gradients.append(asked.grad)
-    torch.testing.assert_close(*gradients)
+    assert_near(*gradients)
 
 
 def test_no_weight_is_given_a_gradient() -> None:

@@ -19,6 +19,7 @@ from petlbench.backbones.backbone import Backbone
 from petlbench.config.settings import Budget, QueryConfig
 from petlbench.errors import AccessError, BudgetExceeded
 from petlbench.testing.mocks import tiny_backbone
+from tests.near import assert_near
 from tests.object_graph import reachable
 
 CPU = torch.device("cpu")
@@ -108,13 +109,13 @@ def test_scores_are_scaled_cosines_with_the_mean_of_a_classs_captions() -> None:
     image = nn.functional.normalize(backbone.projection(backbone.vit(images())), dim=-1)
     texts = [nn.functional.normalize(backbone.text.embed(list(captions)), dim=-1).mean(dim=0) for captions in PROMPTS]
     expected = 10.0 * image @ nn.functional.normalize(torch.stack(texts), dim=-1).T
-    torch.testing.assert_close(scores, expected)
+    assert_near(scores, expected)
 
 
 def test_features_are_the_towers_output() -> None:
     backbone = tiny_backbone()
     with granted(Access.FEATURES, backbone) as model:
-        torch.testing.assert_close(model.features(images()), backbone.vit(images()))
+        assert_near(model.features(images()), backbone.vit(images()))
 
 
 @pytest.mark.parametrize("access", BLACK)

@@ -18,6 +18,7 @@ from petlbench.config.settings import QueryConfig
 from petlbench.errors import AccessError
 from petlbench.testing.mocks import tiny_backbone
 from tests.asking import CPU, granted, images
+from tests.near import assert_near
 
 
 def patches(images: int = 2, count: int = 3) -> Tensor:
@@ -33,7 +34,7 @@ def test_patches_of_an_image_become_the_tokens_that_it_consists_of() -> None:
     backbone = tiny_backbone()
     with torch.no_grad():
         expected = backbone.vit.patch_embed(images())  # type: ignore[operator]
-        torch.testing.assert_close(backbone.embed_patches(patches_of_images(images())), expected)
+        assert_near(backbone.embed_patches(patches_of_images(images())), expected)
 
 
 @pytest.mark.parametrize("rung", [Access.SCORES, Access.CONTEXT])
@@ -44,7 +45,7 @@ def test_scores_are_those_of_the_tokens_that_patches_become(rung: Access) -> Non
         plain = model.scores(images())
     with granted(rung, backbone) as model:
         found = model.scores(images(), patches=patches())
-    torch.testing.assert_close(found, expected)
+    assert_near(found, expected)
     assert not torch.allclose(found, plain, atol=1e-3)
 
 
@@ -53,7 +54,7 @@ def test_features_are_those_of_the_tokens_that_patches_become() -> None:
     with granted(Access.GRADIENTS, backbone) as model, torch.no_grad():
         expected = model.features(images(), backbone.embed_patches(patches()))
     with granted(Access.FEATURES, backbone) as model:
-        torch.testing.assert_close(model.features(images(), patches=patches()), expected)
+        assert_near(model.features(images(), patches=patches()), expected)
 
 
 @pytest.mark.parametrize("output", Output)
@@ -61,7 +62,7 @@ def test_patches_get_no_more_out_of_a_model_than_its_output_allows(output: Outpu
     with granted(Access.SCORES) as model:
         whole = model.scores(images(), patches=patches())
     with granted(Access.SCORES, answers=QueryConfig(output=output.value, top_k=2)) as model:  # type: ignore[arg-type]
-        torch.testing.assert_close(model.scores(images(), patches=patches()), as_scores(restrict(whole, output, 2), 3))
+        assert_near(model.scores(images(), patches=patches()), as_scores(restrict(whole, output, 2), 3))
 
 
 def test_an_answer_about_patches_carries_no_graph() -> None:
@@ -81,7 +82,7 @@ def test_every_image_keeps_its_own_patches_in_calls_of_any_size(verb: str) -> No
         assert meter.counts["train"]["bytes"] - before == 4 * 5 * (3 * 16 * 16 + 3 * 3 * 8 * 8)
         assert (meter.counts["train"]["calls"], meter.counts["train"]["images"]) == (-(-5 // batch), 5)
         assert meter.seen is rung
-    torch.testing.assert_close(*found)
+    assert_near(*found)
 
 
 class _Small:

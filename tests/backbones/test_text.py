@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from petlbench.backbones.text import ClipText, LateText
 from petlbench.errors import ConfigError
 from petlbench.testing import tiny_backbone
+from tests.near import assert_near
 
 WIDTH, JOINT = 16, 8
 NAMES = ["cat", "very large aeroplane", "forest"]
@@ -71,7 +72,7 @@ def test_trimmed_embeddings_are_those_of_the_model(kind: str) -> None:
     model = clip()
     expected = model.encode_text(tokenizer()(CAPTIONS)).detach()
     tower = {"plain": lambda: model, "custom": lambda: custom(model), "bare": lambda: custom(model).text}[kind]()
-    torch.testing.assert_close(text(tower).embed(CAPTIONS), expected, rtol=0, atol=1e-5)
+    assert_near(text(tower).embed(CAPTIONS), expected)
 
 
 def test_only_positions_up_to_the_longest_end_are_computed() -> None:
@@ -86,7 +87,7 @@ def test_what_may_not_be_trimmed_is_computed_whole(options: dict[str, Any]) -> N
     tower = TextTransformer(width=WIDTH, heads=2, layers=1, output_dim=JOINT, **options).eval()
     seen = Seen(tower)
     found = text(tower).embed(CAPTIONS)
-    torch.testing.assert_close(found, tower(tokenizer()(CAPTIONS)).detach(), rtol=0, atol=1e-6)
+    assert_near(found, tower(tokenizer()(CAPTIONS)).detach())
     assert seen.shapes[0] == (3, 77, WIDTH)
 
 
@@ -95,7 +96,7 @@ def test_the_words_themselves_as_a_context_change_nothing() -> None:
     contexts = tower.in_context(CAPTIONS, WORDS)
     assert contexts.initial.shape == (4, WIDTH)
     expected = F.normalize(tower.embed(CAPTIONS), dim=-1)
-    torch.testing.assert_close(contexts.embed(contexts.initial[None])[0], expected, rtol=0, atol=1e-6)
+    assert_near(contexts.embed(contexts.initial[None])[0], expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"pool_type": "last"}])
@@ -109,7 +110,7 @@ def test_contexts_are_those_of_a_replaced_word_embedding(options: dict[str, Any]
     with torch.no_grad():
         model.token_embedding.weight[tokenizer()([WORDS])[0, 1:5]] = given[0]
         expected = F.normalize(model(tokenizer()(CAPTIONS)), dim=-1)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert_near(found, expected)
 
 
 def test_every_context_is_embedded_as_if_it_were_alone() -> None:
@@ -117,7 +118,7 @@ def test_every_context_is_embedded_as_if_it_were_alone() -> None:
     given = moved(contexts.initial)
     alone = torch.cat([contexts.embed(one[None]) for one in given])
     found = contexts.embed(given)
-    torch.testing.assert_close(found, alone, rtol=0, atol=1e-6)
+    assert_near(found, alone)
     assert (found[0] - found[1]).abs().max() > 1e-2
 
 
@@ -126,8 +127,8 @@ def test_the_size_of_a_chunk_does_not_matter(rows: int) -> None:
     model = clip()
     given = moved(text(model).in_context(CAPTIONS, WORDS).initial)
     found = text(model, rows).in_context(CAPTIONS, WORDS).embed(given)
-    torch.testing.assert_close(found, text(model).in_context(CAPTIONS, WORDS).embed(given), rtol=0, atol=1e-6)
-    torch.testing.assert_close(text(model, rows).embed(CAPTIONS), text(model).embed(CAPTIONS), rtol=0, atol=1e-6)
+    assert_near(found, text(model).in_context(CAPTIONS, WORDS).embed(given))
+    assert_near(text(model, rows).embed(CAPTIONS), text(model).embed(CAPTIONS))
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(2, [2, 1] * 3), (4, [3] * 3), (6, [6, 3])])
@@ -152,7 +153,7 @@ def test_answers_carry_no_graph_and_are_unit_vectors() -> None:
     contexts = text(clip()).in_context(CAPTIONS, WORDS)
     found = contexts.embed(moved(contexts.initial).requires_grad_())
     assert not found.requires_grad and not contexts.initial.requires_grad
-    torch.testing.assert_close(found.norm(dim=-1), torch.ones(3, 3))
+    assert_near(found.norm(dim=-1), torch.ones(3, 3))
 
 
 def test_a_hook_for_towers_that_are_not_trimmed_is_removed() -> None:
@@ -195,7 +196,7 @@ def test_the_mock_tower_answers_to_contexts() -> None:
     assert tower is not None
     contexts = tower.in_context(CAPTIONS, WORDS)
     given = moved(contexts.initial)
-    torch.testing.assert_close(contexts.embed(contexts.initial[None])[0], F.normalize(tower.embed(CAPTIONS), dim=-1))
+    assert_near(contexts.embed(contexts.initial[None])[0], F.normalize(tower.embed(CAPTIONS), dim=-1))
     assert contexts.embed(given).shape == (3, 3, 8)
     assert (contexts.embed(given)[0] - contexts.embed(given)[1]).abs().max() > 1e-2
 
@@ -218,7 +219,7 @@ def test_a_late_tower_is_built_once_when_it_is_asked_and_draws_from_no_ones_rand
     assert not built
     state = torch.random.get_rng_state()
     first = late.embed(CAPTIONS)
-    torch.testing.assert_close(late.in_context(CAPTIONS, WORDS).initial, built[0].in_context(CAPTIONS, WORDS).initial)
-    torch.testing.assert_close(first, built[0].embed(CAPTIONS))
+    assert_near(late.in_context(CAPTIONS, WORDS).initial, built[0].in_context(CAPTIONS, WORDS).initial)
+    assert_near(first, built[0].embed(CAPTIONS))
     late.to(torch.device("cpu"))
     assert torch.equal(torch.random.get_rng_state(), state) and len(built) == 1 and devices == [torch.device("cpu")] * 2

@@ -11,15 +11,18 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner
+from timm.models.vision_transformer import ParallelThingsBlock, VisionTransformer
 
 from petlbench.access.rungs import Access
-from petlbench.backbones.backbone import load_backbone, traits_without_loading
-from petlbench.backbones.traits import Traits
+from petlbench.backbones.backbone import Backbone, load_backbone, traits_without_loading
+from petlbench.backbones.traits import Traits, reason_against
 from petlbench.cli import cli
+from petlbench.config.resolve import load_method
 from petlbench.errors import AccessError, CheckpointError
 from petlbench.method import METHODS
 from petlbench.runs.execute import execute
 from petlbench.runs.plan import Plan
+from petlbench.testing.mocks import tiny_backbone
 from tests.words import plan, resolve
 
 ASK_SCORES_OF_TEXTS = {"bar", "blackvip", "craft", "zero_shot"}
@@ -50,6 +53,16 @@ def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_timm_tells_traits_without_loading(tmp_path: Path, architecture: str, classes: int) -> None:
     choice = (f"timm:{architecture}", vision_weights(tmp_path, classes, architecture))
     assert traits_without_loading(*choice) == load_backbone(*choice).traits
+
+
+def test_methods_that_change_blocks_are_refused_on_blocks_with_their_parts_side_by_side() -> None:
+    card = tiny_backbone().card
+    vit = VisionTransformer(img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=2, num_classes=0, block_fn=ParallelThingsBlock)
+    config = resolve(["method=lora", "task=folder:none"])
+    reason = reason_against(load_method("lora")[0](config.method_config), Backbone(card, vit).traits, config.access)
+    assert (
+        reason == "needs access WEIGHTS; the image tower of tiny is not a timm VisionTransformer with plain blocks and can only be queried"
+    )
 
 
 def test_the_embedded_model_tells_traits_without_loading() -> None:
@@ -110,7 +123,7 @@ def test_all_methods_on_a_clip_with_a_resnet_are_those_that_only_ask(tmp_path: P
     planned = plan(["method=all", "task=mini/digits", "backbone=open_clip:RN50/openai", f"out={tmp_path}"])
     assert methods_of(planned) == ASK_SCORES_OF_TEXTS | {"linear", "vp", "vp_spsa"}
     reasons = {method: reason for reason, methods in planned.skipped.items() for method in methods}
-    assert "is not a timm VisionTransformer" in reasons["lora"] and "does not take" in reasons["pgn"]
+    assert "is not a timm VisionTransformer with plain blocks" in reasons["lora"] and "does not take" in reasons["pgn"]
 
 
 def test_a_bench_says_what_it_skips(tmp_path: Path) -> None:

@@ -174,6 +174,12 @@ def test_a_prefix_that_some_names_carry_is_told_with_what_is_expected(tmp_path: 
     assert "lacks blocks.0." in told and told.endswith("; it has names instead that begin with 'vision_model.'")
 
 
+def test_a_file_of_another_library_is_told_by_its_own_names(tmp_path: Path) -> None:
+    names = ("embeddings.cls_token", "encoder.layer.0.output.dense.bias", "encoder.layer.1.output.dense.bias", "layernorm.bias")
+    told = refusal(write_pth(dict.fromkeys(names, OTHER), tmp_path / "a"))
+    assert told.endswith("; it has names instead that begin with 'encoder.', 'embeddings.', 'layernorm.'")
+
+
 def test_a_class_in_a_file_is_named_with_the_way_out(tmp_path: Path) -> None:
     told = refusal(write_pth({"model": vit().state_dict(), "best": np.float64(81.5)}, tmp_path / "a"))
     assert "such as numpy" in told and told.endswith("save the state dict of the model alone)")

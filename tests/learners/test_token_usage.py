@@ -15,6 +15,7 @@ from petlbench.method import Deployable, QueryMethod
 from petlbench.records.store import RecordStore
 from petlbench.runs.execute import execute
 from petlbench.testing.mocks import mock_task
+from tests.near import assert_near
 from tests.words import resolve
 
 TASK = mock_task()
@@ -53,7 +54,7 @@ def test_it_is_the_mean_over_the_images_of_a_class_and_their_prompts(size: int) 
     images, labels = next(batches(24).in_order())
     share = 0.75 * images.mean(dim=(1, 2, 3)).sigmoid()
     expected = torch.stack([share[labels == label].mean() for label in range(3)])
-    torch.testing.assert_close(usage.coefficients, torch.stack([1 - expected, expected], dim=1))
+    assert_near(usage.coefficients, torch.stack([1 - expected, expected], dim=1))
 
 
 def test_a_class_without_images_uses_nothing() -> None:
@@ -87,5 +88,5 @@ def test_a_run_leaves_it_beside_its_record(tmp_path: Path) -> None:
     assert record.token_usage is not None
     usage = read_usage(path.parent / record.token_usage)
     assert usage.coefficients.shape == (10, 5) and len(usage.class_names) == 10
-    torch.testing.assert_close(usage.coefficients.sum(dim=1), torch.ones(10))
+    assert_near(usage.coefficients.sum(dim=1), torch.ones(10))
     assert [path.name for path in RecordStore(tmp_path).paths()] == [path.name]

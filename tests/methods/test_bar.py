@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from petlbench.errors import BudgetExceeded, ConfigError
 from petlbench.methods.bar import BAR, BARConfig, decayed_rate
 from tests.methods.asking import asking
+from tests.near import assert_near
 from tests.words import resolve
 
 NORMALISATION = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
@@ -45,7 +46,7 @@ def test_pixels_of_the_image_do_not_depend_on_the_program() -> None:
 def test_the_frame_is_the_sigmoid_of_the_program_as_normalised_pixels() -> None:
     method = built(16)
     frame = method.frames(torch.zeros(1, 768))[0, :, 0, 0]
-    torch.testing.assert_close(frame, (0.5 - torch.tensor(NORMALISATION["mean"])) / torch.tensor(NORMALISATION["std"]))
+    assert_near(frame, (0.5 - torch.tensor(NORMALISATION["mean"])) / torch.tensor(NORMALISATION["std"]))
 
 
 def test_a_smaller_image_stays_within_the_range_of_pixels() -> None:

@@ -17,6 +17,7 @@ from petlbench.learners import open_learner
 from petlbench.method import QueryMethod
 from petlbench.testing.mocks import mock_task, tiny_backbone
 from tests.methods.networks import fill, frozen, outputs, small, take_steps, trainable, white_box
+from tests.near import assert_near
 from tests.words import resolve
 
 SAME = [  # names of one computation, on purpose
@@ -62,7 +63,7 @@ def test_no_two_white_box_methods_learn_the_same(name: str) -> None:
 @pytest.mark.parametrize("names", SAME, ids=lambda names: "-".join(sorted(names)))
 def test_two_names_of_one_computation_give_the_same_answers(names: set[str]) -> None:
     one, other = (filled_and_trained(name) for name in sorted(names))
-    torch.testing.assert_close(one, other)
+    assert_near(one, other)
 
 
 @pytest.mark.parametrize("name", white_box())

@@ -13,6 +13,7 @@ from torch import nn
 from petlbench.errors import ConfigError
 from petlbench.methods.lora_peft import LoRAPeftConfig
 from tests.methods.networks import DIRECTION, IMAGES, configured, fill, small, take_steps, trainable
+from tests.near import assert_near
 
 
 def our_name(name: str) -> str:
@@ -29,11 +30,11 @@ def test_it_gives_the_features_and_gradients_of_our_lora(targets: str) -> None:
     fill(peft)
     lora.load_state_dict({our_name(name): parameter for name, parameter in trainable(peft).items()}, strict=False)
     features = [vit(IMAGES) for vit in (peft, lora)]
-    torch.testing.assert_close(*features)
+    assert_near(*features)
     for answer in features:
         (answer * DIRECTION).sum().backward()
     expected = {name: parameter.grad for name, parameter in trainable(lora).items()}
-    torch.testing.assert_close({our_name(name): parameter.grad for name, parameter in trainable(peft).items()}, expected)
+    assert_near({our_name(name): parameter.grad for name, parameter in trainable(peft).items()}, expected)
 
 
 def test_b_moves_in_the_first_step_and_a_in_the_second() -> None:

@@ -15,6 +15,7 @@ from petlbench.backbones.backbone import share
 from petlbench.config.resolve import load_method
 from petlbench.nn import LINEARS, PLACES, Delta, TunedLinear, attach, merge, widths
 from petlbench.testing.mocks import tiny_backbone
+from tests.near import assert_near
 
 D, S = 32, 0.7
 TOKENS = torch.randn(2, 5, D, generator=torch.Generator().manual_seed(0))
@@ -57,7 +58,7 @@ def adapter(activation: str = "gelu", scale: float = S) -> Delta:
 @pytest.mark.parametrize(("name", "function"), [("gelu", F.gelu), ("quick_gelu", quick_gelu), ("relu", F.relu)])
 def test_an_adapter_computes_its_formula(name: str, function: Callable[[Tensor], Tensor]) -> None:
     delta = adapter(name)
-    torch.testing.assert_close(delta(TOKENS), by_hand(delta, TOKENS, function))
+    assert_near(delta(TOKENS), by_hand(delta, TOKENS, function))
 
 
 def test_pfeiffers_adapter_stands_behind_the_mlp_inside_the_residual() -> None:
@@ -65,7 +66,7 @@ def test_pfeiffers_adapter_stands_behind_the_mlp_inside_the_residual() -> None:
     attach(block, "mlp_branch", delta, "after")
     t = TOKENS + block.attn(block.norm1(TOKENS))
     branch = block.mlp(block.norm2(t))
-    torch.testing.assert_close(block(TOKENS), t + branch + by_hand(delta, branch, quick_gelu))
+    assert_near(block(TOKENS), t + branch + by_hand(delta, branch, quick_gelu))
 
 
 def test_houlsbys_adapters_stand_behind_both_modules_before_the_residual() -> None:
@@ -75,21 +76,21 @@ def test_houlsbys_adapters_stand_behind_both_modules_before_the_residual() -> No
     expected = t + mlp(t) + by_hand(second, mlp(t), F.gelu)
     attach(block, "attn", first, "after")
     attach(block, "mlp", second, "after")
-    torch.testing.assert_close(block(TOKENS), expected)
+    assert_near(block(TOKENS), expected)
 
 
 def test_adaptformer_reads_the_blocks_state_before_the_norm() -> None:
     block, delta = fresh_vit().blocks[0], adapter("relu")
     attach(block, "mlp_branch", delta, "beside")
     t = TOKENS + block.attn(block.norm1(TOKENS))
-    torch.testing.assert_close(block(TOKENS), t + block.mlp(block.norm2(t)) + by_hand(delta, t, F.relu))
+    assert_near(block(TOKENS), t + block.mlp(block.norm2(t)) + by_hand(delta, t, F.relu))
 
 
 def test_an_adapter_beside_the_attention_branch_reads_the_blocks_input() -> None:
     block, delta = fresh_vit().blocks[0], adapter("relu")
     attach(block, "attn_branch", delta, "beside")
     t = TOKENS + block.attn(block.norm1(TOKENS)) + by_hand(delta, TOKENS, F.relu)
-    torch.testing.assert_close(block(TOKENS), t + block.mlp(block.norm2(t)))
+    assert_near(block(TOKENS), t + block.mlp(block.norm2(t)))
 
 
 @pytest.mark.parametrize("place", ["proj", "fc1", "fc2"])
@@ -103,7 +104,7 @@ def test_a_delta_at_a_linear_reads_its_input_or_its_output(place: str, position:
     y = F.linear(x, frozen.weight, frozen.bias)
     delta = filled(Delta(width_in if position == "beside" else width_out, width_out, 4))
     attach(block, place, delta, position)
-    torch.testing.assert_close(block.get_submodule(path)(x), y + delta(x if position == "beside" else y))
+    assert_near(block.get_submodule(path)(x), y + delta(x if position == "beside" else y))
 
 
 @pytest.mark.parametrize(("place", "third"), [("q", 0), ("k", 1), ("v", 2)])
@@ -114,7 +115,7 @@ def test_a_delta_at_q_k_or_v_changes_its_third_of_the_fused_output_only(place: s
     delta = filled(Delta(D, D, 4))
     attach(block, place, delta, position)
     thirds[third] = thirds[third] + delta(TOKENS if position == "beside" else thirds[third])
-    torch.testing.assert_close(block.attn.qkv(TOKENS), torch.cat(thirds, dim=-1))
+    assert_near(block.attn.qkv(TOKENS), torch.cat(thirds, dim=-1))
 
 
 @pytest.mark.parametrize("scale", [1.0, S])
@@ -125,7 +126,7 @@ def test_a_merged_network_gives_the_same_answers_and_is_a_plain_one(place: str, 
         attach(block, place, filled(Delta(*widths(block, place), 4, scale=scale)))
     before = vit(IMAGES)
     merge(vit)
-    torch.testing.assert_close(vit(IMAGES), before, rtol=0, atol=1e-5)
+    assert_near(vit(IMAGES), before)
     assert {type(module) for module in vit.modules()}.isdisjoint({TunedLinear, Delta})
     assert not torch.equal(before, fresh_vit()(IMAGES))
 

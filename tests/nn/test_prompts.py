@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from petlbench.backbones.backbone import share
 from petlbench.nn import Prompts, insert
 from petlbench.testing.mocks import tiny_backbone
+from tests.near import assert_near
 
 D, DEPTH, P = 32, 3, 2
 IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -69,7 +70,7 @@ def test_a_projection_maps_every_prompt() -> None:
     assert prompts.prompt_input.shape == (1, P, 5)
     assert isinstance(prompts.prompt_proj, nn.Linear)
     expected = prompts.prompt_input[0] @ prompts.prompt_proj.weight.T + prompts.prompt_proj.bias
-    torch.testing.assert_close(inputs_of_blocks(vit)[0][0, 1 : 1 + P], expected)
+    assert_near(inputs_of_blocks(vit)[0][0, 1 : 1 + P], expected)
 
 
 def test_every_image_of_a_batch_has_a_dropout_mask_of_its_own() -> None:
@@ -78,7 +79,7 @@ def test_every_image_of_a_batch_has_a_dropout_mask_of_its_own() -> None:
     masks = (tokens == 0).flatten(1)
     assert not torch.equal(masks[0], masks[1])
     kept = tokens[~(tokens == 0)]
-    torch.testing.assert_close(kept, 2 * prompts.prompt_input.expand(8, -1, -1)[~(tokens == 0)])
+    assert_near(kept, 2 * prompts.prompt_input.expand(8, -1, -1)[~(tokens == 0)])
 
 
 def test_nothing_is_dropped_in_evaluation() -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from petlbench.errors import ConfigError
 from petlbench.nn import visual_prompts
 from petlbench.nn.visual_prompts import Border, Patch, RandomPatch, focal_losses, losses_under, scaled
+from tests.near import assert_near
 
 S = 16
 IMAGES = torch.randn(3, 3, S, S, generator=torch.Generator().manual_seed(1))
@@ -76,7 +77,7 @@ def test_a_prompt_starts_with_the_spread_that_is_asked_for(spread: float) -> Non
 def test_a_fixed_patch_lies_in_the_upper_left_corner() -> None:
     patch = Patch(S, 5)
     difference = patch(IMAGES) - IMAGES
-    torch.testing.assert_close(difference[:, :, :5, :5], patch.patch.expand(3, -1, -1, -1))
+    assert_near(difference[:, :, :5, :5], patch.patch.expand(3, -1, -1, -1))
     assert difference[:, :, 5:].abs().sum() == difference[:, :, :, 5:].abs().sum() == 0
 
 
@@ -111,7 +112,7 @@ def test_a_prompt_that_does_not_fit_is_refused(kind: type[nn.Module], size: int,
 
 def test_losses_under_frames_are_those_of_each_frame_alone() -> None:
     expected = torch.stack([F.cross_entropy(scores(IMAGES + frame), LABELS) for frame in frames(4)])
-    torch.testing.assert_close(losses_under(frames(4), IMAGES, LABELS, scores), expected)
+    assert_near(losses_under(frames(4), IMAGES, LABELS, scores), expected)
 
 
 @pytest.mark.parametrize(("images_at_once", "calls"), [(100, [12]), (6, [6, 6]), (7, [6, 6]), (1, [3, 3, 3, 3])])
@@ -122,17 +123,17 @@ def test_all_frames_are_asked_about_at_once_unless_memory_forbids(
     seen: list[int] = []
     losses = losses_under(frames(4), IMAGES, LABELS, lambda images: seen.append(len(images)) or scores(images))
     assert seen == calls
-    torch.testing.assert_close(losses[3], F.cross_entropy(scores(IMAGES + frames(4)[3]), LABELS))
+    assert_near(losses[3], F.cross_entropy(scores(IMAGES + frames(4)[3]), LABELS))
 
 
 def test_the_focal_loss_is_weighted_by_how_wrong_an_answer_is() -> None:
     logits = torch.tensor([[2.0, 0.0], [-1.0, 0.5]])
     p = logits.softmax(dim=1)[[0, 1], [0, 0]]
     expected = (-((1 - p) ** 2) * p.log()).mean()
-    torch.testing.assert_close(focal_losses(logits[None], torch.tensor([0, 0]), 2.0), expected[None])
+    assert_near(focal_losses(logits[None], torch.tensor([0, 0]), 2.0), expected[None])
 
 
 def test_the_focal_loss_without_focus_is_the_cross_entropy() -> None:
     logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(3))
     expected = torch.stack([F.cross_entropy(part, LABELS) for part in logits])
-    torch.testing.assert_close(focal_losses(logits, LABELS, 0.0), expected)
+    assert_near(focal_losses(logits, LABELS, 0.0), expected)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from petlbench.config.settings import Train
 from petlbench.errors import ConfigError, Diverged
 from petlbench.optim.loop import Epoch, TensorBatches, build_optimizer, parameter_groups, train
+from tests.near import assert_near
 
 ROWS = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(12) % 3
@@ -60,12 +61,12 @@ def test_sgd_adds_its_decay_to_the_gradient() -> None:
     w0, g0 = model.weight.detach().clone(), gradient(model)["weight"]
     trained(model, optimizer="sgd", weight_decay=decay)
     w1 = w0 - 0.1 * (g0 + decay * w0)
-    torch.testing.assert_close(model.weight, w1)
+    assert_near(model.weight, w1)
     g1 = gradient(model)["weight"]
     model = linear()
     trained(model, optimizer="sgd", weight_decay=decay, epochs=2, schedule="constant")
     # the bias moved in the first step too, so g1 was taken at the whole state after it
-    torch.testing.assert_close(model.weight, w1 - 0.1 * (0.9 * (g0 + decay * w0) + g1 + decay * w1))
+    assert_near(model.weight, w1 - 0.1 * (0.9 * (g0 + decay * w0) + g1 + decay * w1))
 
 
 def test_adamw_decouples_its_decay_from_the_gradient() -> None:
@@ -73,7 +74,7 @@ def test_adamw_decouples_its_decay_from_the_gradient() -> None:
     w0 = plain.weight.detach().clone()
     trained(plain)
     trained(decayed, weight_decay=0.5)
-    torch.testing.assert_close(decayed.weight, plain.weight - 0.1 * 0.5 * w0)
+    assert_near(decayed.weight, plain.weight - 0.1 * 0.5 * w0)
 
 
 def test_adamw_has_the_moments_and_epsilon_of_the_papers() -> None:
@@ -103,21 +104,21 @@ def test_accumulated_batches_take_the_step_of_the_big_batch(optimizer: str, size
     big, small = linear(), linear()
     trained(big, Given(12), optimizer=optimizer, clip_norm=0.05)
     trained(small, Given(*sizes), optimizer=optimizer, accumulate=3, clip_norm=0.05)
-    torch.testing.assert_close(small.weight, big.weight)
+    assert_near(small.weight, big.weight)
 
 
 def test_batches_left_over_at_the_end_of_an_epoch_are_a_step_of_their_own() -> None:
     separate, accumulated = linear(), linear()
     trained(separate, Given(8, 4), optimizer="sgd")
     trained(accumulated, Given(4, 4, 4), optimizer="sgd", accumulate=2)
-    torch.testing.assert_close(accumulated.weight, separate.weight)
+    assert_near(accumulated.weight, separate.weight)
 
 
 def test_label_smoothing_enters_the_loss() -> None:
     model = linear()
     expected = model.weight - 0.1 * gradient(model, smoothing=0.2)["weight"]
     trained(model, optimizer="sgd", label_smoothing=0.2)
-    torch.testing.assert_close(model.weight, expected)
+    assert_near(model.weight, expected)
 
 
 def test_gradients_are_clipped_to_their_common_norm() -> None:
@@ -126,7 +127,7 @@ def test_gradients_are_clipped_to_their_common_norm() -> None:
     norm = torch.cat([part.flatten() for part in gradients.values()]).norm()
     expected = model.weight - 0.1 * gradients["weight"] * 0.01 / norm
     trained(model, optimizer="sgd", clip_norm=0.01)
-    torch.testing.assert_close(model.weight, expected)
+    assert_near(model.weight, expected)
 
 
 def test_an_epoch_wise_schedule_with_a_warm_up_learns_nothing_in_its_first_epoch() -> None:
@@ -150,7 +151,7 @@ def test_every_parameter_and_the_report_follow_the_schedule_that_is_asked_for() 
     schedule = {"schedule": "timm_cosine", "warmup_epochs": 1, "warmup_learning_rate": 0.01, "min_learning_rate": 0.02}
     assert [epoch.learning_rate for epoch in trained(linear(), epochs=3, **schedule)] == pytest.approx([0.01, 0.01, 0.08])
     (epoch,) = trained(model, optimizer="sgd", **(schedule | {"warmup_epochs": 0.5}))
-    torch.testing.assert_close(model.weight, before - epoch.learning_rate * gradients["weight"])
+    assert_near(model.weight, before - epoch.learning_rate * gradients["weight"])
     assert epoch.learning_rate == 0.01
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from petlbench.optim.rgf import RGF, RGFConfig, normal
+from tests.near import assert_near
 
 TARGET = torch.linspace(-1, 1, 20)
 
@@ -43,7 +44,7 @@ def test_it_asks_about_the_solution_and_a_point_on_each_direction() -> None:
     asked = []
     optimizer = RGF(start, RGFConfig(2, smoothing=0.1), listed(torch.tensor([3.0, 4.0]), torch.tensor([0.0, -2.0])))
     loss = optimizer.step(lambda rows: asked.append(rows) or rows.sum(dim=1), rate=1.0)
-    torch.testing.assert_close(asked, [torch.stack([start, start + torch.tensor([0.06, 0.08]), start - torch.tensor([0.0, 0.1])])])
+    assert_near(asked, [torch.stack([start, start + torch.tensor([0.06, 0.08]), start - torch.tensor([0.0, 0.1])])])
     assert loss == 3.0
 
 
@@ -51,8 +52,8 @@ def test_a_step_averages_the_slopes_along_its_directions_and_scales_by_the_lengt
     slopes = torch.tensor([5.0, -3.0])
     optimizer = RGF(torch.zeros(2), RGFConfig(2), listed(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])))
     optimizer.step(lambda rows: rows @ slopes, rate=0.1)
-    torch.testing.assert_close(optimizer.gradient, slopes)  # 2 / 2 of each
-    torch.testing.assert_close(optimizer.vector, -0.1 * slopes)
+    assert_near(optimizer.gradient, slopes)  # 2 / 2 of each
+    assert_near(optimizer.vector, -0.1 * slopes)
 
 
 def test_a_seed_decides_the_directions() -> None:

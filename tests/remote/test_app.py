@@ -16,6 +16,7 @@ from petlbench.remote.server.service import Service
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.remote.wire import TextsMessage, pack, unpack
 from petlbench.testing.mocks import tiny_backbone
+from tests.near import assert_near
 from tests.remote.bodies import CPU, DIGEST, TEXTS, Open, assert_refused, contexts_body, counter, images, scores_body
 
 
@@ -34,7 +35,7 @@ def test_an_answer_holds_what_was_asked_for_and_no_more(output: Output, opened: 
     expected = restrict(ask[Output.LOGITS]["logits"], output, 2)
     assert ask[output].keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(ask[output][name], tensor)
+        assert_near(ask[output][name], tensor)
 
 
 def test_a_server_gives_no_more_than_it_was_told_to(opened: Open) -> None:
@@ -177,7 +178,7 @@ def test_uploaded_images_answer_as_sent_ones(opened: Open) -> None:
     stored = unpack(client.post("/v1/contexts", content=contexts_body(stored=" ".join(digests))).content)[0]["logits"]
     sent = unpack(client.post("/v1/contexts", content=contexts_body(some=images(4))).content)[0]["logits"]
     assert stored.shape == (2, 4, 3)
-    torch.testing.assert_close(stored, sent)
+    assert_near(stored, sent)
 
 
 def test_a_fault_of_the_server_is_a_number_to_the_client_and_a_traceback_in_the_log(

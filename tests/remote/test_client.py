@@ -24,6 +24,7 @@ from petlbench.remote.connection import Connection
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.remote.wire import pack
 from petlbench.testing.mocks import tiny_backbone
+from tests.near import assert_near
 from tests.object_graph import reachable_by_path
 from tests.remote.processes import serving
 from tests.remote.scripted import CPU, NAMES, QUICK, SERVED, TEXTS, Script, images, scripted
@@ -85,7 +86,7 @@ def test_scores_in_contexts_are_those_in_process_with_any_number_of_images(
             asked = model.upload(images(40)) if are_stored else images(40)
             found.append(model.context_scores(asked, contexts))
     assert found[1].shape == (5, 40, 3)
-    torch.testing.assert_close(*found, rtol=0, atol=1e-5)  # 40 images in parts of 16 there, at once here
+    assert_near(*found)  # 40 images in parts of 16 there, at once here
 
 
 def test_contexts_go_in_as_many_calls_as_the_server_wants(local: Backbone) -> None:

@@ -22,6 +22,7 @@ from petlbench.remote.server.settings import ServeConfig
 from petlbench.remote.server.worker import Job, Worker, companions
 from petlbench.remote.wire import PROTOCOL, pack
 from petlbench.testing.mocks import tiny_backbone
+from tests.near import assert_near
 from tests.remote.bodies import DIGEST, Open, assert_refused
 from tests.remote.processes import serving
 from tests.remote.scripted import CPU, NAMES, QUICK, TEXTS, images
@@ -130,7 +131,7 @@ def test_questions_that_share_a_forward_pass_get_the_rows_of_their_own_patches()
         futures = [worker.through("a", part, lambda rows: rows.clone(), beside) for part, beside in asked]
         gate.set()
         for (part, beside), future in zip(asked, futures, strict=True):
-            torch.testing.assert_close(future.result(10), part.flatten(1).sum(dim=1) + beside.flatten(1).sum(dim=1))
+            assert_near(future.result(10), part.flatten(1).sum(dim=1) + beside.flatten(1).sum(dim=1))
     finally:
         gate.set()
         worker.close()

@@ -27,6 +27,7 @@ from petlbench.methods import craft
 from petlbench.methods.craft import Craft, CraftConfig
 from petlbench.optim.loop import Epoch
 from petlbench.testing import mock_task, tiny_backbone
+from tests.near import assert_near
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"intrinsic_dim": 6, "population": 5, "budget": 22, "hidden": 7}  # four iterations
@@ -129,7 +130,7 @@ def test_augmented_images_are_sent_once_for_the_search_and_anew_in_every_epoch()
 def test_a_population_that_is_judged_in_parts_is_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fitted()
     monkeypatch.setattr(craft, "MAX_ENTRIES", 2 * IMAGES * SMALL["hidden"])
-    torch.testing.assert_close(fitted().context, whole.context)
+    assert_near(fitted().context, whole.context)
 
 
 # What is learned
@@ -139,12 +140,12 @@ def test_before_training_the_context_is_the_templates_own_words() -> None:
     images = torch.randn(2, 3, 16, 16)
     with opened(**BBT) as learner:
         model = learner.handle
-        torch.testing.assert_close(learner.method.predict(model, images), model.scores(images))
+        assert_near(learner.method.predict(model, images), model.scores(images))
 
 
 def test_bbt_is_craft_without_consistency_and_network() -> None:
     """The network learns from the context; with weight 0 nothing goes the other way."""
-    torch.testing.assert_close(fitted(weight=0.0, context_from="best").context, fitted(**BBT).context)
+    assert_near(fitted(weight=0.0, context_from="best").context, fitted(**BBT).context)
 
 
 def test_consistency_draws_the_context_to_the_network() -> None:
@@ -189,7 +190,7 @@ def test_without_collaboration_the_search_ends_before_the_network_starts() -> No
     assert all(torch.equal(weight, start) for _, weight in seen[:4])
     assert all(torch.equal(context, seen[3][0]) for context, _ in seen[4:])
     assert not torch.equal(seen[4][1], start) and not torch.equal(seen[0][0], seen[3][0])
-    torch.testing.assert_close(seen[3][0], fitted(**BBT | {"context_from": "sample_mean"}).context)
+    assert_near(seen[3][0], fitted(**BBT | {"context_from": "sample_mean"}).context)
 
 
 @pytest.mark.parametrize(("rule", "z"), [("sample_mean", 1.5), ("best", 0.3), ("mean", -0.2)])
@@ -198,7 +199,7 @@ def test_the_context_is_that_of_the_chosen_z(rule: str, z: float) -> None:
         method, start = learner.method, learner.method.context.clone()
         projection = method.draw_projection()
         method.tune(learner.handle, training(), Fixed(), projection)
-    torch.testing.assert_close(method.context, start + (projection @ torch.full((6,), z)).view_as(start))
+    assert_near(method.context, start + (projection @ torch.full((6,), z)).view_as(start))
 
 
 def test_training_ends_when_the_search_has_stopped() -> None:

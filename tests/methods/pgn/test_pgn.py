@@ -21,6 +21,7 @@ from petlbench.methods.pgn import PGN, PGNConfig, own_classes, release_file
 from petlbench.methods.pgn.generator import Generator, ResNet10
 from petlbench.testing.mocks import CLASSES, SIZE, WIDTH, tiny_backbone
 from tests.methods.asking import TASK, asking
+from tests.near import assert_near
 from tests.words import resolve
 
 CPU = torch.device("cpu")
@@ -131,7 +132,7 @@ def test_fixed_prompts_are_k_vectors() -> None:
 def test_the_order_of_prompts_changes_nothing() -> None:
     with opened(small()) as (method, model):
         prompts = method.eval().prompts(IMAGES)
-        torch.testing.assert_close(model.scores(IMAGES, prompts.flip(1)), model.scores(IMAGES, prompts), atol=1e-5, rtol=0)
+        assert_near(model.scores(IMAGES, prompts.flip(1)), model.scores(IMAGES, prompts))
 
 
 def released(tmp_path: Path, changes: dict[str, Tensor | None] | None = None) -> Path:

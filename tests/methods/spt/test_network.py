@@ -15,6 +15,7 @@ from petlbench.methods.spt.network import TunedNorm
 from petlbench.methods.spt.selection import Selection
 from petlbench.nn import Delta, merge
 from petlbench.testing.mocks import WIDTH, tiny_backbone
+from tests.near import assert_near
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 MATRICES = {"blocks.0.attn.v.weight", "blocks.0.mlp.fc1.weight", "blocks.1.attn.proj.weight"}
@@ -74,20 +75,20 @@ def test_what_trains_and_the_kept_entries_of_norms_are_the_total_of_the_sweep(mo
 def test_kept_entries_of_norms_train_only_when_asked_for() -> None:
     vit = tuned(train_norm_entries=True, init="zero_up")
     assert trained(vit)["blocks.2.norm1.entries.weight"] == 2
-    torch.testing.assert_close(vit(IMAGES), tiny_backbone().vit(IMAGES))
+    assert_near(vit(IMAGES), tiny_backbone().vit(IMAGES))
     norm = vit.blocks[2].norm1
     assert isinstance(norm, TunedNorm)
     nn.init.ones_(norm.entries["weight"])
     x = torch.randn(3, WIDTH)
     plain = nn.LayerNorm(WIDTH, norm.eps)
     plain.weight.data[1:3] += 1
-    torch.testing.assert_close(norm(x), plain(x))
+    assert_near(norm(x), plain(x))
 
 
 @pytest.mark.parametrize("module", ["lora", "adapter"])
 def test_zero_up_starts_from_the_frozen_model_and_the_release_does_not(module: str) -> None:
     frozen = tiny_backbone().vit(IMAGES)
-    torch.testing.assert_close(tuned(module=module, init="zero_up")(IMAGES), frozen)
+    assert_near(tuned(module=module, init="zero_up")(IMAGES), frozen)
     vit = tuned(module=module, init="release")
     assert not torch.allclose(vit(IMAGES), frozen, atol=1e-4)
     deltas = [m for m in vit.modules() if isinstance(m, Delta)]
@@ -124,7 +125,7 @@ def test_a_merged_network_is_plain_and_its_answers_agree() -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     before = vit(IMAGES)
     merge(vit)
-    torch.testing.assert_close(vit(IMAGES), before, rtol=0, atol=1e-5)
+    assert_near(vit(IMAGES), before)
     assert set(vit.state_dict()) == set(tiny_backbone().vit.state_dict())
     with pytest.raises(ValueError, match="cannot be merged"):
         merge(tuned(module="adapter"))

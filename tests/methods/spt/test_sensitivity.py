@@ -18,6 +18,7 @@ from petlbench.methods.spt import sensitivity
 from petlbench.methods.spt.candidates import candidates, places
 from petlbench.methods.spt.sensitivity import accumulate, ranking
 from petlbench.testing.mocks import CLASSES, WIDTH, tiny_backbone
+from tests.near import assert_near
 
 Batch = tuple[Tensor, Tensor]
 
@@ -48,7 +49,7 @@ def by_autograd(vit: Any, head: nn.Module, data: list[Batch]) -> Tensor:
 def test_scores_are_the_squared_gradients_of_batch_means_summed_over_batches() -> None:
     vit, head = model()
     expected = by_autograd(*model(), batches())
-    torch.testing.assert_close(accumulate(vit, head, batches(), training=False), expected, rtol=1e-5, atol=1e-9)
+    assert_near(accumulate(vit, head, batches(), training=False), expected)
 
 
 def test_squares_are_taken_per_batch_after_its_mean() -> None:
