@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from petlbench.cli.terminal import echo
-from petlbench.errors import PetlbenchError, did_you_mean
+from petlbench.errors import PetlbenchError, did_you_mean, printable
 
 _GROUPS = {
     "Compute": {
@@ -110,8 +113,13 @@ def cli(ctx: click.Context, debug: bool) -> None:
     ctx.obj = {"debug": debug}
 
 
+def _printable_warning(*about: Any, _format: Callable[..., str] = warnings.formatwarning) -> str:
+    return printable(_format(*about))
+
+
 def main() -> None:
     """Entry point: errors a user can act on are one line on stderr and exit code 2, an interrupt is 130."""
+    warnings.formatwarning = _printable_warning
     try:
         code = cli.main(standalone_mode=False)
     except PetlbenchError as error:

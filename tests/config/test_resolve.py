@@ -105,7 +105,7 @@ def test_a_wrong_key_in_a_file_is_reported_with_the_file(configs: Path) -> None:
         ((*RUN, "method.rank=true"), "method.rank must be an int, got True (command line)"),
         ((*RUN, "method.rank=0"), "method.rank must be an int >= 1, got 0"),
         ((*RUN, "method.targets=q"), "method.targets must be a list such as [a,b], got 'q' (command line)"),
-        ((*RUN, "method.targets={a: 1}"), "method.targets must be a list such as [a,b], got {'a': 1} (command line)"),
+        ((*RUN, "method.targets={a: 1}"), "method.targets must be a list such as [a,b], got '{a: 1}' (command line)"),
         ((*RUN, "train.epochs=null"), "train.epochs must be an int, got None (command line)"),
         ((*RUN, "train.learning_rate=fast"), "train.learning_rate must be a number, got 'fast' (command line)"),
         ((*RUN, "train.learning_rate=nan"), "train.learning_rate must be a finite number, got 'nan' (command line)"),
