@@ -15,7 +15,7 @@ from pathlib import Path
 
 from petlbench.config.files import load_yaml, names
 from petlbench.config.resolve import RunConfig
-from petlbench.errors import PetlbenchError
+from petlbench.errors import ConfigError, PetlbenchError
 from petlbench.optim.device import pick_device
 from petlbench.records.schema import Record
 from petlbench.runs.execute import Progress, execute
@@ -23,6 +23,7 @@ from petlbench.runs.plan import PlannedRun
 
 SMALL_BACKBONE = 5_000_000  # parameters
 MAX_JOBS = 8  # each holds torch and a backbone in memory
+MOST_JOBS = 256  # that may be asked for; each is a process of some 500 MB
 Started = Callable[[PlannedRun], Progress]
 Outcome = tuple[PlannedRun, Record, Path]
 
@@ -42,8 +43,11 @@ def default_jobs(config: RunConfig, runs: int) -> int:
 def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: bool = False) -> Iterator[Outcome]:
     """Execute runs one after the other, or ``jobs`` at a time, and yield each with its record as it ends.
 
-    With several jobs each process gets an equal share of the cores. A worker receives a run's configuration and returns its record.
+    With several jobs each process gets an equal share of the cores. A worker receives a run's configuration and returns its record. ConfigError
+    for more than MOST_JOBS.
     """
+    if jobs > MOST_JOBS:
+        raise ConfigError(f"jobs must be an int <= {MOST_JOBS}, as each is a process with torch and a backbone in memory, got {jobs:,}")
     if jobs <= 1:
         for run in runs:
             yield run, *execute(run.config, started(run), reraise)

@@ -284,3 +284,19 @@ def test_a_broken_plugin_takes_its_presets_from_the_list_and_disturbs_no_other(m
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert message("method=lroa", "task=mini/digits") == "no method 'lroa'. Did you mean 'lora'? (petlbench ls methods lists all)"
+
+
+@pytest.mark.parametrize(
+    ("word", "most"),
+    [
+        ("threads=100000", "threads must be an int <= 1,024"),
+        ("train.batch_size=9999999999", "train.batch_size must be an int <= 1,000,000"),
+        ("train.epochs=9999999999", "train.epochs must be an int <= 1,000,000"),
+        ("train.accumulate=9999999999", "train.accumulate must be an int <= 1,000,000"),
+        ("access.batch=9999999999", "access.batch must be an int <= 1,000,000"),
+        ("access.top_k=9999999999", "access.top_k must be an int <= 1,000,000"),
+    ],
+)
+def test_a_number_that_no_machine_has_room_for_is_refused_with_the_most(word: str, most: str) -> None:
+    assert message("method=lora", "task=mini/digits", word).startswith(f"{most} (more would exhaust any machine), got ")
+    assert configured(word.partition("=")[0] + f"={most.rpartition(' ')[2].replace(',', '')}")
