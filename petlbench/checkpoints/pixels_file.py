@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -20,6 +20,7 @@ from petlbench.errors import CheckpointError
 from petlbench.records.store import write_atomically
 
 DESCRIPTION, TENSORS = "artifact.json", "tensors.safetensors"
+Std = Annotated[FiniteFloat, Field(gt=0)]
 _LEARNED, _PATCHES = "learned.", "patches"
 
 
@@ -34,8 +35,8 @@ class Description(BaseModel):
     backbone_sha256: str  # of the weights that the patches are for
     input_size: int
     patch_size: int  # P
-    mean: tuple[float, float, float]  # of the normalisation of images and patches
-    std: tuple[float, float, float]
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]  # of the normalisation of images and patches
+    std: tuple[Std, Std, Std]
     prompts: int  # K patches beside every image
     library_size: int  # N
     token_width: int

@@ -27,7 +27,7 @@ def split_words(words: Sequence[str]) -> dict[str, Text]:
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not _KEY.fullmatch(key):
-            raise ConfigError(f"'{word}' is not of the form key=value, such as method=lora or train.epochs=20")
+            raise ConfigError(f"'{word[:200]}' is not of the form key=value, such as method=lora or train.epochs=20")
         texts[key] = Text(text)
     return texts
 
@@ -51,7 +51,7 @@ def settings_of(kind: type[S], words: dict[str, Text]) -> S:
 
 def read_seeds(text: str) -> tuple[int, ...]:
     """Read ``0,1,2`` or ``[0,1,2]`` as numbers. ConfigError for anything else."""
-    seeds = read_text(f"[{text.removeprefix('[').removesuffix(']')}]", tuple[int, ...])
+    seeds = read_text(text if text.startswith("[") else f"[{text}]", tuple[int, ...])
     if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
         raise ConfigError(f"seeds must be whole numbers such as 0,1,2, got '{text[:100]}'")
     return tuple(dict.fromkeys(seeds))

@@ -19,6 +19,7 @@ from yaml import YAMLError
 from petlbench.errors import ConfigError, unknown
 from petlbench.registry import TASKS, NameTaken, normalise_name
 
+MOST_JOINED = 100  # tasks; each is looked up among all plugins
 GROUP = "petlbench.configs"  # entry points of packages that ship YAML: NAME = "package"
 
 
@@ -114,9 +115,9 @@ def _find(folder: str, name: str) -> tuple[Traversable, str]:
 
 @cache
 def _parsed(text: str, where: str) -> dict[str, Any]:
-    """Parsed once per content: a bench reads the same files for each of its runs."""
+    """Parsed once per content: a bench reads the same files for each of its runs. What looks like a variable stays text."""
     try:
-        values = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -169,6 +170,8 @@ def suite_name(text: str) -> str:
 def task_name(text: str) -> str:
     """Return the task that a name or an alias means, such as vtab/cifar100 for VTAB-1k/CIFAR-100; the text itself when there is none."""
     if "+" in text and ":" not in text:
+        if text.count("+") >= MOST_JOINED:
+            raise ConfigError(f"at most {MOST_JOINED} tasks can be joined with +, got {text.count('+') + 1}")
         return "+".join(task_name(part) for part in text.split("+"))
     if ":" in text or text in TASKS:
         return text

@@ -130,6 +130,8 @@ def _resolved(stored: dict[str, Any], given: dict[str, Any]) -> RunConfig:
     layers = [*_suite_layers(task), *(of_method := _layers(origin("methods", name) if of_plugin else name, of_plugin, task))]
     hyperparameters = of_method[-1].origin.partition(", ")[2] or "default"
     recipe = values.get("recipe")
+    if recipe == "null" and isinstance(recipe, Text):
+        recipe = None
     if recipe is not None:
         recipe = str(recipe)
         _, of_recipe = load_recipe(recipe)

@@ -13,6 +13,10 @@ from urllib.parse import urlsplit
 from petlbench.config.augment import Interpolation, canonical, parse
 from petlbench.config.identity import File, added
 
+# The most of what a run starts or holds at a time, beyond any machine of today: a mistyped number must not take the machine down
+MOST_THREADS = 1024
+MOST_IMAGES = 1_000_000  # of a batch, or classes of an answer
+MOST_EPOCHS = 1_000_000
 # of the schedules that leave no choice
 _SCHEDULE_STEPS = {"timm_cosine": "epoch", "dassl_cosine": "epoch", "vp_cosine": "step", "pgn_cosine": "epoch"}
 
@@ -25,6 +29,13 @@ def _check_at_least(least: int, section: Protocol | Train | QueryConfig | Limits
         value = getattr(section, name)
         if value is not None and value < least:
             raise ValueError(f"{name} must be an int >= {least}{' or null' if 'None' in kinds[name] else ''}, got {value}")
+
+
+def _check_at_most(most: int, section: Train | QueryConfig | Execution, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and value > most:
+            raise ValueError(f"{name} must be an int <= {most:,} (more would exhaust any machine), got {value:,}")
 
 
 @dataclass
@@ -84,6 +95,8 @@ class Train:
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "epochs", "batch_size", "accumulate")
+        _check_at_most(MOST_EPOCHS, self, "epochs")
+        _check_at_most(MOST_IMAGES, self, "batch_size", "accumulate")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
         if not math.isfinite(self.peak_learning_rate):
@@ -147,6 +160,7 @@ class QueryConfig:
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "top_k", "batch")
+        _check_at_most(MOST_IMAGES, self, "top_k", "batch")
 
 
 @dataclass
@@ -191,6 +205,7 @@ class Execution:
         if not self.out:
             raise ValueError("out must name a folder, got ''")
         _check_at_least(1, self, "threads")
+        _check_at_most(MOST_THREADS, self, "threads")
         _check_at_least(0, self, "cache_mb", "store_mb")
         if self.url is not None:
             _check_address(self.url)

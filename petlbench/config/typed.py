@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from petlbench.errors import ConfigError, did_you_mean
 
 S = TypeVar("S")
 COMMAND_LINE = "command line"
+_LONGEST = 200  # characters of a value that a message shows
 
 
 class Text(str):
@@ -63,7 +63,9 @@ def _merge(kind: type, target: dict[str, Any], values: Any, origin: str, prefix:
     hints = _hints(kind)
     if not isinstance(values, Mapping):
         example = f"{prefix}{next(iter(hints), 'KEY')}"
-        raise ConfigError(f"{prefix.rstrip('.')} is a section; set what is in it, such as {example}=…, got {_shown(values)!r} ({origin})")
+        raise ConfigError(
+            f"{prefix.rstrip('.')} is a section; set what is in it, such as {example}=…, got {quoted(_shown(values))} ({origin})"
+        )
     check_keys(values, list(hints), origin, prefix)
     for key, value in values.items():
         name, hint = f"{prefix}{key}", hints[key]
@@ -74,9 +76,9 @@ def _merge(kind: type, target: dict[str, Any], values: Any, origin: str, prefix:
             continue
         read = read_text(value, hint) if isinstance(value, Text) else value
         if isinstance(read, float) and not math.isfinite(read):
-            raise ConfigError(f"{name} must be a finite number, got {str(read)!r} ({origin})")
+            raise ConfigError(f"{name} must be a finite number, got {str(value)!r} ({origin})")
         if isinstance(read, str) and not _is_unicode(read):
-            raise ConfigError(f"{name} must be text in UTF-8, got {str(read)!a} ({origin})")
+            raise ConfigError(f"{name} must be text in UTF-8, got {ascii(str(read))[:_LONGEST]} ({origin})")
         target[key], origins[name] = read, origin
 
 
@@ -108,15 +110,12 @@ def read_text(text: str, hint: Any) -> Any:
         read = [read_text(item, options[0]) for item in items]
     elif hint in _READERS:
         read = _READERS[hint](text)
-    if read is not None:
-        return read
-    shown = _shown(Text(text))
-    return str(text) if type(shown) is hint else shown  # YAML reads 0x10 and 1:30 as ints
+    return _shown(Text(text)) if read is None else read
 
 
 def _as_float(text: str) -> float | None:
     try:
-        return float(text)
+        return float(text) if re.fullmatch(r"[\w.+-]+", text, re.ASCII) and "_" not in text else None
     except ValueError:
         return None
 
@@ -131,24 +130,28 @@ _READERS: dict[type, Callable[[str], Any]] = {  # None: the text is no such valu
 
 
 def _as_list(text: str) -> list[str] | None:
-    """Split ``[a,b]`` into its items as they were typed, without quotes; None for any other text."""
-    try:
-        items = yaml.load(text, Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError):
+    """Split ``[a,b]`` into its items as they were typed, without blanks and quotes around them; None for any other text."""
+    if not (text.startswith("[") and text.endswith("]") and len(text) > 1):
         return None
-    return items if isinstance(items, list) and all(isinstance(item, str) for item in items) else None
+    items = [item.strip() for item in text[1:-1].split(",")]
+    if not items[-1]:  # an empty list, or a comma behind the last item
+        items.pop()
+    items = [item[1:-1] if len(item) > 1 and item[0] == item[-1] and item[0] in "'\"" else item for item in items]
+    return items if all(item and not set(item) & set("[]{}'\"") for item in items) else None
 
 
 def _shown(value: Any) -> Any:
-    """Convert a refused value for an error message: ``4.7`` and ``{'a': 1}`` get no quotes, ``'eight'`` does."""
+    """Convert a refused value for an error message: ``4.7``, ``true`` and ``null`` get no quotes, ``'eight'`` does."""
     if not isinstance(value, Text):
         return value
-    try:
-        read = yaml.safe_load(value)
-        json.dumps(read)  # a list may hold itself, or a date
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError):
-        return str(value)
-    return read if isinstance(read, (bool, int, float, list, dict)) or read is None else str(value)
+    numbers = (_READERS[kind](value) for kind in (int, float, bool))
+    return None if value == "null" else next((one for one in numbers if one is not None and math.isfinite(one)), str(value))
+
+
+def quoted(value: Any) -> str:
+    """Write a value for an error message, of a long one the beginning."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 @cache
@@ -178,10 +181,10 @@ def _message(kind: type, values: dict[str, Any], error: ValidationError, prefix:
             fields = fields[:depth]
             break
         values, hint = values.get(field), _hints(cast(type, hint))[field]  # type: ignore[assignment]
-    name = prefix + ".".join(fields)
+    name = (prefix + ".".join(fields)).rstrip(".")
     if first["type"] == "missing":
         return f"{name} is missing; it must be {describe(hint)}"
-    return f"{name} must be {describe(hint)}, got {values!r} ({origins.get(name, 'default')})"
+    return f"{name} must be {describe(hint)}, got {quoted(values)} ({origins.get(name, 'default')})"
 
 
 def describe(hint: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from petlbench.config.files import load_yaml, names
 from petlbench.config.resolve import RunConfig
-from petlbench.errors import PetlbenchError
+from petlbench.errors import ConfigError, PetlbenchError
 from petlbench.executors.workers import Worker, end_all, first_heard
 from petlbench.optim.device import pick_device
 from petlbench.records.schema import Record
@@ -18,6 +18,7 @@ from petlbench.runs.plan import PlannedRun
 
 SMALL_BACKBONE = 5_000_000  # parameters
 MAX_JOBS = 8  # each holds torch and a backbone in memory
+MOST_JOBS = 256  # that may be asked for; each is a process of some 500 MB
 Started = Callable[[PlannedRun], Progress]
 Outcome = tuple[PlannedRun, Record, Path]
 
@@ -38,8 +39,10 @@ def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: 
     """Execute runs one after the other, or ``jobs`` at a time, and yield each with its record as it ends.
 
     With several jobs each process gets an equal share of the cores. A run whose process ends is recorded as failed, and another process takes
-    the next one. An interrupt ends all processes, and records their runs as cancelled.
+    the next one. An interrupt ends all processes, and records their runs as cancelled. ConfigError for more than MOST_JOBS.
     """
+    if jobs > MOST_JOBS:
+        raise ConfigError(f"jobs must be an int <= {MOST_JOBS}, as each is a process with torch and a backbone in memory, got {jobs:,}")
     if jobs > 1:
         yield from _carried_out_by_workers(runs, jobs)
         return

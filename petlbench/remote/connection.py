@@ -66,6 +66,7 @@ class Connection:
                 headers={} if token is None else {"Authorization": f"Bearer {token}"},
                 timeout=httpx.Timeout(policy.answer_seconds, connect=policy.connect_seconds),
                 limits=httpx.Limits(max_connections=policy.concurrency, max_keepalive_connections=policy.concurrency),
+                follow_redirects=False,  # a server does not choose who else gets the token
                 trust_env=not _is_loopback(httpx.URL(self.url).host),  # a proxy does not reach this machine's own addresses
                 transport=transport,
             )
@@ -129,7 +130,7 @@ class Connection:
         if reply.is_success:
             try:
                 return read(reply)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:  # a reply may nest its JSON as deep as it likes
                 raise _Unusable(f"the reply is {error}") from None
         code, message = _parse_error(reply)
         if reply.status_code in (408, 429) or reply.status_code >= 500:
@@ -151,7 +152,7 @@ class Connection:
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Return the seconds that a reply asks to wait, given as a number or as a date; None when it gives neither."""
     text = headers.get("retry-after", "").strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():  # ² is a digit, too
         return float(text)
     try:
         return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
@@ -171,7 +172,7 @@ def _parse_error(reply: httpx.Response) -> tuple[str, str]:
     try:
         error = reply.json()["error"]
         return str(error["code"]), str(error["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "", reply.reason_phrase or "no reason given"
 
 

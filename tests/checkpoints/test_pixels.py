@@ -180,6 +180,13 @@ def _drop_patches(folder: Path) -> None:
     _change(tensors_sha256=digest)(folder)
 
 
+def _fill_with_nan(folder: Path) -> None:
+    tensors = load_file(folder / "tensors.safetensors")
+    tensors["patches"].fill_(float("nan"))
+    save_file(tensors, folder / "tensors.safetensors")
+    _change(tensors_sha256=hashlib.sha256((folder / "tensors.safetensors").read_bytes()).hexdigest())(folder)
+
+
 def _change(**values: object) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "artifact.json"
@@ -196,6 +203,10 @@ def _change(**values: object) -> Callable[[Path], None]:
         (_change(format="petlbench-pixels-9"), r"artifact.json: format: Input should be 'petlbench-pixels-1'"),
         (_change(captions=[]), r"artifact.json: the file: .*captions must hold some for every one of class_names"),
         (_change(library_size=6), r"patches have shape \(5, 3, 8, 8\), artifact.json says \(6, 3, 8, 8\); export again"),
+        (_fill_with_nan, "tensors.safetensors: patches holds values that are not finite"),
+        (_change(std=[0.0, 1.0, 1.0]), r"artifact.json: std.0: Input should be greater than 0"),
+        (_change(mean=[float("nan"), 0.0, 0.0]), r"artifact.json: mean.0: Input should be a finite number"),
+        (_change(config=[1]), r"artifact.json: config: Input should be an object"),
         (_change(colour="red"), r"artifact.json: colour: Extra inputs are not permitted"),
         (lambda folder: (folder / "artifact.json").write_text("{"), "artifact.json: the file: Invalid JSON"),
         (lambda folder: (folder / "tensors.safetensors").unlink(), "no artifact .*tensors.safetensors.*petlbench export CHECKPOINT"),

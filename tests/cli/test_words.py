@@ -11,6 +11,7 @@ from petlbench.cli.bench import grid_settings
 from petlbench.cli.words import names_and_words, parse_words, read_seeds, split_words
 from petlbench.errors import ConfigError
 from tests.conftest import Call
+from tests.words import resolve
 
 
 def test_words_are_keys_and_texts() -> None:
@@ -103,3 +104,25 @@ def test_an_unknown_command_offers_the_nearest(call: Call) -> None:
 def test_help_names_every_command_without_torch(call: Call) -> None:
     code, out, _ = call("--help")
     assert code == 0 and all(f"  {command} " in out for command in ("run", "bench", "ls", "data", "new-method"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seed"), [("010", 10), ("+1", 1), ("7", 7), ("1_000", None), ("0x10", None), ("1e3", None), ("\uff11", None)]
+)
+def test_seed_and_seeds_follow_one_rule(text: str, seed: int | None) -> None:
+    """Digits of base ten, with a sign; leading zeros do not count."""
+    run = ["method=linear", "task=mini/digits", f"seed={text}"]
+    if seed is None:
+        with pytest.raises(ConfigError, match="seed must be an int"):
+            resolve(run)
+        with pytest.raises(ConfigError, match="seeds must be whole numbers"):
+            read_seeds(text)
+    else:
+        assert resolve(run).seed == seed
+        assert read_seeds(text) == read_seeds(f"[{text}]") == grid_settings((f"seed={text}",))["seeds"] == (seed,)
+
+
+@pytest.mark.parametrize("text", ["[0,1", "0,1]", "0,,1", "[[0]]", "", "-", "0-3"])
+def test_seeds_of_another_form_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="seeds must be whole numbers such as 0,1,2"):
+        read_seeds(text)

@@ -105,7 +105,7 @@ def test_a_wrong_key_in_a_file_is_reported_with_the_file(configs: Path) -> None:
         ((*RUN, "method.rank=true"), "method.rank must be an int, got True (command line)"),
         ((*RUN, "method.rank=0"), "method.rank must be an int >= 1, got 0"),
         ((*RUN, "method.targets=q"), "method.targets must be a list such as [a,b], got 'q' (command line)"),
-        ((*RUN, "method.targets={a: 1}"), "method.targets must be a list such as [a,b], got {'a': 1} (command line)"),
+        ((*RUN, "method.targets={a: 1}"), "method.targets must be a list such as [a,b], got '{a: 1}' (command line)"),
         ((*RUN, "train.epochs=null"), "train.epochs must be an int, got None (command line)"),
         ((*RUN, "train.learning_rate=fast"), "train.learning_rate must be a number, got 'fast' (command line)"),
         ((*RUN, "train.learning_rate=nan"), "train.learning_rate must be a finite number, got 'nan' (command line)"),
@@ -291,3 +291,19 @@ def test_a_broken_plugin_takes_its_presets_from_the_list_and_disturbs_no_other(m
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert message("method=lroa", "task=mini/digits") == "no method 'lroa'. Did you mean 'lora'? (petlbench ls methods lists all)"
+
+
+@pytest.mark.parametrize(
+    ("word", "most"),
+    [
+        ("threads=100000", "threads must be an int <= 1,024"),
+        ("train.batch_size=9999999999", "train.batch_size must be an int <= 1,000,000"),
+        ("train.epochs=9999999999", "train.epochs must be an int <= 1,000,000"),
+        ("train.accumulate=9999999999", "train.accumulate must be an int <= 1,000,000"),
+        ("access.batch=9999999999", "access.batch must be an int <= 1,000,000"),
+        ("access.top_k=9999999999", "access.top_k must be an int <= 1,000,000"),
+    ],
+)
+def test_a_number_that_no_machine_has_room_for_is_refused_with_the_most(word: str, most: str) -> None:
+    assert message("method=lora", "task=mini/digits", word).startswith(f"{most} (more would exhaust any machine), got ")
+    assert configured(word.partition("=")[0] + f"={most.rpartition(' ')[2].replace(',', '')}")

@@ -61,7 +61,14 @@ def read(**texts: Any) -> Section:
         ("targets", "[q,k]", ("q", "k")),
         ("targets", "[010, 'v']", ("010", "v")),
         ("targets", "[]", ()),
+        ("targets", "[a#b, null, ~, 1:30, yes, 1e3]", ("a#b", "null", "~", "1:30", "yes", "1e3")),
+        ("targets", '["q",k,]', ("q", "k")),
         ("sizes", "[1, 020]", (1, 20)),
+        ("name", "~", "~"),
+        ("name", "'a'", "'a'"),
+        ("name", "a #b", "a #b"),
+        ("name", "${oc.env:HOME}", "${oc.env:HOME}"),
+        ("count", "+1", 1),
     ],
 )
 def test_a_text_is_read_by_the_type_of_its_field(field: str, text: str, value: object) -> None:
@@ -78,6 +85,15 @@ def test_a_text_is_read_by_the_type_of_its_field(field: str, text: str, value: o
         ("count", "1:30", "x.count must be an int, got '1:30'"),
         ("count", "1_000", "x.count must be an int, got '1_000'"),
         ("count", "1.5", "x.count must be an int, got 1.5"),
+        ("count", "\uff11", "x.count must be an int, got '\uff11'"),
+        ("count", "1e3", "x.count must be an int, got 1000.0"),
+        ("count", "9" * 5000, f"x.count must be an int, got '{'9' * 199}…"),
+        ("rate", "1_0", "x.rate must be a number, got '1_0'"),
+        ("rate", "\uff11.5", "x.rate must be a number, got '\uff11.5'"),
+        ("rate", "1e400", "x.rate must be a finite number, got '1e400'"),
+        ("targets", "[a,[b]]", "x.targets must be a list such as [a,b], got '[a,[b]]'"),
+        ("targets", "[a,,b]", "x.targets must be a list such as [a,b], got '[a,,b]'"),
+        ("sizes", "[1,1_0]", "x.sizes must be a list such as [a,b], got [1, '1_0']"),
         ("count", "null", "x.count must be an int, got None"),
         ("limit", "all", "x.limit must be an int or null, got 'all'"),
         ("rate", "inf", "x.rate must be a finite number, got 'inf'"),
@@ -99,6 +115,13 @@ def test_another_text_is_refused_with_the_key_and_what_was_expected(field: str, 
 @pytest.mark.parametrize("field", FIELDS)
 def test_absurd_texts_are_read_or_refused_in_one_line(field: str, text: str) -> None:
     assert_read_or_refused(field, text)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_text_that_would_grow_without_end_is_not_expanded(field: str) -> None:
+    """Nine lists of nine times the one before, as YAML could say it: 387 million items."""
+    lists = [f"&{name} [{','.join([f'*{before}'] * 9)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)]
+    assert_read_or_refused(field, f"[&a [{','.join('x' * 9)}],{','.join(lists)}]")
 
 
 @given(

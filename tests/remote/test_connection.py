@@ -194,6 +194,7 @@ def test_a_server_that_asks_for_more_patience_than_there_is_ends_the_run_at_once
         ("Sat, 21 Nov 2026 12:00:30", None),
         ("-3", None),
         ("soon", None),
+        ("²", None),
         (None, None),
     ],
 )
@@ -207,6 +208,8 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(text: str | None, seconds: 
     [
         (httpx.ConnectError("Connection refused"), "no answer to GET /v1/model .* is a model served there"),
         (httpx.Response(200, content=b"<html>"), "no answer to GET /v1/model"),
+        (httpx.Response(200, content=b"[" * 100_000), "no answer to GET /v1/model"),
+        (httpx.Response(404, content=b'{"error":' * 100_000), "is no petlbench server"),
         (httpx.Response(200, json={"hello": 1}), "is no petlbench server: facts: Field required"),
         (httpx.Response(200, json=[1]), "is no petlbench server"),
         (httpx.Response(404, json={"detail": "Not Found"}), "is no petlbench server"),
@@ -224,8 +227,15 @@ def test_an_address_where_no_model_is_served_is_one_sentence(reply: Any, expecte
             raise reply
         return httpx.Response(reply.status_code, content=reply.content, headers=reply.headers)
 
+    asked = []
+
+    def noted(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        return answer(request)
+
     with pytest.raises(EndpointError, match=expected) as refused:
-        RemoteBackbone("http://server", QUICK, httpx.MockTransport(answer))
+        RemoteBackbone("http://server", QUICK, httpx.MockTransport(noted))
+    assert set(asked) == {"server"}  # a redirect leads nowhere
     assert "\n" not in str(refused.value)
 
 

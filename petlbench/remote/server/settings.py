@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from petlbench.config.settings import MOST_THREADS
 from petlbench.errors import ConfigError
 from petlbench.remote.wire import TOKEN_VARIABLE, token_from
 
@@ -72,6 +73,8 @@ class ServeConfig:
                 raise ValueError(f"{name} must be an int >= 1, got {getattr(self, name)}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be an int >= 1 or null, got {self.threads}")
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise ValueError(f"threads must be an int <= {MOST_THREADS:,} (more would exhaust any machine), got {self.threads:,}")
 
     @property
     def body_bytes(self) -> int:
