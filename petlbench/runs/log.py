@@ -53,7 +53,11 @@ class RunLog:
         return path
 
     def write(self, status: str, error: str | None = None) -> tuple[schema.Record, Path]:
-        """Write the record; returns it and its path. The result of an earlier run is never replaced by a record without one."""
+        """Write the record; returns it and its path. The result of an earlier run is never replaced by a record without one.
+
+        The returned record has the error as it was raised, for this user to act on; the written one names none of the user's folders.
+        """
+        error = error or self.fields.get("error")
         config, identity, seconds = self.config, self.config.identity, self.clock.seconds
         known: dict[str, Any] = {
             "run_id": config.run_id,
@@ -89,4 +93,5 @@ class RunLog:
         record = schema.Record(**(known | self.fields | ({"error": published_text(error, config)} if error else {})))
         if not record.has_result:
             record = record.model_copy(update={"metrics": None, "predictions": None, "token_usage": None, "checkpoint": None})
-        return record, RecordStore(Path(config.execution.out)).write(record, self.files if record.has_result else {})
+        path = RecordStore(Path(config.execution.out)).write(record, self.files if record.has_result else {})
+        return (record.model_copy(update={"error": error}) if error else record), path
