@@ -96,7 +96,7 @@ def _revision(root: Path, names: Sequence[str], files: dict[str, Pairs]) -> str:
     """Return a hash of the class names and of each split's files in their order: path, label and content. An unchanged file is not read again."""
     digest = hashlib.sha256(json.dumps(list(names)).encode())
     for split in SPLITS:
-        digests = digests_of([root / path for path, _ in files[split]])
+        digests = digests_of([f"{root}/{path}" for path, _ in files[split]])
         for (path, label), content in zip(files[split], digests, strict=True):
             digest.update(json.dumps([split, path, label, content]).encode())
     return digest.hexdigest()[:16]

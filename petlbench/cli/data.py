@@ -27,6 +27,7 @@ from petlbench.data.acquire.verify import Verification
 from petlbench.data.acquire.verify import verify as verify_task
 from petlbench.data.store import Stored, entries, evict
 from petlbench.errors import ConfigError, DataError
+from petlbench.records.labels import split_task
 
 WORDS = click.argument("words", nargs=-1, required=True, metavar="SUITE|TASK... [data_root=DIR]")
 DAY = 86_400  # seconds
@@ -107,6 +108,13 @@ class CleanSettings:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
 
 
+def _is_of(entry: Stored, task: str) -> bool:
+    """Return whether a store is of a task or suite; of own images, whatever they were when it was made."""
+    if ":" in task:
+        return [label for label, _ in split_task(entry.task)] == [label for label, _ in split_task(task)]
+    return entry.task in (task, task_name(task)) or entry.task.startswith(f"{suite_name(task)}/")
+
+
 @data.command(cls=SettingsCommand, settings=CleanSettings)
 @click.argument("words", nargs=-1, metavar="[SUITE|TASK...] [older=DAYS] [larger=MB]")
 @click.option("--delete", is_flag=True, help="Delete what is listed. It is decoded again when a run needs it.")
@@ -118,7 +126,7 @@ def clean(words: tuple[str, ...], delete: bool) -> None:
     chosen = [
         entry
         for entry in entries()
-        if (not tasks or any(entry.task in (task, task_name(task)) or entry.task.startswith(f"{suite_name(task)}/") for task in tasks))
+        if (not tasks or any(_is_of(entry, task) for task in tasks))
         and (older is None or time.time() - entry.used > older * DAY)
         and (larger is None or entry.bytes > larger * 10**6)
     ]

@@ -42,8 +42,7 @@ def export(words: tuple[str, ...]) -> None:
     elif len(names) != 2:
         raise click.UsageError(f"export takes CHECKPOINT and TARGET, or no names for the table of all runs, got {' '.join(names)}")
     else:
-        checkpoint, target = map(Path, names)
-        _export_checkpoint(checkpoint, target, nested(given))
+        _export_checkpoint(Path(names[0]), Path(names[1]), nested(given))
 
 
 def _export_checkpoint(checkpoint: Path, target: Path, settings: dict[str, Any]) -> None:

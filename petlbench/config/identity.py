@@ -68,7 +68,8 @@ def fill_added(kind: type, description: Mapping[str, Any]) -> dict[str, Any]:
 
 def files_of(section: Any, prefix: str = "") -> dict[str, Any]:
     """Return the settings of a dataclass instance that name files, with their values: a path, or a list of paths. Declared as ``File`` or ``Path``."""
-    hints, found = get_type_hints(type(section), include_extras=True), {}
+    hints = get_type_hints(type(section), include_extras=True)
+    found: dict[str, Any] = {}
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
         if dataclasses.is_dataclass(value):

@@ -22,6 +22,7 @@ from petlbench.data.store import cache_folder
 from petlbench.errors import DataError
 
 _MOST = 4_000_000  # files that are remembered, those that were read last
+_AT_ONCE = 500  # files per question to the database
 _TICK = 20_000_000  # ns; two changes of a file that are closer may leave it with the same times
 _ANNOUNCED = 2**30  # bytes; fewer are read without a message
 _TABLES = (
@@ -31,12 +32,13 @@ _TABLES = (
 _log = logging.getLogger("petlbench.data")
 
 
-def digests_of(files: Sequence[Path]) -> list[str]:
+def digests_of(files: Sequence[Path | str]) -> list[str]:
     """Return the SHA-256 of the content of each file, 64 hexadecimal digits. DataError names one that cannot be read."""
     states = [_state_of(file) for file in files]
     keys = [_key(file) for file in files]
     with _database() as database:
-        known = [_known(database, key, state) for key, state in zip(keys, states, strict=True)]
+        remembered = _remembered(database, keys)
+        known = [remembered.get((key, state)) for key, state in zip(keys, states, strict=True)]
         new = [position for position, digest in enumerate(known) if digest is None]
         if new:
             if (size := sum(int(states[position].partition(" ")[0]) for position in new)) > _ANNOUNCED:
@@ -72,13 +74,13 @@ def places_of(digest: str) -> list[Path]:
         return [Path(os.fsdecode(path)) for path in _places_of(database, digest)]
 
 
-def _key(place: Path) -> bytes:
+def _key(place: Path | str) -> bytes:
     return os.fsencode(os.path.abspath(place))  # noqa: PTH100 (keeps links, whose target may change)
 
 
-def _state_of(file: Path) -> str:
+def _state_of(file: Path | str) -> str:
     try:
-        found = file.stat()
+        found = os.stat(file)  # noqa: PTH116 (of many files, for which paths take long to make)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); restore it, or remove what names it") from None
     if not stat.S_ISREG(found.st_mode):
@@ -97,10 +99,10 @@ def _wait_for_clock(states: Sequence[str]) -> None:
         time.sleep(_TICK / 1e9)
 
 
-def _read(file: Path) -> tuple[str, str]:
+def _read(file: Path | str) -> tuple[str, str]:
     """Return a file's state and the SHA-256 of its content; the state is empty when it changed meanwhile."""
     try:
-        with file.open("rb") as opened:
+        with Path(file).open("rb") as opened:
             before = _text(os.fstat(opened.fileno()))
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
             return (before if _text(os.fstat(opened.fileno())) == before else ""), digest
@@ -140,11 +142,16 @@ def _opened(file: Path) -> sqlite3.Connection:
     return database
 
 
-def _known(database: sqlite3.Connection | None, key: bytes, state: str) -> str | None:
-    row = next(iter(_rows(database, "SELECT state, sha256 FROM files WHERE path = ?", key)), None)
-    if row is None or row[0] != state or not isinstance(row[1], str) or not re.fullmatch("[0-9a-f]{64}", row[1]):
-        return None
-    return row[1]
+def _remembered(database: sqlite3.Connection | None, keys: Sequence[bytes]) -> dict[tuple[bytes, str], str]:
+    """Return {(key, state): digest} for those of the files that were read before."""
+    found = {}
+    for start in range(0, len(keys), _AT_ONCE):
+        some = keys[start : start + _AT_ONCE]
+        query = f"SELECT path, state, sha256 FROM files WHERE path IN ({', '.join('?' * len(some))})"
+        for key, state, digest in _rows(database, query, *some):
+            if isinstance(key, bytes) and isinstance(state, str) and isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest):
+                found[key, state] = digest
+    return found
 
 
 def _places_of(database: sqlite3.Connection | None, digest: str) -> list[bytes]:
@@ -152,11 +159,11 @@ def _places_of(database: sqlite3.Connection | None, digest: str) -> list[bytes]:
     return [row[0] for row in rows if isinstance(row[0], bytes)]
 
 
-def _rows(database: sqlite3.Connection | None, query: str, key: bytes | str) -> list[tuple[object, ...]]:
+def _rows(database: sqlite3.Connection | None, query: str, *keys: bytes | str) -> list[tuple[object, ...]]:
     if database is None:
         return []
     try:
-        return database.execute(query, (key,)).fetchall()
+        return database.execute(query, keys).fetchall()
     except sqlite3.Error:  # of another layout
         return []
 

@@ -82,16 +82,19 @@ class RunLog:
     def write(self, status: str, error: str | None = None) -> tuple[schema.Record, Path]:
         """Write the record; returns it and its path. The result of an earlier run is never replaced by a record without one.
 
-        What does not fit the schema is not written: the run has then failed for that reason.
+        What does not fit the schema is not written: the run has then failed for that reason. The returned record has the error as it was raised, for
+        this user to act on; the written one names none of the user's folders.
         """
-        measured = self._measured()
+        error, measured = error or self.fields.get("error"), self._measured()
         try:
             record = self._as_record(self.status if status == "ok" else status, error, measured)
         except ValidationError as reason:
-            record = self._as_record("failed", f"a result that cannot be recorded: {schema.first_problem(reason)}", {})
+            error = f"a result that cannot be recorded: {schema.first_problem(reason)}"
+            record = self._as_record("failed", error, {})
         if not record.has_result:
             record = record.model_copy(update={"metrics": None, "predictions": None, "token_usage": None, "checkpoint": None})
-        return record, RecordStore(Path(self.config.execution.out)).write(record, self.files if record.has_result else {})
+        path = RecordStore(Path(self.config.execution.out)).write(record, self.files if record.has_result else {})
+        return (record.model_copy(update={"error": error}) if error else record), path
 
     def _measured(self) -> dict[str, Any]:
         """Return the fields of the record that the run has found so far, as plain values."""

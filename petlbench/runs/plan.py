@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,6 @@ from petlbench.config.resolve import RunConfig, load_method, merged, nested, res
 from petlbench.data.acquire.presence import data_folder, missing_error, presence
 from petlbench.data.content import name_of_task, with_content
 from petlbench.data.joined import names_joined
-from petlbench.data.load import require
 from petlbench.errors import AccessError, ConfigError, did_you_mean
 from petlbench.records.schema import Record
 from petlbench.registry import METHODS, TASKS
@@ -107,7 +106,7 @@ def plan(
     traits, names_of, states = cache(traits_of), cache(name_of_task), States()  # a server, or a folder, is asked once for all runs
     common = nested(settings or {})
     wanted = selected_tasks(tasks)
-    present = _present(wanted, data_folder(common.get("data_root")), available)
+    present = _present(wanted, data_folder(common.get("data_root")), available, names_of)
     named = _names_in(methods)
     found = Plan(absent=[task for task in wanted if task not in present])
     for method in selected_methods(methods):
@@ -181,7 +180,7 @@ def selected_tasks(chosen: str | Sequence[str]) -> list[str]:
     return tasks
 
 
-def _present(tasks: Sequence[str], root: Path | None, available: bool) -> list[str]:
+def _present(tasks: Sequence[str], root: Path | None, available: bool, name_of: Callable[[str], str]) -> list[str]:
     """Return the tasks whose images are present. DataError that lists all others, unless ``available`` is set and at least one is present."""
     parts = [part for task in tasks for part in names_joined(task)]
     absent = [found for part in parts if ":" not in part and (found := presence(part, root)).state != "present"]
@@ -192,7 +191,7 @@ def _present(tasks: Sequence[str], root: Path | None, available: bool) -> list[s
             _log.warning("%s is skipped: %s", one.task, one.where)
     for task in tasks:
         if ":" in task:
-            require(task, root)  # a folder that is not a task is refused here, not in the middle of a bench
+            name_of(task)  # a folder that is not a task is refused here, not in the middle of a bench
     names_absent = {one.task for one in absent}
     return [task for task in tasks if names_absent.isdisjoint(names_joined(task))]
 

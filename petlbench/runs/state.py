@@ -80,7 +80,7 @@ def _earlier(store: RecordStore, config: RunConfig) -> Iterator[Record]:
 
 def _words(identity: Mapping[str, Any], keys: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a configuration without the content of its files: with labels alone."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in identity.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
