@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -104,6 +105,22 @@ def test_a_key_of_another_query_is_refused(route: str, body: bytes) -> None:
         with pytest.raises(Refusal) as refused:
             await replies.once("key", route, body, work)
         assert (refused.value.status, refused.value.code) == (409, "idempotency_key_reused")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("padding", [0, 2**21])  # hashed at once, and in a thread
+def test_another_body_of_the_same_length_and_checksum_is_another_query(padding: int) -> None:
+    one, other = (word + bytes(padding) for word in (b"plumless", b"buckeroo"))
+    assert zlib.crc32(one) == zlib.crc32(other)
+
+    async def scenario(replies: Replies) -> None:
+        work = Computation(lambda: b"answer")
+        work.go.set()
+        await replies.once("key", "/a", one, work)
+        assert await replies.once("key", "/a", one, work) == (b"answer", True)
+        with pytest.raises(Refusal, match="was used for another query"):
+            await replies.once("key", "/a", other, work)
 
     run(scenario)
 
