@@ -11,7 +11,7 @@ import pytest
 
 from tests.record_factory import store_record
 
-COMMANDS = ("compare", "published paper=spt --csv", "validate", "show {run}")  # leaderboard takes longest, and has tests of its own below
+COMMANDS = ("compare", "published paper=spt --csv", "table vpt", "show {run}")  # leaderboard takes longest, and has tests of its own below
 
 
 @pytest.fixture(scope="module")
