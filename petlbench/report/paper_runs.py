@@ -103,7 +103,7 @@ def _check_alike(where: str, runs: Sequence[Run]) -> None:
     for run in runs:
         settings = {key: value for key, value in run["settings"].items() if key not in NOT_COMPARED}
         compared[run["task"]].add(json.dumps([settings, run["protocol"].partition(" ")[2]], sort_keys=True))
-    names = {run["settings"].get("name") for run in runs}
+    names = {str(run["settings"].get("name")) for run in runs}  # of a record's file: it may hold anything
     if len(names) > 1 or any(len(of_task) > 1 for of_task in compared.values()):
         counts = Counter(run["protocol"] for run in runs)
         listed = ", ".join(f"{count} runs of {protocol}" for protocol, count in counts.items())

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import runs_frame
 from petlbench.analysis.validate import problems_of
 from petlbench.errors import RecordError
+from petlbench.records.fields import Rung
 from petlbench.records.schema import SCHEMA_VERSION, Record, parse_record, read_record
 from petlbench.records.store import RecordStore
 from tests.record_factory import make_record
@@ -100,6 +102,10 @@ def test_every_field_has_a_place_in_the_file() -> None:
 def test_a_record_from_before_the_allocation_was_recorded_is_read() -> None:
     record = parse_record(changed(lambda data: data["parameters"].pop("allocation")), "here")
     assert record.parameters is not None and record.parameters.allocation == {}
+
+
+def test_records_know_the_rungs_of_the_access_ladder() -> None:
+    assert get_args(Rung) == tuple(BOXES)
 
 
 FIXTURES = Path(__file__).parent / "fixtures"  # results as the code of each version wrote them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from petlbench.analysis.tradeoffs import tradeoffs
 from petlbench.analysis.validate import missing_cells, problems_among, problems_of
 from petlbench.cli.compare import _as_json
 from petlbench.cli.printing import table_console
+from petlbench.errors import TableError
 from petlbench.executors.progress import sentence
 from petlbench.published.numbers import published
 from petlbench.records.schema import Record
@@ -37,7 +39,7 @@ SEVERAL = st.lists(records(), min_size=1, max_size=6)
 PAPER = load_table("vpt")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(SEVERAL)
 def test_tables_and_the_page_show_every_record(found: list[Record]) -> None:
     frame = leaderboard(found, SUITES)
@@ -50,7 +52,7 @@ def test_tables_and_the_page_show_every_record(found: list[Record]) -> None:
     assert all(sentence(record) for record in found)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(SEVERAL)
 def test_methods_with_any_record_are_compared(found: list[Record]) -> None:
     runs = runs_frame(found)
@@ -62,14 +64,14 @@ def test_methods_with_any_record_are_compared(found: list[Record]) -> None:
             table_console().print(terminal_report("title", comparison, frame, True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(SEVERAL)
 def test_a_papers_table_takes_every_record_or_says_why_not(found: list[Record]) -> None:
-    with pytest.MonkeyPatch.context():
-        fill(PAPER, found, published(), Choice(None, None, (), False))
+    with suppress(TableError):  # runs of several protocols or weights cannot share a table
+        fill(PAPER, found, published(), Choice())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(record=records())
 def test_every_record_can_be_written_read_back_and_validated(tmp_path_factory: pytest.TempPathFactory, record: Record) -> None:
     store = RecordStore(tmp_path_factory.mktemp("results"))
@@ -79,7 +81,7 @@ def test_every_record_can_be_written_read_back_and_validated(tmp_path_factory: p
     problems_among([path])
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SEVERAL)
 def test_plots_are_drawn_of_every_record(tmp_path_factory: pytest.TempPathFactory, found: list[Record]) -> None:
     results = tmp_path_factory.mktemp("results")
