@@ -102,7 +102,8 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
             transport="http" if isinstance(backbone, RemoteBackbone) else "in_process",
             mean=backbone.facts.mean,
             std=backbone.facts.std,
-            **({} if isinstance(backbone, RemoteBackbone) else {"activation": backbone.activation, "self_check": backbone.self_check}),
+            activation="" if isinstance(backbone, RemoteBackbone) else backbone.activation,
+            self_check=() if isinstance(backbone, RemoteBackbone) else backbone.self_check,
         )
         log.precision = choose(config.precision, device, backbone.parameter_count)
 
