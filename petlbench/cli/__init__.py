@@ -6,8 +6,6 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 import click
 
@@ -113,8 +111,11 @@ def cli(ctx: click.Context, debug: bool) -> None:
     ctx.obj = {"debug": debug}
 
 
-def _printable_warning(*about: Any, _format: Callable[..., str] = warnings.formatwarning) -> str:
-    return printable(_format(*about))
+_format_warning = warnings.formatwarning
+
+
+def _printable_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    return printable(_format_warning(message, category, filename, lineno, line))
 
 
 def main() -> None:

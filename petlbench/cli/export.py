@@ -38,7 +38,7 @@ def export(words: tuple[str, ...]) -> None:
     elif len(names) != 2:
         raise click.UsageError(f"export takes CHECKPOINT and TARGET, or no names for the table of all runs, got {' '.join(names)}")
     else:
-        _export_checkpoint(*map(Path, names), nested(given))
+        _export_checkpoint(Path(names[0]), Path(names[1]), nested(given))
 
 
 def _export_checkpoint(checkpoint: Path, target: Path, settings: dict[str, Any]) -> None:
