@@ -22,7 +22,7 @@ from petlbench.errors import ConfigError
 from petlbench.records.store import RecordStore
 from tests.record_factory import make_record
 
-LINES = int(os.environ.get("PETLBENCH_FUZZ_LINES", "300"))  # a few hundred take seconds
+LINES = int(os.environ.get("PETLBENCH_FUZZ_LINES", "200"))  # 200 take seconds, 8,500 some minutes
 _KEYS = """
 method task seed seeds recipe precision out device threads save cache_mb store_mb data_root url curve backbone backbone.name
 backbone.checkpoint method.name method.rank method.targets method.spsa.step method.checkpoint train train.epochs train.batch_size
