@@ -18,6 +18,7 @@ from petlbench.config.identity import run_id
 from petlbench.config.resolve import RunConfig, load_method, method_names, restore
 from petlbench.config.settings import BackboneChoice, Budget, Execution, Limits, Protocol, QueryConfig, Train
 from petlbench.errors import ConfigError, PetlbenchError
+from petlbench.executors.local import carry_out
 from petlbench.registry import METHODS
 from tests.words import resolve
 
@@ -307,3 +308,8 @@ def test_a_broken_plugin_takes_its_presets_from_the_list_and_disturbs_no_other(m
 def test_a_number_that_no_machine_has_room_for_is_refused_with_the_most(word: str, most: str) -> None:
     assert message("method=lora", "task=mini/digits", word).startswith(f"{most} (more would exhaust any machine), got ")
     assert configured(word.partition("=")[0] + f"={most.rpartition(' ')[2].replace(',', '')}")
+
+
+def test_more_workers_than_a_machine_holds_are_refused_before_one_starts() -> None:
+    with pytest.raises(ConfigError, match=r"jobs must be an int <= 256, .* got 100,000"):
+        next(carry_out([], 100_000, lambda run: lambda done, total: None))
