@@ -35,7 +35,7 @@ def drawn_curve(*epochs: Point, budget: Budget | None = None) -> tuple[Curve, Me
     def look(state: dict[str, Tensor]) -> float:
         meter.charge(images=10)
         looked.append(int(state["epoch"]))
-        return 10.0 * int(state["epoch"])
+        return min(90.0, 10.0 * int(state["epoch"]))
 
     curve.draw(95.0, {"images": 10}, look)
     return curve, meter, looked
