@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from safetensors.torch import load, save
 from torch import Tensor
 
+from petlbench.data.cache_folder import cache_folder
 from petlbench.data.sealed import read_sealed, write_sealed
-from petlbench.data.store import cache_folder
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import Any
 
 from petlbench.config.resolve import RunConfig, merged, nested, restore
 from petlbench.data.acquire.presence import VARIABLE, data_folder
+from petlbench.data.cache_folder import cache_folder
 from petlbench.data.digests import digests_of, places_of, remember_place
 from petlbench.data.joined import names_joined
 from petlbench.data.load import find_task
-from petlbench.data.store import cache_folder
 from petlbench.errors import CheckpointError, ConfigError, PetlbenchError
 from petlbench.records.labels import label_of, name_of, split_name, split_task, without_places
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from petlbench.data.store import cache_folder
+from petlbench.data.cache_folder import cache_folder
 from petlbench.errors import DataError
 
 _MOST = 4_000_000  # files that are remembered, those that were read last

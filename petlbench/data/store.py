@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from petlbench.data import store_files
+from petlbench.data.cache_folder import cache_folder
 from petlbench.data.source import ImageSource, Indices, is_uniform, reading_order, take
 from petlbench.data.split import Ragged, Split, digest_of_part
 from petlbench.data.streaming import Streamed, Tally, formed, in_order
@@ -51,12 +52,6 @@ class Stored:
     images: int
     bytes: int
     used: float  # when it was last opened, in seconds since 1970
-
-
-def cache_folder() -> Path:
-    """Return ``PETLBENCH_CACHE``, else the user's cache folder."""
-    configured = os.environ.get("PETLBENCH_CACHE")
-    return Path(configured) if configured else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "petlbench"
 
 
 class TaskStore:

@@ -69,7 +69,9 @@ def _of_function(function: types.FunctionType, modules: tuple[str, ...]) -> Iter
         yield "<default>", value
     yield from ((f".{name}", value) for name, value in vars(function).items())
     if _is_ours(function.__globals__.get("__name__"), modules):
-        yield from ((f"<global {name}>", value) for name, value in function.__globals__.items() if name != "__builtins__")
+        yield from (
+            (f"<global {name}>", value) for name, value in function.__globals__.items() if not name.startswith("__")
+        )  # not the loader, which leads to all that runs
 
 
 def _is_filled(cell: types.CellType) -> bool:

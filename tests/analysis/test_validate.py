@@ -350,4 +350,4 @@ def test_equal_weights_that_answer_a_fixed_picture_otherwise_are_reported(tmp_pa
     assert found[other][0].startswith(
         f"the weights c0ffee00c0ff… answer a fixed picture otherwise than in {first}: by 0.3 where the largest"
     )
-    assert "QuickGELU, mean (0.5, 0.5, 0.5)" in found[other][0]
+    assert "QuickGELU, mean [0.5, 0.5, 0.5]" in found[other][0]

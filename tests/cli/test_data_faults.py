@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from petlbench.cli import main
-from petlbench.data import store
+from petlbench.data import store_files
 from petlbench.data.acquire.fetch import Fetch
 from petlbench.data.store import entries
 from petlbench.datasets.disk import facts
@@ -118,11 +118,11 @@ def test_an_archive_that_leads_outside_is_refused_and_leaves_nothing(
 def test_a_disk_that_fills_up_while_preparing_is_one_message_and_the_next_attempt_continues(
     call: Call, root: Path, server: Server, cifar: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write", full)
+        patch.setattr(store_files, "write", full)
         code, _, err = call("data", "prepare", "pgn12/cifar10", f"data_root={root}")
     assert code == 2 and err.count("\n") == 1
     assert "cannot write the image cache" in err and "No space left on device" in err and "petlbench data clean" in err

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from petlbench.config.files import load_suite
 from petlbench.config.identity import run_id
-from petlbench.errors import RecordError
+from petlbench.errors import NewerRecord, RecordError
 from petlbench.records.schema import SCHEMA_VERSION, Predictions, Record, Status, read_record
 from petlbench.records.store import RecordStore, is_kept, side_file, write_atomically
 from tests.record_factory import make_record
@@ -166,7 +166,8 @@ def test_a_result_that_only_a_newer_petlbench_can_read_is_kept_too(tmp_path: Pat
     path = store.write(RESULT)
     path.write_text(path.read_text().replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     before = path.read_bytes()
-    store.write(without_result("failed"))
+    with pytest.raises(NewerRecord, match=r"schema version 99, this petlbench reads up to \d+; update petlbench"):
+        store.write(without_result("failed"))
     assert b"99" in before and path.read_bytes() == before
 
 

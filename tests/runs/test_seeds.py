@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def present(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that the images of all tasks are present."""
-    monkeypatch.setattr(bench, "_present", lambda tasks, root, available: list(tasks))
+    monkeypatch.setattr(bench, "_present", lambda tasks, root, available, name_of: list(tasks))
 
 
 def seeds(tmp_path: Path, *words: str) -> dict[str, set[int]]:

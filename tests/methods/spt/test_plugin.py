@@ -41,7 +41,7 @@ def test_every_budget_and_both_modules_use_one_pass_over_the_scored_images(run: 
 
 def test_a_remembered_ranking_and_a_computed_one_give_the_same_run(cache: Path, run: Callable[..., Record], tmp_path: Path) -> None:
     first, second = (run("spt", f"out={tmp_path / name}") for name in ("computed", "remembered"))
-    assert list((cache / "computed").rglob("*.safetensors"))
+    assert list((cache / "computed").rglob("*.sealed"))
     assert first.cost.images_forwarded > second.cost.images_forwarded
     assert (first.predictions, first.history) == (second.predictions, second.history)
 
