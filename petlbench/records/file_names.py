@@ -10,8 +10,8 @@ _LONGEST = 80  # of the 255 bytes that file systems allow; the rest is for prefi
 
 
 def slug(name: str, longest: int = _LONGEST) -> str:
-    """Reduce a name to at most ``longest`` letters, digits, dots, dashes and underscores. Several names may share a slug."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:longest].strip(".") or "_"
+    """Reduce a name to at most ``longest`` letters, digits and the characters ``.-_@``. Several names may share a slug."""
+    return re.sub(r"[^A-Za-z0-9._@-]+", "_", name)[:longest].strip(".") or "_"
 
 
 def file_part(name: str) -> str:

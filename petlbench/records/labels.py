@@ -30,7 +30,7 @@ def label_of(place: str) -> str:
     """Return the last part of a path, as far as it may stand in a name. A person's home folder, or one of its name, is ``home``."""
     plain = place.replace("\\", "/") if _WINDOWS.match(place) else place
     path = Path(os.path.abspath(os.path.expanduser(plain)))  # noqa: PTH100, PTH111 (keep links; an unknown ~NAME is a name)
-    return "home" if path.name == Path.home().name or _HOME.fullmatch(str(path)) else slug(path.name)
+    return "home" if path.name == Path.home().name or _HOME.fullmatch(str(path)) else slug(path.name.replace("@", "_"))
 
 
 def split_name(name: str) -> tuple[str, str | None]:

@@ -47,7 +47,7 @@ class States:
             return "failed", ""
         if changes:
             return "stale", changes[-1]
-        reasons = [_renamed(record, config) for record in _earlier(store, config)]
+        reasons = [reason for record in _earlier(store, config) if (reason := _renamed(record, config))]
         return ("stale", reasons[-1]) if reasons else ("missing", "")
 
     def _changes(self, record: Record, config: RunConfig) -> str:

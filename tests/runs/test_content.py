@@ -240,6 +240,14 @@ def test_another_data_root_with_other_images_is_another_run(home: Path) -> None:
     assert len(petlbench.results("r")) == 2
 
 
+def test_a_run_whose_files_are_torn_is_missing_and_not_stale(home: Path) -> None:
+    own(home / "set")
+    run("folder:set")
+    (predictions,) = home.rglob("*.predictions.safetensors")
+    predictions.write_bytes(predictions.read_bytes()[:-1])
+    assert state("folder:set") == "missing" and planned("folder:set").sentences() == []
+
+
 def test_a_result_on_other_data_of_the_package_is_stale_and_stays(home: Path) -> None:
     record = run("mini/digits")
     (path,) = records()
