@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from petlbench.torchvision_ops import define_missing_schemas
 
 define_missing_schemas()  # before a test module imports torchvision, timm or open_clip
-settings.register_profile("petlbench", deadline=None, derandomize=True, database=None)
+# no deadline: a slow machine is no failure
+settings.register_profile("petlbench", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("petlbench")
 
 Call = Callable[..., tuple[int, str, str]]

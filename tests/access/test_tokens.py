@@ -101,7 +101,7 @@ def test_a_clip_of_open_clip_normalises_tokens_with_those_of_the_image() -> None
         assert_near(projection(asked.features(images(), tokens())), expected)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(order=st.permutations(range(4)))
 def test_the_order_of_tokens_does_not_matter(order: list[int]) -> None:
     with granted(Access.GRADIENTS) as model:

@@ -234,7 +234,7 @@ THREE = {"mini": TASKS[:3]}
 
 
 @given(some_records)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_mean_is_withheld_exactly_when_a_cell_is_missing(records: list[Record]) -> None:
     have = {(record.method.name, record.task) for record in records}
     for _, row in leaderboard(records, THREE).iterrows():
@@ -245,7 +245,7 @@ def test_a_mean_is_withheld_exactly_when_a_cell_is_missing(records: list[Record]
 
 
 @given(st.lists(st.sampled_from((40.0, 50.0, 60.0)), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_rank_is_one_more_than_the_number_of_better_rows(accuracies: list[float]) -> None:
     records = [make_record(f"m{i}", task, accuracy=accuracy) for i, accuracy in enumerate(accuracies) for task in PAIR["mini"]]
     frame = leaderboard(records, PAIR)
@@ -270,7 +270,7 @@ mixed = st.lists(
 
 
 @given(mixed, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_order_of_records_does_not_matter(records: list[Record], chance: random.Random) -> None:
     shuffled = list(records)
     chance.shuffle(shuffled)
@@ -279,7 +279,7 @@ def test_the_order_of_records_does_not_matter(records: list[Record], chance: ran
 
 
 @given(mixed)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_cell_never_mixes_configurations_data_or_weights(records: list[Record]) -> None:
     by_key = {record.key: record for record in records}
     frame = runs_frame(records)

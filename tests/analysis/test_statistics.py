@@ -97,7 +97,7 @@ def test_wilcoxon_ranks_zeros_and_gives_half_of_them_to_each_side() -> None:
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=7))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_wilcoxon_with_ties_is_that_of_all_signs(differences: list[int]) -> None:
     values = np.array(differences, dtype=float)
     expected = wilcoxon(values, zero_method="zsplit").pvalue if values.any() else 1.0
@@ -229,7 +229,7 @@ cells = arrays(float, st.tuples(st.integers(2, 4), st.integers(2, 5), st.integer
 
 
 @given(cells)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_intervals_hold_within_what_was_measured_and_ranks_add_up(values: NDArray[np.float64]) -> None:
     methods = ("lora", "full", "bar", "bbt")[: len(values)]
     found = compared({method: of_method.tolist() for method, of_method in zip(methods, values, strict=True)})

@@ -32,7 +32,6 @@ def test_parts_are_disjoint_and_hold_every_class() -> None:
         assert np.bincount(labels, minlength=10).min() > len(labels) / 20
 
 
-@settings(deadline=None)
 @given(LABELS, st.floats(0, 1), SHUFFLES, st.integers(1, 9))
 def test_every_image_is_coloured_once_and_by_the_rule(labels: np.ndarray, rho: float, shuffle: Shuffle | None, n_confusing: int) -> None:
     indices, colours = _digits.biased_colours(labels, rho, shuffle, n_confusing)
@@ -46,7 +45,6 @@ def test_every_image_is_coloured_once_and_by_the_rule(labels: np.ndarray, rho: f
         assert max(counts[list(others)]) == math.ceil(n_rest / n_confusing)
 
 
-@settings(deadline=None)
 @given(LABELS, st.floats(0, 1))
 def test_unshuffled_result_goes_by_colour_then_class(labels: np.ndarray, rho: float) -> None:
     indices, colours = _digits.biased_colours(labels, rho, None)
@@ -61,7 +59,6 @@ def test_shuffling_uses_the_given_generator_alone() -> None:
     assert not np.array_equal(once, other)
 
 
-@settings(deadline=None)
 @given(arrays.arrays(np.uint8, (4, 5)), st.integers(0, 9), st.integers(0, 255))
 def test_glyph_is_white_and_the_rest_has_the_colour(image: np.ndarray, colour: int, threshold: int) -> None:
     coloured = _digits.colour_background(image, colour, threshold)
@@ -74,7 +71,6 @@ def test_colours_differ_from_each_other_and_from_white() -> None:
     assert len({tuple(colour) for colour in _digits.COLOURS.tolist()} | {(255, 255, 255)}) == 11
 
 
-@settings(deadline=None)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 10), st.integers(1, 10))), st.integers(10, 40))
 def test_enlarging_agrees_with_bilinear_interpolation(image: np.ndarray, size: int) -> None:
     def along(values: np.ndarray) -> np.ndarray:
@@ -87,13 +83,11 @@ def test_enlarging_agrees_with_bilinear_interpolation(image: np.ndarray, size: i
     assert abs(enlarged - expected).max() <= 1.01
 
 
-@settings(deadline=None)
 @given(arrays.arrays(np.uint8, (7, 7)))
 def test_same_size_keeps_every_pixel(image: np.ndarray) -> None:
     np.testing.assert_array_equal(_digits.enlarge(image, 7), image)
 
 
-@settings(deadline=None)
 @given(DRAWS, st.integers(1, 40), st.integers(0, 60))
 def test_digit_touches_the_border_and_stays_on_the_canvas(draw: Draw, digit_size: int, room: int) -> None:
     members = _digits.members_by_class(np.arange(30) % 10)
@@ -104,7 +98,7 @@ def test_digit_touches_the_border_and_stays_on_the_canvas(draw: Draw, digit_size
 
 
 @pytest.mark.parametrize(("canvas", "digit_size", "distractor_size"), [(64, 16, 16), (64, 16, 32), (224, 28, 28), (224, 28, 112)])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(draw=DRAWS)
 def test_digit_and_distractor_are_both_whole(canvas: int, digit_size: int, distractor_size: int, draw: Draw) -> None:
     rng = np.random.default_rng(0)

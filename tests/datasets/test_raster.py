@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -22,7 +22,6 @@ def centre_is_inside(points: np.ndarray, row: int, col: int) -> bool:
     return inside
 
 
-@settings(deadline=None)
 @given(POLYGON)
 def test_a_pixel_is_filled_when_its_centre_is_inside(points: np.ndarray) -> None:
     canvas = np.zeros((12, 16), np.uint8)
@@ -31,7 +30,6 @@ def test_a_pixel_is_filled_when_its_centre_is_inside(points: np.ndarray) -> None
     np.testing.assert_array_equal(canvas, expected)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.floats(0, 2 * np.pi))
 def test_faces_that_share_an_edge_neither_overlap_nor_leave_a_gap(x: int, y: int, angle: float) -> None:
     turn = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
@@ -42,7 +40,6 @@ def test_faces_that_share_an_edge_neither_overlap_nor_leave_a_gap(x: int, y: int
     np.testing.assert_array_equal(parts[0], parts[1] + parts[2])
 
 
-@settings(deadline=None)
 @given(COORDINATE, COORDINATE, st.floats(0.1, 12))
 def test_a_disc_holds_the_centres_within_its_radius(x: float, y: float, radius: float) -> None:
     canvas = np.zeros((12, 16, 3), np.uint8)
@@ -53,7 +50,6 @@ def test_a_disc_holds_the_centres_within_its_radius(x: float, y: float, radius: 
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (6, 9, 3)])
-@settings(deadline=None)
 @given(data=st.data())
 def test_reducing_takes_the_mean_of_blocks(shape: tuple[int, ...], data: st.DataObject) -> None:
     canvas = data.draw(arrays.arrays(np.uint8, shape))

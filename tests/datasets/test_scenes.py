@@ -22,7 +22,7 @@ def seen_from_the_usual_place(*solids: _scenes.Solid) -> _scenes.Scene:
     return _scenes.Scene(_scenes.Camera(np.array([7.5, -6.5, 5.4]), SCENES), solids, SCENES)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), OPTIONS)
 def test_a_scene_has_as_many_objects_as_its_label_says_and_all_can_be_seen(seed: int, options: _scenes.SceneOptions) -> None:
     label = _scenes.draw_count_label(np.random.default_rng(seed))
@@ -33,7 +33,7 @@ def test_a_scene_has_as_many_objects_as_its_label_says_and_all_can_be_seen(seed:
     assert _scenes.render_scene(scene).shape == (options.height, options.width, 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), OPTIONS)
 def test_objects_keep_their_distance_and_come_farthest_first(seed: int, options: _scenes.SceneOptions) -> None:
     scene = _scenes.draw_scene(np.random.default_rng(seed), options)

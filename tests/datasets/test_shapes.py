@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from petlbench.datasets.mini import _shapes
@@ -11,7 +11,6 @@ LATENT = st.tuples(*(st.integers(0, n - 1) for n in _shapes.LATENTS)).map(np.arr
 SYMMETRIC = st.tuples(st.integers(0, 1), *(st.integers(0, n - 1) for n in _shapes.LATENTS[1:])).map(np.array)
 
 
-@settings(deadline=None)
 @given(LATENT)
 def test_image_is_binary_and_the_shape_lies_inside(latent: np.ndarray) -> None:
     image = _shapes.render_shape(latent)
@@ -20,7 +19,6 @@ def test_image_is_binary_and_the_shape_lies_inside(latent: np.ndarray) -> None:
     assert not (image[0].any() or image[-1].any() or image[:, 0].any() or image[:, -1].any())
 
 
-@settings(deadline=None)
 @given(SYMMETRIC)
 def test_centre_of_mass_gives_x_and_y_back(latent: np.ndarray) -> None:
     rows, cols = np.nonzero(_shapes.render_shape(latent))

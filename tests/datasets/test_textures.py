@@ -13,7 +13,7 @@ def first_seeds_of(label: int, count: int) -> list[int]:
     return [next(seeds) for _ in range(count)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_every_image_has_contrast_and_is_the_same_again(seed: int) -> None:
     image = _textures.render_texture(np.random.default_rng(seed))

@@ -34,7 +34,7 @@ def relative(found: Tensor, wanted: Tensor) -> Tensor:
     return torch.linalg.vector_norm(found - wanted, dim=-1) / torch.linalg.vector_norm(wanted, dim=-1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(side=SIDES, width=st.integers(1, 60), has_bias=st.booleans(), is_placed=st.booleans(), seed=SEEDS)
 def test_a_token_is_met_exactly_wherever_a_patch_has_as_many_values_as_it(
     side: int, width: int, has_bias: bool, is_placed: bool, seed: int
@@ -48,7 +48,7 @@ def test_a_token_is_met_exactly_wherever_a_patch_has_as_many_values_as_it(
         assert_near(found, tokens.double(), 1e-5, "a matrix that is nearly singular multiplies the roundings of float64")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(side=st.integers(1, 3), seed=SEEDS)
 def test_no_other_patch_comes_closer(side: int, seed: int) -> None:
     width = 3 * side**2 + 5
@@ -59,7 +59,7 @@ def test_no_other_patch_comes_closer(side: int, seed: int) -> None:
     assert bool((moved >= inversion.residual * (1 - 1e-5)).all())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(side=SIDES, seed=SEEDS)
 def test_no_other_patch_of_the_same_embedding_is_smaller(side: int, seed: int) -> None:
     """Anything added lies in the null space of the embedding."""
@@ -70,7 +70,7 @@ def test_no_other_patch_of_the_same_embedding_is_smaller(side: int, seed: int) -
     assert bool((torch.linalg.vector_norm(patches + unseen, dim=1) >= torch.linalg.vector_norm(patches, dim=1) - 1e-4).all())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(side=st.integers(2, 4), width=st.integers(1, 60), seed=SEEDS)
 def test_a_mixture_of_patches_is_the_patch_of_the_mixture(side: int, width: int, seed: int) -> None:
     weight, bias, library, logits = drawn(seed, (width, 3, side, side), (width,), (5, width), (7, 5))
@@ -115,7 +115,7 @@ def test_patches_and_residuals_are_arranged_like_their_tokens(shape: tuple[int, 
 
 
 @given(seed=SEEDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_picture_keeps_what_it_can_hold(seed: int) -> None:
     raw = torch.rand(3, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
     patches = (raw - torch.tensor(NORMALISATION.mean).view(3, 1, 1)) / torch.tensor(NORMALISATION.std).view(3, 1, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,7 +38,6 @@ def test_published_lengths_scale_with_the_input(pixels: int, size: int, expected
     assert scaled(pixels, size) == expected
 
 
-@settings(deadline=None)
 @given(st.integers(4, 20), st.data())
 def test_a_border_changes_every_pixel_of_the_frame_and_none_of_the_middle(size: int, data: st.DataObject) -> None:
     width = data.draw(st.integers(1, (size - 1) // 2))

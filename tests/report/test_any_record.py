@@ -39,7 +39,7 @@ SEVERAL = st.lists(records(), min_size=1, max_size=6)
 PAPER = load_table("vpt")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SEVERAL)
 def test_tables_and_the_page_show_every_record(found: list[Record]) -> None:
     frame = leaderboard(found, SUITES)
@@ -52,7 +52,7 @@ def test_tables_and_the_page_show_every_record(found: list[Record]) -> None:
     assert all(sentence(record) for record in found)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(SEVERAL)
 def test_methods_with_any_record_are_compared(found: list[Record]) -> None:
     runs = runs_frame(found)
@@ -64,14 +64,14 @@ def test_methods_with_any_record_are_compared(found: list[Record]) -> None:
             table_console().print(terminal_report("title", comparison, frame, True))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(SEVERAL)
 def test_a_papers_table_takes_every_record_or_says_why_not(found: list[Record]) -> None:
     with suppress(TableError):  # runs of several protocols or weights cannot share a table
         fill(PAPER, found, published(), Choice())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(record=records())
 def test_every_record_can_be_written_read_back_and_validated(tmp_path_factory: pytest.TempPathFactory, record: Record) -> None:
     store = RecordStore(tmp_path_factory.mktemp("results"))
@@ -81,7 +81,7 @@ def test_every_record_can_be_written_read_back_and_validated(tmp_path_factory: p
     problems_among([path])
 
 
-@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2, suppress_health_check=[HealthCheck.too_slow])
 @given(SEVERAL)
 def test_plots_are_drawn_of_every_record(tmp_path_factory: pytest.TempPathFactory, found: list[Record]) -> None:
     results = tmp_path_factory.mktemp("results")

@@ -35,7 +35,7 @@ def placed(points: list[tuple[float, float]]) -> tuple[Axes, list[Bbox]]:
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)).map(lambda p: (p[0] / 8, p[1] / 8)), min_size=1, max_size=8, unique=True))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_names_hide_nothing_and_stay_within_the_axes(points: list[tuple[float, float]]) -> None:
     axes, names = placed(points)
     assert not [pair for pair in itertools.combinations(names, 2) if pair[0].overlaps(pair[1])]
