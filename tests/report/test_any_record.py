@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petlbench.analysis.aggregate import comparable_parts, leaderboard, ranked_columns, runs_behind, runs_frame
@@ -81,7 +81,7 @@ def test_every_record_can_be_written_read_back_and_validated(tmp_path_factory: p
     problems_among([path])
 
 
-@settings(max_examples=2, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2)
 @given(SEVERAL)
 def test_plots_are_drawn_of_every_record(tmp_path_factory: pytest.TempPathFactory, found: list[Record]) -> None:
     results = tmp_path_factory.mktemp("results")
