@@ -66,6 +66,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
+def is_unicode(text: str) -> bool:
+    """Return False for text with half of a surrogate pair, which Python makes of bytes that are not UTF-8, and which no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(text: str) -> str:
     """Return text from outside as a terminal may show it: characters that it would obey, such as ESC, as their escapes in Python; line breaks stay."""
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

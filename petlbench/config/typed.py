@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from pydantic import TypeAdapter, ValidationError
 
-from petlbench.errors import ConfigError, did_you_mean
+from petlbench.errors import ConfigError, did_you_mean, is_unicode
 
 S = TypeVar("S")
 COMMAND_LINE = "command line"
@@ -77,7 +77,7 @@ def _merge(kind: type, target: dict[str, Any], values: Any, origin: str, prefix:
         read = read_text(value, hint) if isinstance(value, Text) else value
         if isinstance(read, float) and not math.isfinite(read):
             raise ConfigError(f"{name} must be a finite number, got {str(value)!r} ({origin})")
-        if isinstance(read, str) and not _is_unicode(read):
+        if isinstance(read, str) and not is_unicode(read):
             raise ConfigError(f"{name} must be text in UTF-8, got {ascii(str(read))[:_LONGEST]} ({origin})")
         target[key], origins[name] = read, origin
 
@@ -86,15 +86,6 @@ def _default(kind: Any, key: str) -> dict[str, Any]:
     """The values of a nested section that a field of ``kind`` starts from: its own default, which need not be that of the nested class."""
     (field,) = (field for field in dataclasses.fields(kind) if field.name == key)
     return {} if field.default_factory is dataclasses.MISSING else dataclasses.asdict(cast(Any, field.default_factory()))
-
-
-def _is_unicode(text: str) -> bool:
-    """False for the lone surrogates that Python makes of bytes on the command line that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def read_text(text: str, hint: Any) -> Any:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from petlbench.errors import is_unicode
+
 _DEEPEST = 30  # nested settings
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"  # what would break a line, steer a terminal, or is no Unicode
 
@@ -43,21 +45,12 @@ def _unwritable(value: Any, depth: int = 0) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return "expected finite numbers"
     if isinstance(value, str):
-        return None if _is_unicode(value) else "expected text in Unicode"
+        return None if is_unicode(value) else "expected text in Unicode"
     return None if value is None or isinstance(value, int | float) else f"expected plain values, not a {type(value).__name__}"
 
 
-def _is_unicode(text: str) -> bool:
-    """Return False for text with half of a surrogate pair, which no file can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _checked_text(text: str) -> str:
-    if not _is_unicode(text):
+    if not is_unicode(text):
         raise ValueError("expected text in Unicode")
     return text
 

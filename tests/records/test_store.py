@@ -46,6 +46,16 @@ def test_a_record_is_found_again(tmp_path: Path) -> None:
     assert store.find(path) == record and list(store.read()) == [record] and store.paths() == [path]
 
 
+@pytest.mark.parametrize("fault", [{"train_seconds": float("inf")}, {"images_decoded": -1}])
+def test_what_could_not_be_read_back_does_not_replace_a_record(tmp_path: Path, fault: dict[str, float]) -> None:
+    store, record = RecordStore(tmp_path), make_record()
+    path = store.write(record)
+    broken = record.model_copy(update={"cost": record.cost.model_copy(update=fault)})  # which skips the schema
+    with pytest.raises(RecordError, match="cannot be written: cost"):
+        store.write(broken)
+    assert read_record(path) == record
+
+
 def test_a_record_lies_under_suite_and_task_with_a_telling_name(tmp_path: Path) -> None:
     record = make_record("lora", "mini/digits", 3, backbone="timm:vit_base_patch16_224.augreg_in21k")
     path = RecordStore(tmp_path).path_of(record)
