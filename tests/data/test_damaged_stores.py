@@ -129,6 +129,20 @@ def test_other_images_of_the_same_area_are_no_images_of_this_store() -> None:
     assert TaskStore(flat, 1).open("train", NATIVE).source.decode(1).shape == (2, 8, 3)
 
 
+@pytest.mark.usefixtures("cache")
+def test_labels_that_no_class_has_are_damage_whatever_the_digest_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = pixels_of(opened(Renderer().spec(), SQUARE)[0])
+    (folder,) = (entry.folder for entry in entries() if entry.split == "test")
+    facts = {name: getattr(store_files.read_meta(folder), name) for name in ("task", "split", "revision", "form", "key")}
+    pixels, labels = np.fromfile(folder / "pixels.bin", dtype=np.uint8), np.load(folder / "labels.npy")
+    (forged := tmp_path / "forged").mkdir()
+    store_files.write(forged, pixels.reshape(len(labels), *np.load(folder / "shapes.npy")[0], 3), labels + 100, **facts)
+    for file in forged.iterdir():
+        file.replace(folder / file.name)
+    assert pixels_of(opened(Renderer().spec(), SQUARE)[0]) == before
+    assert "labels from 10" in caplog.text
+
+
 def test_stores_that_changed_places_are_found(cache: Path) -> None:
     """Each is whole; with as many images of as many classes, only what it says about itself tells them apart."""
     parts = [np.array([0, 1, 2]), np.array([3, 4, 5])]

@@ -360,6 +360,19 @@ def test_an_epochs_accuracy_is_measured_and_not_told(attacked: Run) -> None:
     assert epoch.val_accuracy is None
 
 
+class Promoted(Attack):
+    """Declares another rung once it runs."""
+
+    asked = 0
+
+    def attack(self, model: QueryModel, images: Tensor, data: TrainingData) -> None:
+        type(self).access = self.access = Access.WEIGHTS  # type: ignore[misc]
+
+
+def test_a_record_has_the_rung_that_was_granted(attacked: Run) -> None:
+    assert attacked(Promoted).method.access == "SCORES"
+
+
 class Relabelling(Attack):
     """Writes what it predicts over the labels of validation images."""
 
