@@ -13,7 +13,9 @@ from petlbench.cli.terminal import echo, echo_json
 from petlbench.cli.words import AS_JSON, parse_words, split_words
 from petlbench.config.help import FieldHelp, section_help
 from petlbench.config.resolve import RunConfig, resolve
+from petlbench.config.search import Space, load_space
 from petlbench.config.settings import Numerics
+from petlbench.errors import ConfigError
 from petlbench.executors.progress import sentence
 
 
@@ -67,3 +69,13 @@ def _groups(config: RunConfig) -> Iterator[tuple[str, list[FieldHelp]]]:
     yield "Queries and their limits", [*section_help(config.access, "access."), *section_help(config.budget, "budget.")]
     yield "Random numbers and number format", section_help(Numerics(config.seed, config.precision))  # type: ignore[arg-type]
     yield "Execution (not part of the run's identity)", section_help(config.execution)
+    if space := _space(config):
+        yield "Search space (what petlbench tune tries)", [FieldHelp(f"search.{key}", "", str(axis), "") for key, axis in space.items()]
+
+
+def _space(config: RunConfig) -> Space:
+    """The space of a method on a task; empty where it declares none, which only tuning needs."""
+    try:
+        return load_space(config.method, config.task, {"recipe": config.recipe})
+    except ConfigError:
+        return {}

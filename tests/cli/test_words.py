@@ -125,3 +125,9 @@ def test_seed_and_seeds_follow_one_rule(text: str, seed: int | None) -> None:
 def test_seeds_of_another_form_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="seeds must be whole numbers such as 0,1,2"):
         read_seeds(text)
+
+
+def test_the_help_of_a_run_shows_what_is_tuned(call: Call) -> None:
+    code, out, _ = call("run", "--help", "method=blackvip", "task=mini/digits")
+    assert code == 0 and "search.method.spsa.step=log:0.001..0.1" in out and "search.train" not in out
+    assert "Search space" not in call("run", "--help", "method=zero_shot")[1]

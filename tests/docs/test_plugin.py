@@ -53,6 +53,11 @@ def test_the_commands_of_the_plugin_page_work_and_edit_no_other_file(checkout: P
         ["petlbench", "ls", "methods", "--json"], cwd=checkout, env=environment, capture_output=True, text=True, check=True
     )
     assert '"channel_scale"' in listed.stdout
+    helped = ["petlbench", "run", "--help", "method=channel_scale"]
+    assert (
+        "search.method.start=[0.5,1.0]"
+        in subprocess.run(helped, cwd=checkout, env=environment, capture_output=True, text=True, check=True).stdout
+    )
     assert "channel_scale" in (checkout / "results" / "leaderboard.csv").read_text()
     changed = {path for path, content in before.items() if path.read_bytes() != content}
     assert not changed
