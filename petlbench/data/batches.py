@@ -157,4 +157,4 @@ class TrainingData:
     cache: Cache = field(default_factory=Cache)  # for what depends on the backbone, these images and the protocol only
     cache_mb: int = 4096  # memory for activations that are computed once and reused
     part_of_class: tuple[int, ...] = ()  # for each class the position of its task among the joined ones
-    steps: Steps = Steps()  # the loop of the training, which a rerun enters where an interrupted run left it
+    steps: Steps = field(default_factory=Steps)  # the loop of the training, which a rerun enters where an interrupted run left it

@@ -77,7 +77,8 @@ class Pass(Generic[B]):
             self._start = generator.get_state()
         self._is_resumed = False
         batches = self._examples.begin(self._done) if isinstance(self._examples, Restartable) else iter(self._examples)
-        for self.step, batch in enumerate(batches, self._done):
+        for batch in batches:
+            self.step = self._done
             yield batch
             self._done = self.step + 1
             if self._offer is not None:
