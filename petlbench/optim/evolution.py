@@ -43,6 +43,10 @@ class Strategy(Protocol):
         """Return True if further iterations are pointless."""
         ...
 
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
 
 class CMAES:
     """CMA-ES (Hansen and Ostermeier 2001) of the package ``cma``, starting at 0 with a full covariance matrix.

@@ -103,7 +103,7 @@ def train(
     forward = forward or model
     optimizer = build_optimizer(parameter_groups(model, recipe.weight_decay, decays), recipe)
     steps = len(examples)
-    network = {"learned": _learned(model), "generators": {str(at): one for at, one in enumerate(generators_of(model))}}
+    network: dict[str, Held] = {"learned": _learned(model), "generators": {str(at): one for at, one in enumerate(generators_of(model))}}
     for epoch in resumable.epochs(
         recipe.epochs, examples, network=network, optimizer=optimizer, gradients=_Gradients(optimizer), **held or {}
     ):

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from types import SimpleNamespace
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-B = TypeVar("B")
 State = Any  # dicts with texts or ints as keys, lists and tuples of tensors and JSON values
 Load = Callable[[State], None]
 
@@ -33,7 +32,7 @@ Held = Stateful | Tensor | torch.Generator | Mapping[str, "Held"]
 
 
 @runtime_checkable
-class Restartable(Protocol[B]):
+class Restartable(Protocol):
     """Batches whose passes can begin in the middle."""
 
     device: torch.device
@@ -43,12 +42,12 @@ class Restartable(Protocol[B]):
         """What decides the order and the views of a pass."""
         ...
 
-    def begin(self, at: int = 0) -> Iterator[B]:
+    def begin(self, at: int = 0) -> Iterator[Any]:
         """Yield the batches of a new pass from this one on, without preparing those before it."""
         ...
 
 
-class Pass(Generic[B]):
+class Pass:
     """A pass over the training examples. Iterate it for its batches; on a rerun those that were used before are left out."""
 
     def __init__(self, examples: Any, offer: Callable[[int], None] | None) -> None:
@@ -68,7 +67,7 @@ class Pass(Generic[B]):
         self._kept = {}
         return self._sums
 
-    def __iter__(self) -> Iterator[B]:
+    def __iter__(self) -> Iterator[Any]:
         self._was_iterated = True
         generator = getattr(self._examples, "generator", None)
         if self._is_resumed and generator is not None:
@@ -122,7 +121,7 @@ class Steps:
     resume: Callable[[Load], None] | None = None
     offer: Callable[[Callable[[], State], int], None] | None = None
 
-    def epochs(self, count: int, examples: Restartable[B] | Any = None, **held: Held) -> Iterator[Pass[B]]:
+    def epochs(self, count: int, examples: Any = None, **held: Held) -> Iterator[Pass]:
         """Yield the passes that are left of ``count`` over the examples.
 
         ``held``: all that changes while the method trains, beside the sums of a pass (``Pass.tally``) and the global generators: modules, optimisers,
@@ -131,7 +130,7 @@ class Steps:
         """
         resume, offer = self.resume, self.offer
         if resume is None or offer is None or not (examples is None or isinstance(examples, Restartable)):
-            current: Pass[B] = Pass(examples, None)
+            current = Pass(examples, None)
             while current.number < count:
                 yield current
                 current.finish()

@@ -178,7 +178,7 @@ class GlobalGenerators:
 
     def state_dict(self) -> dict[str, State]:
         kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (the global one)
-        numpy: State = (kind, list(map(int, keys)), *rest)  # type: ignore[arg-type]
+        numpy: State = (kind, list(map(int, keys)), *rest)
         gpus = torch.cuda.get_rng_state_all() if self._is_on_gpu else []
         return {"torch": torch.get_rng_state(), "gpus": gpus, "numpy": numpy, "python": random.getstate()}
 
