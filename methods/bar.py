@@ -61,17 +61,16 @@ class BAR(QueryMethod):
         config, recipe = self.config, data.recipe
         optimizer = RGF(self.program.flatten(), config.rgf, seed=self.seed)
         last = 0.9 * recipe.epochs * len(data.train)
-        step = 0
-        for epoch in range(recipe.epochs):
-            total, rate = torch.zeros((), device=data.train.device), 0.0
-            for images, labels in data.train:
-                step += 1
-                rate = decayed_rate(step, last, config.learning_rate, config.min_learning_rate)
-                total += optimizer.step(partial(self._losses, model, self.embed(images), labels), rate)
+        for epoch in data.steps.epochs(recipe.epochs, data.train, method=self, optimizer=optimizer):
+            sums = epoch.tally(loss=torch.zeros((), device=data.train.device), rate=0.0)
+            for images, labels in epoch:
+                step = epoch.number * len(data.train) + epoch.step + 1
+                sums.rate = decayed_rate(step, last, config.learning_rate, config.min_learning_rate)
+                sums.loss += optimizer.step(partial(self._losses, model, self.embed(images), labels), sums.rate)
                 with torch.no_grad():
                     self.program.copy_(optimizer.vector.view_as(self.program))
                 data.evaluate_curve()
-            data.log_epoch(Epoch(epoch=epoch, loss=total.item() / len(data.train), learning_rate=rate))
+            data.log_epoch(Epoch(epoch=epoch.number, loss=sums.loss.item() / len(data.train), learning_rate=sums.rate))
 
     def _losses(self, model: QueryModel, embedded: Tensor, labels: Tensor, vectors: Tensor) -> Tensor:
         return losses_under(self.frames(vectors), embedded, labels, model.scores, self.config.focus)

@@ -24,7 +24,14 @@ class Linear(QueryMethod):
         features = torch.cat([model.features(images) for images, _ in data.train.in_order()])
         order = torch.Generator().manual_seed(self.seed)
         examples = TensorBatches(features, data.train.labels, data.recipe.batch_size, order)
-        train(self.head, examples, data.recipe, decays=lambda _, parameter: parameter.ndim > 1, after_epoch=data.log_epoch)
+        train(
+            self.head,
+            examples,
+            data.recipe,
+            decays=lambda _, parameter: parameter.ndim > 1,
+            after_epoch=data.log_epoch,
+            resumable=data.steps,
+        )
 
     def predict(self, model: QueryModel, images: Tensor) -> Tensor:
         return self.head(model.features(images))

@@ -36,7 +36,15 @@ class VP(QueryMethod):
             self.prompt = (Border if self.config.prompt == "padding" else Patch)(size, width, spread)
 
     def fit(self, model: QueryModel, data: TrainingData) -> None:
-        train(self, data.train, data.recipe, decays=lambda *_: True, after_epoch=data.log_epoch, forward=partial(self.predict, model))
+        train(
+            self,
+            data.train,
+            data.recipe,
+            decays=lambda *_: True,
+            after_epoch=data.log_epoch,
+            forward=partial(self.predict, model),
+            resumable=data.steps,
+        )
 
     def predict(self, model: QueryModel, images: Tensor) -> Tensor:
         return model.scores(self.prompt(images))

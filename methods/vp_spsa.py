@@ -32,13 +32,15 @@ class VPSPSA(QueryMethod):
     def fit(self, model: QueryModel, data: TrainingData) -> None:
         config: SPSAConfig = self.config.spsa
         optimizer = SPSA(nn.utils.parameters_to_vector(self.prompt.parameters()), config, seed=self.seed)
-        for epoch in range(data.recipe.epochs):
-            total = torch.zeros((), device=data.train.device)
-            for images, labels in data.train:
-                total += optimizer.step(partial(self._losses, model, images, labels))
+        for epoch in data.steps.epochs(data.recipe.epochs, data.train, prompt=self.prompt, optimizer=optimizer):
+            sums = epoch.tally(loss=torch.zeros((), device=data.train.device))
+            for images, labels in epoch:
+                sums.loss += optimizer.step(partial(self._losses, model, images, labels))
                 nn.utils.vector_to_parameters(optimizer.vector, self.prompt.parameters())
                 data.evaluate_curve()
-            data.log_epoch(Epoch(epoch=epoch, loss=total.item() / len(data.train), learning_rate=config.step_gain(optimizer.steps)))
+            data.log_epoch(
+                Epoch(epoch=epoch.number, loss=sums.loss.item() / len(data.train), learning_rate=config.step_gain(optimizer.steps))
+            )
 
     def _losses(self, model: QueryModel, images: Tensor, labels: Tensor, vectors: Tensor) -> Tensor:
         return losses_under(self.prompt.frames(vectors), images, labels, model.scores)

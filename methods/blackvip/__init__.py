@@ -5,9 +5,10 @@ Letters in shapes: B images, C classes, S input size, F feature width of the enc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -80,13 +81,15 @@ class BlackVIP(QueryMethod):
     def fit(self, model: QueryModel, data: TrainingData) -> None:
         spsa: SPSAConfig = self.config.spsa
         optimizer = SPSA(nn.utils.parameters_to_vector(self.decoder.parameters()), spsa, seed=self.seed)
-        features = self._encoded_once(data.train) if data.train.is_deterministic else None
-        for epoch in range(data.recipe.epochs):
-            losses = []
-            for batch in self._batches(data.train, features):
-                losses.append(self.step(model, optimizer, *batch))
+        examples = Encoded(data.train, self._encoded)
+        for epoch in data.steps.epochs(data.recipe.epochs, examples, method=self, optimizer=optimizer):
+            sums = epoch.tally(losses=[])
+            for batch in epoch:
+                sums.losses.append(self.step(model, optimizer, *batch))
                 data.evaluate_curve()
-            data.log_epoch(Epoch(epoch=epoch, loss=torch.stack(losses).mean().item(), learning_rate=spsa.step_gain(optimizer.steps)))
+            data.log_epoch(
+                Epoch(epoch=epoch.number, loss=torch.stack(sums.losses).mean().item(), learning_rate=spsa.step_gain(optimizer.steps))
+            )
 
     def step(self, model: QueryModel, optimizer: SPSA, images: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         """One update from images (B, 3, S, S), their features (B, F) and labels (B,): the loss () that the optimiser gives. The decoder holds the
@@ -104,19 +107,6 @@ class BlackVIP(QueryMethod):
     @torch.no_grad()
     def predict(self, model: QueryModel, images: Tensor) -> Tensor:
         return model.scores(self._prompted(images, self._encoded(images)))
-
-    def _encoded_once(self, train: Batches) -> Tensor:
-        """The features (N, F) of all training images, in their order."""
-        return torch.cat([self._encoded(images) for images, _ in train.in_order()])
-
-    def _batches(self, train: Batches, features: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """A pass over images, features and labels. Without known features (N, F) every batch is encoded, because every pass shows other views."""
-        if features is None:
-            yield from ((images, self._encoded(images), labels) for images, labels in train)
-            return
-        for indices in train.order():
-            chosen = indices.to(features.device)
-            yield train.images(indices), features[chosen], train.labels[chosen]
 
     def _encoded(self, images: Tensor) -> Tensor:
         return self.encoder(images, self.number_format)
@@ -139,3 +129,21 @@ class BlackVIP(QueryMethod):
             each = F.cross_entropy(scores, labels.repeat(len(some)), reduction="none")
             losses.append(each.view(len(some), -1).mean(dim=1))
         return torch.cat(losses)
+
+
+class Encoded:
+    """Training images (B, 3, S, S) with their features (B, F) and labels. Where every pass shows the same views, each image is encoded once."""
+
+    def __init__(self, train: Batches, encode: Callable[[Tensor], Tensor]) -> None:
+        self._train, self._encode = train, encode
+        self.device, self.generator = train.device, train.generator
+        self._features = torch.cat([encode(images) for images, _ in train.in_order()]) if train.is_deterministic else None  # (N, F)
+
+    def begin(self, at: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the batches of a new pass from this one on."""
+        if self._features is None:
+            yield from ((images, self._encode(images), labels) for images, labels in self._train.begin(at))
+            return
+        for indices in islice(self._train.order(), at, None):
+            chosen = indices.to(self.device)
+            yield self._train.images(indices), self._features[chosen], self._train.labels[chosen]

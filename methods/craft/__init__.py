@@ -17,6 +17,7 @@ from petlbench.access.endpoint import Output
 from petlbench.optim import derived_seed
 from petlbench.optim.evolution import CMAES, Strategy, Vectors
 from petlbench.optim.loop import Epoch
+from petlbench.optim.steps import Held
 
 from .refinement import Refinement, fitness, train_epoch
 from .shots import Shots
@@ -150,15 +151,22 @@ class Craft(QueryMethod):
         config, shots, contexts = self.config, Shots(model, data), Contexts(self.context.clone(), projection)
         optimizer = None if self.net is None else torch.optim.Adam(self.net.parameters(), lr=config.head_learning_rate, fused=True)
         turns = config.turns(data.recipe.epochs)
-        epoch, epochs = 0, sum(refines for _, refines in turns)  # of the network
-        for turn, (searches, refines) in enumerate(turns):
+        epochs = sum(refines for _, refines in turns)  # of the network
+        done = torch.tensor(0)  # of them
+        if config.generate or data.train.is_deterministic:
+            shots.upload()
+        held: dict[str, Held] = {"context": self.context, "search": search, "shots": shots, "done": done}
+        if self.net is not None and optimizer is not None:
+            held |= {"net": self.net, "optimizer": optimizer}
+        for turn in data.steps.epochs(len(turns), data.train, **held):
+            searches, refines = turns[turn.number]
             if searches and search.stopped:
                 continue
             loss = self._search(search, shots, contexts, config.weight if refines else 0.0) if searches else 0.0
             if refines and optimizer is not None:
-                loss = self._refine(optimizer, shots, config.weight_in(epoch, epochs))
-                epoch += 1
-            data.log_epoch(Epoch(epoch=turn, loss=loss, learning_rate=config.head_learning_rate if refines else 0.0))
+                loss = self._refine(optimizer, shots, config.weight_in(int(done), epochs))
+                done += 1
+            data.log_epoch(Epoch(epoch=turn.number, loss=loss, learning_rate=config.head_learning_rate if refines else 0.0))
 
     @torch.no_grad()
     def _search(self, search: Strategy, shots: Shots, contexts: Contexts, weight: float) -> float:

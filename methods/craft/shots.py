@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from functools import cached_property, reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,19 @@ class Shots:
         self._model = model
         self._train = data.train
         self._last: tuple[Tensor, Tensor] | None = None  # a context (n, W), and the logits (N, C) of the uploaded images with it
+
+    def upload(self) -> None:
+        """Send the images whose answers are asked for by name; otherwise done when they are first needed."""
+        self._stored  # noqa: B018 (is computed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what later answers depend on, beside the uploaded images."""
+        return {"last": self._last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["last"] is not None:
+            context, logits = (tensor.to(self._train.device) for tensor in state["last"])
+            self._last = context, logits
 
     @property
     def count(self) -> int:

@@ -98,6 +98,7 @@ class PGN(QueryMethod):
             data.recipe,
             decays=lambda *_: True,
             after_epoch=data.log_epoch,
+            resumable=data.steps,
             forward=partial(self.predict, model),
             competing=own_classes(data.part_of_class) if self.config.label_space == "own" else lambda scores, _: scores,
         )

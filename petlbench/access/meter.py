@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from petlbench.access.rungs import Access
 from petlbench.config.settings import Budget
@@ -56,6 +57,16 @@ class Meter:
             limit, spent = getattr(limits, name, None), sum(self.counts[each][name] for each in together)
             if limit is not None and spent + amount > limit:
                 raise BudgetExceeded(f"budget reached after {spent:,} of {limit:,} {name}{where}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was counted, and the highest rung that was used."""
+        return {"counts": self.counts, "seen": None if self.seen is None else self.seen.name}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Count on from there, in place of what was counted so far."""
+        for phase, counts in state["counts"].items():
+            self.counts[phase].update(counts)
+        self.seen = None if state["seen"] is None else Access[state["seen"]]
 
     def note(self, rung: Access) -> None:
         """Record that a rung was used."""

@@ -55,5 +55,5 @@ def lent(function: Callable[P, None]) -> Iterator[Callable[P, None]]:
 def _call(number: int, *arguments: Any) -> None:
     function = _functions.redeem(number)
     if function is None:
-        raise AccessError("data.log_epoch and data.evaluate_curve can be called only while the method trains")
+        raise AccessError("data.log_epoch, data.evaluate_curve and data.steps can be called only while the method trains")
     function(*arguments)

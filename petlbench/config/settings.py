@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from petlbench.config.augment import Interpolation, canonical, parse
+from petlbench.config.every import parse_every
 from petlbench.config.identity import File, added
 
 # The most of what a run starts or holds at a time, beyond any machine of today: a mistyped number must not take the machine down
@@ -200,10 +201,15 @@ class Execution:
     url: str | None = None  # address of the server that backbone=remote queries
     # plot only, of methods that query: test accuracy each time the number of queries has doubled, all test images per point; null: not for a remote model
     curve: bool | None = None
+    # least time (60s, 5min, 1h) or number of training steps (100steps) between two checkpoints of a run, with which a rerun goes on where it was
+    # interrupted; null: never
+    checkpoint_every: str | None = "60s"
 
     def __post_init__(self) -> None:
         if not self.out:
             raise ValueError("out must name a folder, got ''")
+        if self.checkpoint_every is not None:
+            parse_every(self.checkpoint_every)
         _check_at_least(1, self, "threads")
         _check_at_most(MOST_THREADS, self, "threads")
         _check_at_least(0, self, "cache_mb", "store_mb")

@@ -26,6 +26,7 @@ from petlbench.data.streaming import in_order
 from petlbench.data.transforms import Draws, Form, Pixels, Transform, to_device
 from petlbench.data.windows import Windows
 from petlbench.optim.loop import Epoch
+from petlbench.optim.steps import Steps
 
 Plan = tuple[Tensor, Draws | None]  # the indices (B,) of a batch, and the random numbers of its views; None: not augmented
 
@@ -84,10 +85,19 @@ class Batches:
         indices = torch.randperm(self.image_count, generator=self._generator) if shuffled else torch.arange(self.image_count)
         yield from indices.split(self.batch_size)[: len(self)]
 
+    @property
+    def generator(self) -> torch.Generator | None:
+        """What decides the order and the views of a pass; None: nothing is left to chance."""
+        return self._generator
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.begin()
+
+    def begin(self, at: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of a new pass from this one on: those before are drawn, but neither decoded nor prepared."""
         chance = self._chance()
         plans = ((indices, self.transform.draw(len(indices), chance) if chance else None) for indices in self.order())
-        for indices, images in self._prepared(plans):
+        for indices, images in self._prepared(itertools.islice(plans, at, None)):
             yield images, self._labels[to_device(indices, self.device)]
 
     def _chance(self) -> torch.Generator | None:
@@ -147,3 +157,4 @@ class TrainingData:
     cache: Cache = field(default_factory=Cache)  # for what depends on the backbone, these images and the protocol only
     cache_mb: int = 4096  # memory for activations that are computed once and reused
     part_of_class: tuple[int, ...] = ()  # for each class the position of its task among the joined ones
+    steps: Steps = field(default_factory=Steps)  # the loop of the training, which a rerun enters where an interrupted run left it

@@ -27,16 +27,28 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         self.seconds: dict[str, float] = {}
         self._device = device
+        self._running: dict[str, float] = {}  # stages with the time when they began
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        self._running[stage] = time.perf_counter()
         try:
             yield
         finally:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - self._running.pop(stage)
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the seconds so far, of stages that go on too."""
+        now = time.perf_counter()
+        running = {stage: self.seconds.get(stage, 0.0) + now - start for stage, start in self._running.items()}
+        return self.seconds | running
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Add those of an earlier process."""
+        for stage, seconds in state.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
 class ImageCounter:
@@ -70,13 +82,27 @@ class AddedMemory:
         _return_freed_memory()
         self._held = _held_mb(device)
         self._is_new_peak = reset_peak_memory(device)
+        self._earlier: dict[str, float | None] = {"mb": 0.0, "peak_mb": 0.0}  # in an earlier process
 
     @property
     def mb(self) -> float | None:
         """Return it in units of 2^20 bytes; None where the system does not report it, or where the peak may be an earlier one."""
-        if self._held is None or not self._is_new_peak:
+        earlier = self._earlier["mb"]
+        if self._held is None or not self._is_new_peak or earlier is None:
             return None
-        return max(0.0, peak_memory_mb(self._device) - self._held)
+        return max(earlier, peak_memory_mb(self._device) - self._held)
+
+    @property
+    def peak_mb(self) -> float:
+        """Return the highest memory of the process, or on a GPU, of any piece of the run."""
+        return max(self._earlier["peak_mb"] or 0.0, peak_memory_mb(self._device))
+
+    def state_dict(self) -> dict[str, float | None]:
+        return {"mb": self.mb, "peak_mb": self.peak_mb}
+
+    def load_state_dict(self, state: dict[str, float | None]) -> None:
+        """Count what an earlier process of the run has needed."""
+        self._earlier = dict(state)
 
 
 def reset_peak_memory(device: torch.device) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from torch import Tensor
 
@@ -28,6 +29,15 @@ class Curve:
         self._learned = learned
         self._kept: list[tuple[tuple[int, int], State]] = []  # images and contexts sent, and what was learned from them
         self._last: tuple[int, int] | None = None
+        self._evaluated = 0  # of the kept ones
+
+    def state_dict(self) -> dict[str, Any]:
+        points = [point.model_dump() for point in self.points]
+        return {"points": points, "kept": self._kept, "last": self._last, "evaluated": self._evaluated}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.points[:] = [CurvePoint.model_validate(point) for point in state["points"]]
+        self._kept, self._last, self._evaluated = state["kept"], state["last"], state["evaluated"]
 
     def after_step(self) -> None:
         """Keep the learned state if the images or contexts sent have doubled."""
@@ -38,15 +48,19 @@ class Curve:
             self._last = sent
             self._kept.append((sent, self._learned()))
 
-    def draw(self, accuracy: float, cost: Mapping[str, int], evaluate: Callable[[State], float]) -> None:
+    def draw(
+        self, accuracy: float, cost: Mapping[str, int], evaluate: Callable[[State], float], after_point: Callable[[], None] = lambda: None
+    ) -> None:
         """Evaluate the kept states in order, up to the first that the budget does not allow. The last point is the final ``accuracy``, which is known
         already. ``cost``: the queries of one evaluation, equal to those of the final test."""
         end = self._sent()
         with suppress(BudgetExceeded), self._meter.during("curve"):  # the curve ends there, the run does not
-            for sent, state in self._kept:
+            for sent, state in self._kept[self._evaluated :]:
                 if sent != end:
                     self._meter.require("curve", **cost)
                     self._add(sent, evaluate(state))
+                self._evaluated += 1
+                after_point()
         self._add(end, accuracy)
 
     def _add(self, sent: tuple[int, int], accuracy: float) -> None:

@@ -77,9 +77,10 @@ class GradientLearner:
             for block in vit.blocks:  # type: ignore[union-attr]
                 block.compile()
         settings: dict[str, Any] = {"decays": self.method.decays, "precision": self.precision, "after_epoch": data.log_epoch}
+        settings["resumable"] = data.steps
         if self._untouched and data.train.transform.augment == "none" and not recipe.drop_path:
             self._prefix = Prefix(vit, self._untouched, self.precision, data.cache_mb, (data.train, data.val))
-            loop.train(self._suffix(), self._prefix[data.train], recipe, **settings)
+            loop.train(self._suffix(), self._prefix[data.train], recipe, held={"prefix": self._prefix}, **settings)
             self._prefix = None
         else:
             loop.train(self.model, data.train, recipe, **settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ class Prefix:
         self._bytes_left = limit_mb * 2**20
         self._activations: dict[Batches, Activations | None] = dict.fromkeys(splits)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"computed": [kept is not None for kept in self._activations.values()]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Compute what another one had computed: it counts the images once that it forwards for that."""
+        for batches, is_computed in zip(self._activations, state["computed"], strict=True):
+            if is_computed:
+                self[batches]
+
     def __contains__(self, batches: Batches) -> bool:
         return batches in self._activations
 
@@ -104,8 +114,17 @@ class Activations:
     def __len__(self) -> int:
         return len(self._batches)
 
+    @property
+    def generator(self) -> torch.Generator | None:
+        """What decides the order of a pass."""
+        return self._batches.generator
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in self._batches.order():
+        return self.begin()
+
+    def begin(self, at: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of a new pass from this one on."""
+        for indices in islice(self._batches.order(), at, None):
             yield self._tokens[indices.to(self._tokens.device)].to(self.device), self._batches.labels[indices.to(self.device)]
 
     @property

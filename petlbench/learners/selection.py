@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -37,6 +38,12 @@ class Selection:
         if self._best is None or reached > self._best[0]:
             self._best = (reached, self._learner.state())
         return epoch.model_copy(update={"test_accuracy" if self._is_oracle else "val_accuracy": reached})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._best = state["best"]
 
     def restore_best(self) -> None:
         """Load the state of the best epoch."""

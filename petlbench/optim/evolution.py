@@ -5,7 +5,7 @@ Letters in shapes: P candidates of a population, d dimensions.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from cma import CMAEvolutionStrategy
@@ -43,6 +43,10 @@ class Strategy(Protocol):
         """Return True if further iterations are pointless."""
         ...
 
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
 
 class CMAES:
     """CMA-ES (Hansen and Ostermeier 2001) of the package ``cma``, starting at 0 with a full covariance matrix.
@@ -66,16 +70,24 @@ class CMAES:
         if bound is not None:
             options["bounds"] = [-bound, bound]
         self._search = CMAEvolutionStrategy([0.0] * dimension, sigma, options)
+        self._asked = np.empty((0, dimension))  # the last population
+        self._told: list[
+            list[float] | None
+        ] = []  # the fitness of every population that was told, and None for one asked for, in their order
 
     def ask(self) -> Vectors:
-        return np.stack(self._search.ask())
+        self._asked = np.stack(self._search.ask())
+        self._told.append(None)
+        return self._asked.copy()
 
     def tell(self, candidates: Vectors, fitness: ArrayLike) -> None:
         """Diverged when a fitness is not finite."""
         values = np.asarray(fitness, dtype=np.float64)
         if not np.isfinite(values).all():
             raise Diverged(f"the fitness of a candidate is {values[~np.isfinite(values)][0]}; lower the search's sigma or bound it")
+        is_last = np.array_equal(candidates, self._asked)
         self._search.tell(list(candidates), values.tolist())
+        self._told.append(values.tolist() if is_last else [])
 
     @property
     def mean(self) -> Vectors:
@@ -88,3 +100,18 @@ class CMAES:
     @property
     def stopped(self) -> bool:
         return bool(self._search.stop())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the search was told. ValueError when that were not always the candidates of the last population."""
+        if [] in self._told:
+            raise ValueError("a search can be kept only if it is told the fitness of the candidates that it proposed last")
+        return {"told": list(self._told)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Bring a new search to where another one with the same settings was: it proposes, and is told, the same again. The package has no other state
+        that is neither a pickle nor its own business; this takes the time of the search, but no query."""
+        for fitness in state["told"]:
+            if fitness is None:
+                self.ask()
+            else:
+                self.tell(self._asked, fitness)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from petlbench.config.settings import Train
 from petlbench.errors import ConfigError, Diverged
 from petlbench.optim.precision import autocast
 from petlbench.optim.schedule import learning_rate
+from petlbench.optim.steps import Held, Steps, generators_of
 
 CHECK_EVERY = 50  # steps between checks of the loss: a check waits for the device
 
@@ -50,7 +51,11 @@ class TensorBatches:
         self.device = self.rows.device
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in torch.randperm(len(self.rows), generator=self.generator).split(self.batch_size):
+        return self.begin()
+
+    def begin(self, at: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of a new pass from this one on."""
+        for indices in torch.randperm(len(self.rows), generator=self.generator).split(self.batch_size)[at:]:
             chosen = indices.to(self.device)
             yield self.rows[chosen], self.labels[chosen]
 
@@ -86,40 +91,67 @@ def train(
     after_epoch: Callable[[Epoch], None] = lambda epoch: None,
     forward: Callable[[Tensor], Tensor] | None = None,
     competing: Callable[[Tensor, Tensor], Tensor] = lambda scores, labels: scores,
+    resumable: Steps = Steps(),  # noqa: B008 (immutable)
+    held: Mapping[str, Held] | None = None,
 ) -> None:
     """Minimise the mean cross entropy. ``after_epoch`` is given one entry per epoch. Diverged as soon as a check finds the loss not finite.
 
     ``forward``: from inputs to scores (B, C), when it is not the model itself that is called. ``competing``: scores (B, C) and labels (B,) to the
-    scores that the loss is of, -inf for classes that are not to compete.
+    scores that the loss is of, -inf for classes that are not to compete. ``resumable``: ``data.steps``, which lets a rerun enter the loop where an
+    interrupted one left it; ``held``: what else changes meanwhile.
     """
     forward = forward or model
     optimizer = build_optimizer(parameter_groups(model, recipe.weight_decay, decays), recipe)
     steps = len(examples)
-    for epoch in range(recipe.epochs):
+    network: dict[str, Held] = {"learned": _learned(model), "generators": {str(at): one for at, one in enumerate(generators_of(model))}}
+    for epoch in resumable.epochs(
+        recipe.epochs, examples, network=network, optimizer=optimizer, gradients=_Gradients(optimizer), **held or {}
+    ):
         model.train()
-        total, seen, rate = torch.zeros((), device=examples.device), 0, 0.0
-        pending = 0  # images since the last optimiser step
-        for step, (inputs, labels) in enumerate(examples):
-            position = epoch if recipe.schedule_step == "epoch" else epoch + step / steps
-            rate = learning_rate(position, recipe, 1 / steps)
+        # pending: images since the last optimiser step
+        sums = epoch.tally(total=torch.zeros((), device=examples.device), seen=0, pending=0, rate=0.0)
+        for inputs, labels in epoch:
+            step = epoch.step
+            position = epoch.number if recipe.schedule_step == "epoch" else epoch.number + step / steps
+            sums.rate = learning_rate(position, recipe, 1 / steps)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = sums.rate
             with autocast(precision, examples.device):
                 loss = F.cross_entropy(competing(forward(inputs), labels), labels, label_smoothing=recipe.label_smoothing)
-            pending += len(labels)
+            sums.pending += len(labels)
             (loss * len(labels) if recipe.accumulate > 1 else loss).backward()
-            if epoch == step == 0:
+            if epoch.number == step == 0:
                 _check_all_reached(model)
             if (step + 1) % recipe.accumulate == 0 or step + 1 == steps:
-                _update(optimizer, recipe, pending)
-                pending = 0
-            total += loss.detach() * len(labels)
-            seen += len(labels)
+                _update(optimizer, recipe, sums.pending)
+                sums.pending = 0
+            sums.total += loss.detach() * len(labels)
+            sums.seen += len(labels)
             if (step + 1) % CHECK_EVERY == 0:
-                _check_finite(total, epoch, step)
-        _check_finite(total, epoch, steps - 1)
-        after_epoch(Epoch(epoch=epoch, loss=total.item() / seen, learning_rate=rate))
+                _check_finite(sums.total, epoch.number, step)
+        _check_finite(sums.total, epoch.number, steps - 1)
+        after_epoch(Epoch(epoch=epoch.number, loss=sums.total.item() / sums.seen, learning_rate=sums.rate))
     model.eval()
+
+
+def _learned(model: nn.Module) -> dict[str, Tensor]:
+    """Return what training changes in a network: the parameters that train, and the buffers."""
+    parameters = dict(model.named_parameters())
+    return {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if tensor.requires_grad or name not in parameters}
+
+
+class _Gradients:
+    """The gradients that are added up for the next step of an optimiser."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"gradients": [parameter.grad for parameter in self._parameters]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for parameter, gradient in zip(self._parameters, state["gradients"], strict=True):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
 
 
 def _update(optimizer: torch.optim.Optimizer, recipe: Train, images: int) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from petlbench.optim import derived_seed
+from petlbench.optim.perturbations import Perturbations, generator_of
 
 
 @dataclass
@@ -37,8 +38,7 @@ class RGFConfig:
 
 def normal(seed: int) -> Callable[[int], Tensor]:
     """Directions (D,) with standard normal entries, drawn on the CPU: equal on every device."""
-    generator = torch.Generator().manual_seed(derived_seed("perturbations", seed))
-    return lambda length: torch.randn(length, generator=generator)
+    return Perturbations(lambda length, generator: torch.randn(length, generator=generator), seed)
 
 
 class RGF:
@@ -69,3 +69,12 @@ class RGF:
         self.gradient = length / config.directions * (slopes @ units)
         self.vector = self.vector - rate * self.gradient
         return values[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next step depends on, beside the settings."""
+        return {"vector": self.vector, "gradient": self.gradient, "generator": generator_of(self._directions).get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of another optimiser with the same settings."""
+        self.vector, self.gradient = (state[name].to(self.vector) for name in ("vector", "gradient"))
+        generator_of(self._directions).set_state(state["generator"])

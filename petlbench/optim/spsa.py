@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from petlbench.optim import derived_seed
+from petlbench.optim.perturbations import Perturbations, generator_of
 
 
 @dataclass
@@ -59,13 +60,12 @@ class SPSAConfig:
 
 def segmented_uniform(seed: int) -> Callable[[int], Tensor]:
     """Perturbations (D,) with entries uniform in [-1, -0.5] and [0.5, 1] (released code), drawn on the CPU: equal on every device."""
-    generator = torch.Generator().manual_seed(derived_seed("perturbations", seed))
 
-    def draw(length: int) -> Tensor:
+    def draw(length: int, generator: torch.Generator) -> Tensor:
         magnitude = (torch.rand(length, generator=generator) + 1) / 2
         return torch.where(torch.rand(length, generator=generator) < 0.5, magnitude, -magnitude)
 
-    return draw
+    return Perturbations(draw, seed)
 
 
 class SPSA:
@@ -107,3 +107,14 @@ class SPSA:
             self.velocity = config.momentum * self.velocity + self.gradient
         self.vector = self.vector - config.step_gain(self.steps) * (self.gradient + config.momentum * self.velocity)
         return (above[-1] + below[-1]) / 2
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next step depends on, beside the settings."""
+        generator = generator_of(self._perturbations).get_state()
+        return {"steps": self.steps, "vector": self.vector, "gradient": self.gradient, "velocity": self.velocity, "generator": generator}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of another optimiser with the same settings."""
+        self.steps = state["steps"]
+        self.vector, self.gradient, self.velocity = (state[name].to(self.vector) for name in ("vector", "gradient", "velocity"))
+        generator_of(self._perturbations).set_state(state["generator"])

@@ -35,8 +35,8 @@ from petlbench.records.fields import (
 from petlbench.records.regular_file import read_regular
 
 # Version 2 adds what is known of queries (rungs seen, bytes, transport, curves). Version 3 adds layouts, splits, joined tasks and usage of tokens.
-# Version 4 adds run_memory_mb.
-SCHEMA_VERSION = 4
+# Version 4 adds run_memory_mb. Version 5 adds resumed.
+SCHEMA_VERSION = 5
 Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
 RESULTS = ("ok", "budget")  # the statuses of runs that count
 LARGEST = 2**26  # bytes of a record file
@@ -118,6 +118,7 @@ class Cost(_Section):
     images_encoded: Count = 0  # through models that the method has beside the backbone
     flops_per_image: Amount | None = None  # of a prediction; None: unknown, as for models that can only be queried
     queries: dict[Name, QueryCount] = Field(default_factory=dict)  # phase -> count
+    resumed: Count = 0  # times that the run went on from a checkpoint of an interrupted one; seconds are the sum over the pieces
 
 
 class PartMetrics(_Section):
@@ -160,7 +161,7 @@ class Predictions(_Section):
 class Record(_Section):
     """One run. ``run_id`` is the hash of the resolved configuration. A record with a result has metrics; any other has an ``error``."""
 
-    schema_version: Literal[1, 2, 3, 4] = 4
+    schema_version: Literal[1, 2, 3, 4, 5] = 5
     run_id: str = Field(pattern=r"^[0-9a-f]{16}$")
     status: Status
     error: Text | None = None

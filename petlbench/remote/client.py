@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import httpx
 
     from petlbench.remote.connection import Connection, RetryPolicy
+    from petlbench.remote.journal import Journal
 
 Q = TypeVar("Q")
 ANY_REMOTE = Traits("a remote model", Access.FEATURES, has_text=True, takes_tokens=False)  # the most that any server gives
@@ -84,6 +85,10 @@ class RemoteBackbone:
     def checksum(self) -> str:
         """Return the SHA-256 of the served weights, as the server states it. A server refuses queries meant for other weights."""
         return self._served.sha256
+
+    def keep_answers(self, journal: Journal | None) -> None:
+        """Keep answers in a journal from now on, and send no query again whose answer is there."""
+        self._connection.journal = journal
 
     def endpoint(self, device: torch.device, number_format: str = "fp32") -> Endpoint:
         """ConfigError when the server computes in another number format than the run would record."""

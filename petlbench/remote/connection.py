@@ -16,6 +16,7 @@ from typing import TypeVar
 import httpx
 
 from petlbench.errors import ConfigError, EndpointError
+from petlbench.remote.journal import Journal
 from petlbench.remote.wire import TOKEN_VARIABLE
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class Connection:
         self.url = _checked(url)
         self.policy = policy
         self.etag: str | None = None  # of the model that is queried
+        self.journal: Journal | None = None  # of what is answered
         self._jitter = random.Random()  # separate from the generator of methods
         self._is_abandoned = threading.Event()
         try:
@@ -80,15 +82,28 @@ class Connection:
 
     def post(self, path: str, body: bytes, read: Callable[[bytes], T]) -> T:
         """Send a query. Refused when the server refuses it, EndpointError when it does not answer."""
-        headers = {"Idempotency-Key": uuid.uuid4().hex, "Content-Type": "application/octet-stream"}
+        journal = self.journal
+        key = uuid.uuid4().hex if journal is None else journal.key(path, body)
+        if journal is not None and (known := journal.answer(key)) is not None:
+            return read(known)
+        headers = {"Idempotency-Key": key, "Content-Type": "application/octet-stream"}
         if self.etag is not None:
             headers["If-Match"] = self.etag
-        return self._until_answered(
-            lambda: self._client.post(path, content=body, headers=headers),
-            f"POST {path}",
-            lambda reply: read(reply.content),
-            self.policy.patience_seconds,
-        )
+
+        def read_and_keep(reply: httpx.Response) -> T:
+            answer = read(reply.content)
+            if journal is not None:
+                journal.keep(key, reply.content)
+            return answer
+
+        try:
+            return self._until_answered(
+                lambda: self._client.post(path, content=body, headers=headers), f"POST {path}", read_and_keep, self.policy.patience_seconds
+            )
+        except Refused:
+            if journal is not None:
+                journal.refused(path, body)
+            raise
 
     def abandon(self) -> None:
         """Stop repeating the queries of other threads and send no new ones: the run is over."""

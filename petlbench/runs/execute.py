@@ -9,7 +9,9 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -21,6 +23,7 @@ from petlbench.access.tickets import lent
 from petlbench.backbones.backbone import Backbone
 from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.checkpoints.file import packed_checkpoint, packed_predictions
+from petlbench.config.every import parse_every
 from petlbench.config.identity import to_identity
 from petlbench.config.resolve import RunConfig, load_method
 from petlbench.data.batches import Batches, TrainingData
@@ -30,7 +33,7 @@ from petlbench.data.joined import part_of_class
 from petlbench.data.load import Task
 from petlbench.errors import BudgetExceeded, ConfigError, DataError, Diverged, PetlbenchError, described, message_of
 from petlbench.learners import Learner, open_learner
-from petlbench.learners.cost import AddedMemory, Stopwatch, peak_memory_mb
+from petlbench.learners.cost import AddedMemory, Stopwatch
 from petlbench.learners.curve import Curve
 from petlbench.learners.scores import accuracies_of_parts, accuracy, mask_classes
 from petlbench.learners.selection import Selection
@@ -40,12 +43,14 @@ from petlbench.method import Method, QueryMethod
 from petlbench.optim.device import pick_device
 from petlbench.optim.loop import Epoch
 from petlbench.optim.precision import choose
+from petlbench.optim.steps import Held
 from petlbench.records import schema
 from petlbench.records.store import RecordStore, is_kept
 from petlbench.remote.client import RemoteBackbone
 from petlbench.runs.checks import check, check_method
-from petlbench.runs.log import RunLog
+from petlbench.runs.log import RunLog, record_path
 from petlbench.runs.surroundings import surroundings_kept
+from petlbench.runs.unfinished import GlobalGenerators, Unfinished, code_digest, machine_identity, remove_state
 
 Progress = Callable[[int, int], None]  # epochs or steps done, of how many
 _log = logging.getLogger("petlbench.runs")
@@ -68,9 +73,12 @@ def execute(config: RunConfig, progress: Progress = lambda done, total: None, re
         try:
             with surroundings_kept():
                 _carry_out(log, progress, connected)
-            return log.write("ok")
+            written = log.write("ok")
+            remove_state(state_path(named))
+            return written
         except Diverged as reason:
             status, error = "diverged", message_of(reason)
+            remove_state(state_path(named))  # it would diverge again
         except KeyboardInterrupt as reason:
             status, error, failure = "cancelled", "interrupted", reason
         except PetlbenchError as reason:
@@ -133,6 +141,9 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
 
         if isinstance(backbone, Backbone):
             backbone.drop_bf16_copies()  # else a run would not pay for copies that an earlier one has made
+        unfinished = _unfinished(log, checksum, task, isinstance(backbone, RemoteBackbone))
+        if isinstance(backbone, RemoteBackbone):
+            backbone.keep_answers(unfinished.journal)
         memory = AddedMemory(device)  # not earlier: the first run loads the backbone and prepares the task for others
         torch.manual_seed(config.seed)  # not earlier: loading the backbone draws random numbers, in a process's first run only
         with (
@@ -143,6 +154,15 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
                 meter.require("test", images=test.image_count)  # not after training: a test that the budget does not allow
             selection = Selection(config.protocol, config.train.epochs, learner, meter, val, test, spec.scored)
             curve = Curve(meter, learner.state) if isinstance(method, QueryMethod) and _wants_curve(config) else None
+            parts: dict[str, Held] = {
+                "log": log,
+                "meter": meter,
+                "clock": clock,
+                "memory": memory,
+                "images": counted,
+                "selection": selection,
+            }
+            parts |= ({} if curve is None else {"curve": curve}) | {"random": GlobalGenerators(device)}
 
             def evaluate_curve() -> None:
                 if curve is not None:
@@ -151,38 +171,75 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
             def log_epoch(epoch: Epoch) -> None:
                 log.history.append(selection.evaluate(_checked(epoch, method.name)))
                 evaluate_curve()
+                if unfinished.is_missed:
+                    _say_once(f"method {method.name} does not use data.steps: when it is interrupted, it starts over")
                 progress(epoch.epoch + 1, config.train.epochs)
 
             # Methods get revocable callbacks, so that they cannot reach the test images.
-            with clock.measure("train"), lent(log_epoch) as lent_log, lent(evaluate_curve) as lent_curve:
-                parts, cache = part_of_class(spec), _cache(config, checksum, task)
-                data = TrainingData(
-                    train, val, config.train, spec.class_names, lent_log, lent_curve, cache, config.execution.cache_mb, parts
-                )
-                try:
-                    learner.fit(data)
-                except BudgetExceeded as reason:
-                    log.status, log.fields["error"] = "budget", str(reason)
+            def train_method() -> dict[str, Tensor]:
+                with lent(log_epoch) as lent_log, lent(evaluate_curve) as lent_curve, unfinished.steps_lent() as steps:
+                    classes, cache = part_of_class(spec), _cache(config, checksum, task)
+                    data = TrainingData(
+                        train, val, config.train, spec.class_names, lent_log, lent_curve, cache, config.execution.cache_mb, classes, steps
+                    )
+                    try:
+                        learner.fit(data)
+                    except BudgetExceeded as reason:
+                        log.status, log.fields["error"] = "budget", str(reason)
                 selection.restore_best()
+                return learner.state()
 
-            state = learner.state()
+            def test_method() -> dict[str, Any]:
+                before = dict(meter.counts["test"])
+                with clock.measure("eval"), meter.during("test"):
+                    scores = mask_classes(learner.predict(test), spec.scored)
+                return {"scores": scores, "cost": {name: count - before[name] for name, count in meter.counts["test"].items()}}
+
+            with clock.measure("train"):
+                unfinished.begin(parts)
+                was_trained = unfinished.has("learned")
+                state = unfinished.once("learned", train_method)
+                if was_trained:
+                    learner.load_state(state)
             log.fields["parameters"] = _parameters(learner, state, backbone.parameter_count)
-            before = dict(meter.counts["test"])
-            with clock.measure("eval"), meter.during("test"):
-                scores = mask_classes(learner.predict(test), spec.scored)
-            cost_of_test = {name: count - before[name] for name, count in meter.counts["test"].items()}
+            tested = unfinished.once("tested", test_method)
+            scores, cost_of_test = tested["scores"], tested["cost"]
             log.fields["metrics"] = _metrics(scores, test, task, selection.val_accuracy)
-            log.cost |= {"run_memory_mb": memory.mb, "peak_memory_mb": peak_memory_mb(device)}
+            log.cost |= {"run_memory_mb": memory.mb, "peak_memory_mb": memory.peak_mb, "resumed": unfinished.resumed}
             log.cost["flops_per_image"] = learner.flops_per_image()
             _keep_files(log, method, scores, test, task, state, checksum)
 
             if curve is not None:
                 with counted.apart():
-                    curve.draw(log.fields["metrics"].accuracy, cost_of_test, lambda kept: _accuracy_of(kept, learner, test, task))
+                    look = partial(_accuracy_of, learner=learner, test=test, task=task)
+                    curve.draw(log.fields["metrics"].accuracy, cost_of_test, look, unfinished.after_part)
                 log.fields["curve"] = curve.points
     if backbone.checksum() != checksum:
         load_backbone_cached.cache_clear()
         raise RuntimeError(f"method {method.name} changed the shared backbone; its numbers and those of later runs cannot be trusted")
+
+
+def state_path(config: RunConfig) -> Path:
+    """Return where an unfinished run keeps its state."""
+    return record_path(config).with_suffix(".unfinished.safetensors")
+
+
+def _unfinished(log: RunLog, checksum: str, task: Task, is_remote: bool) -> Unfinished:
+    """Find the state of a run that was interrupted. It fits only what computes the same."""
+    config = log.config
+
+    def identity() -> dict[str, str]:
+        said = {"code": code_digest(log.plugin.__module__), "settings": config.run_id, "weights of the backbone": checksum}
+        said |= {"data": task.spec.revision, "curve": str(_wants_curve(config)).lower()}
+        return said | dict(machine_identity(log.device, log.precision))
+
+    every = config.execution.checkpoint_every
+    return Unfinished(state_path(config), identity, None if every is None else parse_every(every), is_remote)
+
+
+@cache
+def _say_once(what: str) -> None:
+    _log.warning("%s", what)
 
 
 def _checked(epoch: Epoch, method: str) -> schema.Epoch:
@@ -251,35 +308,42 @@ def _accuracy_of(state: dict[str, Tensor], learner: Learner, test: Batches, task
 
 
 class _Counted:
-    """Counts the images through the backbone and through the method's auxiliary models, without those of ``apart``."""
+    """Counts the images that are decoded, and those through the backbone and the method's auxiliary models, without those of ``apart``."""
 
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
-        self._forwarded = self._encoded = 0  # apart
+    def __init__(self, learner: Learner, task: Task) -> None:
+        self._counters = {
+            "images_forwarded": learner.images_forwarded,
+            "images_encoded": learner.images_encoded,
+            "images_decoded": lambda: task.images_decoded,
+        }
+        self._left_out = dict.fromkeys(self._counters, 0)
+        self._before: dict[str, int] | None = None  # what is counted does not grow meanwhile
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Exclude the images of this block from the run's cost, which is then the same with and without a curve."""
-        forwarded, encoded = self._learner.images_forwarded(), self._learner.images_encoded()
+        """Exclude what is forwarded in this block from the run's cost, which is then the same with and without a curve."""
+        self._before = self.as_cost()
         try:
             yield
         finally:
-            self._forwarded += self._learner.images_forwarded() - forwarded
-            self._encoded += self._learner.images_encoded() - encoded
+            before, self._before = self._before, None
+            self.load_state_dict(before | {"images_decoded": self.as_cost()["images_decoded"]})
 
     def as_cost(self) -> dict[str, int]:
-        learner = self._learner
-        return {
-            "images_forwarded": learner.images_forwarded() - self._forwarded,
-            "images_encoded": learner.images_encoded() - self._encoded,
-        }
+        return self._before or {name: count() - self._left_out[name] for name, count in self._counters.items()}
+
+    state_dict = as_cost
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Count on from there."""
+        self._left_out = {name: count() - state[name] for name, count in self._counters.items()}
 
 
 @contextmanager
 def _images_counted(log: RunLog, learner: Learner, task: Task) -> Iterator[_Counted]:
     """Record the numbers of images whatever happens."""
-    counted = _Counted(learner)
+    counted = _Counted(learner, task)
     try:
         yield counted
     finally:
-        log.cost |= counted.as_cost() | {"images_decoded": task.images_decoded}
+        log.cost |= counted.as_cost()

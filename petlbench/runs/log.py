@@ -71,6 +71,16 @@ class RunLog:
         self.files[path] = content
         return path
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what training has added so far."""
+        return {"status": self.status, "error": self.fields.get("error"), "history": [epoch.model_dump() for epoch in self.history]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.status = state["status"]
+        if state["error"] is not None:
+            self.fields["error"] = state["error"]
+        self.history[:] = [schema.Epoch.model_validate(epoch) for epoch in state["history"]]
+
     def check(self) -> None:
         """Refuse, before anything is computed, a run that could not be recorded: what a newer petlbench wrote stays, and a name must fit the schema."""
         recorded(self.config)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import functools
 import json
+import random
 import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,17 +26,22 @@ from petlbench.access.rungs import Access
 from petlbench.backbones.backbone import Backbone
 from petlbench.checkpoints.file import packed_checkpoint, read_checkpoint
 from petlbench.cli.words import parse_words
+from petlbench.config.every import Every
 from petlbench.config.resolve import RunConfig, load_method, resolve, restore
 from petlbench.data.batches import Batches, TrainingData
 from petlbench.data.load import Task
 from petlbench.learners import PLAN, GradientLearner, QueryLearner, open_learner
 from petlbench.learners.setting import open_backbone, open_task
 from petlbench.method import GradientMethod, Method, QueryMethod
+from petlbench.optim.loop import Epoch
+from petlbench.optim.steps import State, Steps
 from petlbench.remote.client import RemoteBackbone
+from petlbench.runs.unfinished import GlobalGenerators, Unfinished
 from petlbench.testing.mocks import mock_task, tiny_backbone
 from petlbench.testing.reach import reachable
 
 CPU = torch.device("cpu")
+KEPT_EVERY = 2  # steps
 _LEAST = -20.0  # log-probability of a class that a restricted answer did not name
 _READER = "from petlbench.testing.conformance import answer_with_scores; answer_with_scores()"
 _SHORT = ("protocol.shots=16", "curve=false", "threads=1", "save=true")  # enough for every method of this suite, and ``words`` can say more
@@ -135,6 +143,24 @@ class MethodConformance:
                 f"the cross entropy of training images is {start:.3f} before and {end:.3f} after training"
             )
 
+    def test_interrupted_and_resumed_it_gives_the_same(self, tmp_path: Path) -> None:
+        """A run that is interrupted after any step of ``data.steps`` goes on as if it had not been. A method that does not use them starts over."""
+        config = _configured(self)
+        whole = _Trained(config, tmp_path / "whole")
+        if not whole.steps:
+            return
+        stop = random.Random(self.method).randint(1, whole.steps)
+        with contextlib.suppress(_Interrupted):
+            _Trained(config, tmp_path / "interrupted", stop)
+        resumed = _Trained(config, tmp_path / "interrupted")
+        assert resumed.steps <= whole.steps - (stop - stop % KEPT_EVERY), "it began before the step that was kept"
+        after = f"after step {stop} of {whole.steps}"
+        assert resumed.meter.counts == whole.meter.counts, f"interrupted {after} and resumed, it has sent another number of queries"
+        different = {name for name, tensor in whole.state.items() if not torch.equal(tensor, resumed.state[name])}
+        assert not different, f"interrupted {after} and resumed, it has learned something else: {_some(different)}"
+        assert resumed.epochs[-1:] == whole.epochs[-1:], f"interrupted {after} and resumed, it reports another last epoch"
+        assert torch.equal(resumed.scores, whole.scores), f"interrupted {after} and resumed, it predicts something else"
+
     def test_it_leaves_counting_to_the_harness(self) -> None:
         """It claims no ``images_encoded``: the harness counts what enters the models that ``encoders()`` returns."""
         task, config = mock_task(), _configured(self)
@@ -215,11 +241,13 @@ def _configured(case: MethodConformance) -> RunConfig:
     return resolve(parse_words([f"method={case.method}", "task=mini/digits", *recipe, *case.words]))
 
 
-def _opened(config: RunConfig, backbone: Backbone | RemoteBackbone, task: Task) -> AbstractContextManager[GradientLearner | QueryLearner]:
+def _opened(
+    config: RunConfig, backbone: Backbone | RemoteBackbone, task: Task, meter: Meter | None = None
+) -> AbstractContextManager[GradientLearner | QueryLearner]:
     torch.manual_seed(config.seed)
     torch.set_num_threads(1)
     method = load_method(config.method)[0](config.method_config, config.seed)
-    return open_learner(method, backbone, task.spec, CPU, "fp32", Meter(), config.access)
+    return open_learner(method, backbone, task.spec, CPU, "fp32", meter or Meter(), config.access)
 
 
 def _data(task: Task, config: RunConfig) -> TrainingData:
@@ -254,6 +282,33 @@ def _losses(config: RunConfig, checkpoint: Path) -> tuple[float, float]:
                 log_probabilities = learner.predict(images).log_softmax(dim=1).clamp_min(_LEAST)
                 losses.append(float(F.nll_loss(log_probabilities, images.labels)))
     return losses[0], losses[1]
+
+
+class _Interrupted(BaseException):
+    """What stands for the end of a process."""
+
+
+class _Trained:
+    """A training on the mock task that keeps its state in a file, and ends after a step if it is told to."""
+
+    def __init__(self, config: RunConfig, path: Path, stop: int | None = None) -> None:
+        self.steps = 0  # that the method has offered
+        self.epochs: list[Epoch] = []
+        self.meter, task = Meter(), mock_task()
+        unfinished = Unfinished(path, dict, Every(steps=KEPT_EVERY))
+        with _opened(config, tiny_backbone(), task, self.meter) as learner, unfinished.steps_lent() as lent:
+
+            def offer(state: Callable[[], State], steps: int) -> None:
+                assert lent.offer is not None
+                lent.offer(state, steps)
+                self.steps += steps
+                if self.steps == stop:
+                    raise _Interrupted
+
+            unfinished.begin({"meter": self.meter, "random": GlobalGenerators(CPU)})
+            data = _data(task, config)
+            learner.fit(dataclasses.replace(data, log_epoch=self.epochs.append, steps=Steps(lent.resume, offer)))
+            self.state, self.scores = learner.state(), learner.predict(_test(task))
 
 
 class _Tensors:
