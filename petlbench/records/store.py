@@ -139,6 +139,23 @@ class RecordStore:
                 _delete([*path.parent.glob(f"{path.stem}.*safetensors"), *checkpoints], but=self.files_of(record, path))
         return path
 
+    def adopt(self, record: Record, files: Mapping[str, bytes]) -> tuple[Record, Path]:
+        """Write a record that was made in another folder with its files, by the names that it has for them. Returns it as written, and its path."""
+        plain = self.path(record.task, record.method.name, record.backbone.name, record.seed, record.run_id)
+        path = self.path_for(plain, record.task_revision, record.backbone.sha256)
+
+        def renamed(name: str) -> str:
+            return path.stem + Path(name).name.removeprefix(plain.stem)
+
+        names: dict[str, object] = {"token_usage": record.token_usage and renamed(record.token_usage)}
+        if record.predictions is not None:
+            names["predictions"] = record.predictions.model_copy(update={"file": renamed(record.predictions.file)})
+        if record.checkpoint is not None:
+            names["checkpoint"] = (self.checkpoints / renamed(record.checkpoint)).relative_to(self.results).as_posix()
+        record = record.model_copy(update=names)
+        contents = {renamed(name): content for name, content in files.items()}
+        return record, self.write(record, {file: contents[file.name] for file in self.files_of(record, path)})
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Lock the records: one process or thread at a time reads and replaces."""
