@@ -36,7 +36,8 @@ from petlbench.records.regular_file import read_regular
 
 # Version 2 adds what is known of queries (rungs seen, bytes, transport, curves). Version 3 adds layouts, splits, joined tasks and usage of tokens.
 # Version 4 adds run_memory_mb.
-SCHEMA_VERSION = 4
+# Version 5 adds tuning, and runs that are scored on val.
+SCHEMA_VERSION = 5
 Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
 RESULTS = ("ok", "budget")  # the statuses of runs that count
 LARGEST = 2**26  # bytes of a record file
@@ -129,7 +130,7 @@ class PartMetrics(_Section):
 
 
 class Metrics(_Section):
-    accuracy: Percent  # of the test split
+    accuracy: Percent  # of the test split; of val in a trial (``Record.scored_on``)
     samples: Count
     standard_error: Percent  # of the accuracy, binomial
     val_accuracy: Percent | None = None
@@ -160,7 +161,7 @@ class Predictions(_Section):
 class Record(_Section):
     """One run. ``run_id`` is the hash of the resolved configuration. A record with a result has metrics; any other has an ``error``."""
 
-    schema_version: Literal[1, 2, 3, 4] = 4
+    schema_version: Literal[1, 2, 3, 4, 5] = 5
     run_id: str = Field(pattern=r"^[0-9a-f]{16}$")
     status: Status
     error: Text | None = None
@@ -203,8 +204,18 @@ class Record(_Section):
 
     @property
     def has_result(self) -> bool:
-        """True if it counts in tables: it finished, or stopped with a result when its budget was spent."""
+        """True if the run finished, or stopped with a result when its budget was spent."""
         return self.status in RESULTS
+
+    @property
+    def scored_on(self) -> str:
+        """The split that the metrics are of: ``test``, or ``val`` for a trial of tuning."""
+        return str(self.protocol.settings.get("score_on", "test"))
+
+    @property
+    def is_tested(self) -> bool:
+        """True if it counts in tables: it has a result, and that is of the test split."""
+        return self.has_result and self.scored_on == "test"
 
     @property
     def key(self) -> tuple[str, str, str]:
