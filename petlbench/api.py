@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from petlbench.config.executor import ExecutorChoice, split_choice
 from petlbench.config.resolve import merged, nested, resolve
 from petlbench.errors import CheckpointError, ConfigError, RecordError, printable
 from petlbench.records.schema import Record
@@ -147,7 +148,6 @@ def bench(
     seeds: Sequence[int] | int | None = None,
     settings: Mapping[str, Any] | None = None,
     *,
-    jobs: int | None = None,
     available: bool = False,
     retry_failed: bool = False,
     progress: bool = True,
@@ -155,36 +155,31 @@ def bench(
 ) -> Results:
     """Carry out the runs of a grid that have no result yet: ``bench(methods=["lora", "vpt"], tasks=["mini"], seeds=[0, 1, 2])``.
 
-    Arguments are those of ``plan``. ``jobs``: worker processes; by default one per core for a small backbone on a CPU, else one. ``retry_failed``:
-    carry out again what failed or diverged. A run that fails is recorded and does not end the bench.
+    Arguments are those of ``plan``, and the settings of the executor (``config.executor.ExecutorChoice``): ``jobs``, the runs at a time, by default one
+    per core for a small backbone on a CPU, else one; ``executor="ray"`` with ``address``, ``gpus_per_run`` and ``cpus_per_run``. ``retry_failed``: carry
+    out again what failed or diverged. A run that fails is recorded and does not end the bench.
     """
-    return carry_out(plan(methods, tasks, seeds, settings, available=available, **more), jobs, retry_failed, progress)
+    choice, common = split_choice(merged(nested(settings or {}), nested(more)))
+    return carry_out(plan(methods, tasks, seeds, common, available=available), choice, retry_failed, progress)
 
 
 def carry_out(
     planned: grid.Plan,
-    jobs: int | None = None,
+    choice: ExecutorChoice | None = None,
     retry_failed: bool = False,
     progress: bool = True,
     reraise: bool = False,
 ) -> Results:
-    """Carry out the missing and stale runs of a plan. ``reraise``: raise the error of the first run that fails."""
-    from petlbench.executors import local
-    from petlbench.executors.progress import bars, sentence
+    """Carry out the missing and stale runs of a plan. ``reraise``: raise the error of the first run that fails in this process."""
+    from petlbench.executors.executor import open_executor
+    from petlbench.executors.progress import Lines, bars, sentence
 
     todo = [run for run in planned.runs if run.state in ("missing", "stale") or (retry_failed and run.state == "failed")]
-    jobs = jobs or local.default_jobs(planned.runs[0].config, len(todo))
     outcomes = []
-    with bars(progress) as shown:
-        overall = shown.add_task("bench", total=len(todo))
-        current = shown.add_task("", total=None, visible=jobs == 1)
-
-        def started(run: grid.PlannedRun) -> Callable[[int, int], None]:
-            shown.update(current, description=printable(run.config.label), completed=0, total=None)
-            return lambda done, total: shown.update(current, completed=done, total=total)
-
-        for number, (_, record, path) in enumerate(local.carry_out(todo, jobs, started, reraise), start=1):
-            shown.update(overall, completed=number)
+    with bars(progress) as shown, open_executor(choice or ExecutorChoice()) as executor:
+        lines = Lines(shown, len(todo))
+        for number, (_, record, path) in enumerate(executor.carry_out(todo, lines, reraise), start=1):
+            lines.finished(number)
             outcomes.append(result := Result(record, path))
             if progress:
                 line = f"[{number}/{len(todo)}] {sentence(record)}" + (f" ({result.location()})" if result.is_kept else "")

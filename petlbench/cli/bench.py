@@ -10,31 +10,35 @@ import click
 from petlbench import api
 from petlbench.cli.leaderboard import write_and_show
 from petlbench.cli.printing import Terminal
+from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.terminal import echo_json
 from petlbench.cli.words import AS_JSON, read_seeds, split_words
+from petlbench.config.executor import ExecutorChoice, split_choice
 from petlbench.errors import ConfigError
 
 AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are missing.")
 GRID = "method=, task= and seeds= take several names or numbers with commas. petlbench run --help method=lora lists the settings of runs, such as out=DIR."
+
 console = Terminal(stderr=True, soft_wrap=True)  # a line in a log file is not broken
 
 
-@click.command(epilog=GRID)
+@click.command(cls=SettingsCommand, settings=ExecutorChoice, epilog=GRID)
 @click.argument("words", nargs=-1, metavar="KEY=VALUE...")
 @AS_JSON
 @AVAILABLE
 @click.option("--retry-failed", is_flag=True, help="Run again what failed or diverged.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes. Default: one per core for a small backbone on a CPU, else one.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time, as jobs=N is.")
 @click.pass_context
 def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: bool, retry_failed: bool, jobs: int | None) -> None:
     """Run a grid: petlbench bench method=all task=mini seeds=0,1,2. What is finished is not run again."""
+    choice, _ = split_choice(split_words(words if jobs is None else (*words, f"jobs={jobs}")))
     planned = api.plan(available=available, **grid_settings(words))
     before = Counter(run.state for run in planned.runs)
     todo = before["missing"] + before["stale"] + (before["failed"] if retry_failed else 0)
     for sentence in planned.sentences():
         console.print(sentence)
     console.print(f"{len(planned.runs)} runs: {planned.summary()}; {todo} to run")
-    results = api.carry_out(planned, jobs, retry_failed, reraise=ctx.obj["debug"])
+    results = api.carry_out(planned, choice, retry_failed, reraise=ctx.obj["debug"])
     written, broken = write_and_show(planned.out, quiet=as_json)
     for result in results.failures:
         record = result.record
@@ -50,8 +54,8 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
 
 
 def grid_settings(words: tuple[str, ...]) -> dict[str, Any]:
-    """Read words as arguments of ``api.plan``: methods, tasks and seeds of the grid, and the settings of all its runs."""
-    texts = split_words(words)
+    """Read words as arguments of ``api.plan``: methods, tasks and seeds of the grid, and the settings of all its runs, without those of the executor."""
+    _, texts = split_choice(split_words(words))
     if "seed" in texts and "seeds" in texts:
         raise ConfigError("seed and seeds name the same thing; give one of them, such as seeds=0,1,2")
     seeds = texts.pop("seeds", texts.pop("seed", None))

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from types import TracebackType
+from typing import Self
 
+from petlbench.config.executor import ExecutorChoice
 from petlbench.config.files import load_yaml, names
 from petlbench.config.resolve import RunConfig
-from petlbench.errors import ConfigError, PetlbenchError
+from petlbench.errors import PetlbenchError
+from petlbench.executors.executor import Outcome, Watch
 from petlbench.executors.workers import Worker, end_all, first_heard
 from petlbench.optim.device import pick_device
-from petlbench.records.schema import Record
-from petlbench.runs.execute import Progress, execute, record_without_result
+from petlbench.runs.execute import execute, record_without_result
 from petlbench.runs.plan import PlannedRun
 
 SMALL_BACKBONE = 5_000_000  # parameters
 MAX_JOBS = 8  # each holds torch and a backbone in memory
-MOST_JOBS = 256  # that may be asked for; each is a process of some 500 MB
-Started = Callable[[PlannedRun], Progress]
-Outcome = tuple[PlannedRun, Record, Path]
 
 
 def default_jobs(config: RunConfig, runs: int) -> int:
@@ -35,22 +35,32 @@ def default_jobs(config: RunConfig, runs: int) -> int:
     return max(1, min(os.cpu_count() or 1, runs, MAX_JOBS))
 
 
-def carry_out(runs: Sequence[PlannedRun], jobs: int, started: Started, reraise: bool = False) -> Iterator[Outcome]:
-    """Execute runs one after the other, or ``jobs`` at a time, and yield each with its record as it ends.
+class LocalExecutor:
+    """Executes runs one after the other in this process, or several at a time in worker processes, each with an equal share of the cores."""
 
-    With several jobs each process gets an equal share of the cores. A run whose process ends is recorded as failed, and another process takes
-    the next one. An interrupt ends all processes, and records their runs as cancelled. ConfigError for more than MOST_JOBS.
-    """
-    if jobs > MOST_JOBS:
-        raise ConfigError(f"jobs must be an int <= {MOST_JOBS}, as each is a process with torch and a backbone in memory, got {jobs:,}")
-    if jobs > 1:
-        yield from _carried_out_by_workers(runs, jobs)
-        return
-    for run in runs:
-        yield run, *execute(run.config, started(run), reraise)
+    def __init__(self, choice: ExecutorChoice) -> None:
+        self._jobs = choice.jobs
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def carry_out(self, runs: Sequence[PlannedRun], watch: Watch, reraise: bool = False) -> Iterator[Outcome]:
+        """See ``Executor.carry_out``."""
+        jobs = self._jobs or (default_jobs(runs[0].config, len(runs)) if runs else 1)
+        if jobs > 1:
+            yield from _carried_out_by_workers(runs, jobs, watch)
+            return
+        for run in runs:
+            watch.began("", run)
+            outcome = Outcome(run, *execute(run.config, partial(watch.advanced, ""), reraise))
+            watch.ended("")
+            yield outcome
 
 
-def _carried_out_by_workers(runs: Sequence[PlannedRun], jobs: int) -> Iterator[Outcome]:
+def _carried_out_by_workers(runs: Sequence[PlannedRun], jobs: int, watch: Watch) -> Iterator[Outcome]:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     waiting = list(reversed(runs))
     idle: list[Worker] = []
@@ -68,11 +78,11 @@ def _carried_out_by_workers(runs: Sequence[PlannedRun], jobs: int) -> Iterator[O
             run = at_work.pop(worker)
             if kind == "recorded":
                 idle.append(worker)
-                yield run, *what
+                yield Outcome(run, *what)
             elif kind == "gone":
                 how = worker.buried()
                 if worker.has_begun:
-                    yield run, *record_without_result(run.config, "failed", how)
+                    yield Outcome(run, *record_without_result(run.config, "failed", how))
                 else:  # the fault of an earlier run
                     waiting.append(run)
             elif kind == "interrupted":

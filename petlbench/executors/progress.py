@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from petlbench.errors import printable
 from petlbench.records.schema import Record
+from petlbench.runs.plan import PlannedRun
 
 
 def bars(is_shown: bool = True) -> Progress:
@@ -28,6 +29,31 @@ def bar_of(progress: Progress, description: str) -> Callable[[int, int], None]:
     """Add a bar; the returned function sets the epochs done and their total."""
     bar = progress.add_task(printable(description), total=None)
     return lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+class Lines:
+    """A bar for all runs and one for every worker, which says what runs there and how many of its epochs are done (``executor.Watch``)."""
+
+    def __init__(self, shown: Progress, runs: int) -> None:
+        self._shown = shown
+        self._overall = shown.add_task("bench", total=runs)
+        self._workers: dict[str, TaskID] = {}
+
+    def began(self, worker: str, run: PlannedRun) -> None:
+        if worker not in self._workers:
+            self._workers[worker] = self._shown.add_task("", total=None)
+        label = printable(f"{worker}: {run.config.label}" if worker else run.config.label)
+        self._shown.reset(self._workers[worker], description=label, total=None)
+
+    def advanced(self, worker: str, done: int, total: int) -> None:
+        self._shown.update(self._workers[worker], completed=done, total=total)
+
+    def ended(self, worker: str) -> None:
+        self._shown.remove_task(self._workers.pop(worker))
+
+    def finished(self, runs: int) -> None:
+        """Set how many runs are done."""
+        self._shown.update(self._overall, completed=runs)
 
 
 def sentence(record: Record) -> str:

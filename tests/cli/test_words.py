@@ -88,7 +88,6 @@ def test_out_may_be_an_option(call: Call, tmp_path: Path) -> None:
         ("plan", "available=true"),
         ("bench", "methods=lora"),
         ("plan", "settings=1"),
-        ("bench", "jobs=2"),
     ],
 )
 def test_a_word_is_a_setting_and_no_argument_of_python(words: tuple[str, str], call: Call) -> None:

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from petlbench.config.executor import split_choice
 from petlbench.config.files import ConfigPackage
 from petlbench.config.identity import run_id
 from petlbench.config.resolve import RunConfig, load_method, method_names, restore
 from petlbench.config.settings import BackboneChoice, Budget, Execution, Limits, Protocol, QueryConfig, Train
 from petlbench.errors import ConfigError, PetlbenchError
-from petlbench.executors.local import carry_out
 from petlbench.registry import METHODS
 from tests.words import resolve
 
@@ -312,4 +312,4 @@ def test_a_number_that_no_machine_has_room_for_is_refused_with_the_most(word: st
 
 def test_more_workers_than_a_machine_holds_are_refused_before_one_starts() -> None:
     with pytest.raises(ConfigError, match=r"jobs must be an int <= 256, .* got 100,000"):
-        next(carry_out([], 100_000, lambda run: lambda done, total: None))
+        split_choice({"jobs": 100_000})

@@ -17,9 +17,10 @@ from petlbench.access.handle import QueryModel
 from petlbench.access.rungs import Access
 from petlbench.backbones.loaded import load_backbone_cached
 from petlbench.checkpoints.pixels import export_artifact
+from petlbench.config.executor import ExecutorChoice
 from petlbench.data.batches import TrainingData
 from petlbench.errors import ConfigError, EndpointError
-from petlbench.executors.local import carry_out
+from petlbench.executors.executor import Unwatched, open_executor
 from petlbench.method import QueryMethod
 from petlbench.remote.connection import RetryPolicy
 from petlbench.runs.execute import execute
@@ -113,7 +114,8 @@ def test_a_bench_asks_once_for_the_name_and_every_run_opens_its_own(key: str, wo
     asking = [word.replace("backbone=", f"{key}=") for word in words]
     runs = plan([*asking, "seeds=0,1,2"])
     assert connections == {"opened": 1, "closed": 1}
-    records = [record for _, record, _ in carry_out(runs.runs, 1, lambda _: lambda done, total: None)]
+    with open_executor(ExecutorChoice(jobs=1)) as executor:
+        records = [outcome.record for outcome in executor.carry_out(runs.runs, Unwatched())]
     assert [record.status for record in records] == ["ok"] * 3
     assert connections == {"opened": 4, "closed": 4}
     assert [run.state for run in plan([*asking, "seeds=0,1,2"]).runs] == ["done"] * 3
