@@ -6,8 +6,9 @@ Letters in shapes: B images, C classes, D feature width, S input size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
@@ -32,6 +33,9 @@ class Method(ABC):
     Config: ClassVar[type]
     access: ClassVar[Access]
     learns: ClassVar[bool] = True  # False: ``fit`` does nothing and nothing is stored, as with the frozen model itself
+    default_search: ClassVar[Mapping[str, Any] | None] = (
+        None  # what is tuned where the method's YAML has no ``search`` (petlbench.config.search)
+    )
 
     def __init__(self, config: Any, seed: int = 0) -> None:
         self.config = config
@@ -42,6 +46,9 @@ class GradientMethod(Method):
     """A method that changes the network itself. The harness freezes, trains, counts, saves and evaluates; the method says what is new."""
 
     access = Access.WEIGHTS
+    default_search = MappingProxyType(
+        {"train.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "train.weight_decay": [0.0, 1e-4, 1e-3, 1e-2]}
+    )
 
     plan: dict[str, Tensor]  # what ``prepare`` returned, now or when the checkpoint was written
 

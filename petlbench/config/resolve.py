@@ -123,11 +123,11 @@ def resolve(settings: Mapping[str, Any]) -> RunConfig:
 
 def _resolved(stored: dict[str, Any], given: dict[str, Any]) -> RunConfig:
     """Resolve a stored configuration, which may be empty, with the user's settings over it; both are nested."""
-    given_by = COMMAND_LINE if _holds_text(given) else "settings"
+    where_given = given_by(given)
     values = merged(stored, given)
     name, task = _named(values, "method"), _named(values, "task")
     plugin, of_plugin = load_method(name)
-    layers = [*_suite_layers(task), *(of_method := _layers(origin("methods", name) if of_plugin else name, of_plugin, task))]
+    layers = [*_suite_layers(task), *(of_method := _set_by(layers_of(origin("methods", name) if of_plugin else name, of_plugin, task)))]
     hyperparameters = of_method[-1].origin.partition(", ")[2] or "default"
     recipe = values.get("recipe")
     if recipe == "null" and isinstance(recipe, Text):
@@ -135,10 +135,10 @@ def _resolved(stored: dict[str, Any], given: dict[str, Any]) -> RunConfig:
     if recipe is not None:
         recipe = str(recipe)
         _, of_recipe = load_recipe(recipe)
-        layers += _layers(origin("recipes", recipe), of_recipe, task)
+        layers += _set_by(layers_of(origin("recipes", recipe), of_recipe, task))
         hyperparameters = f"recipe {recipe}"
     execution = {key: values[key] for key in _EXECUTION if key in values}
-    layers += [Layer(where, _without_names(of_layer)) for where, of_layer in (("stored configuration", stored), (given_by, given))]
+    layers += [Layer(where, _without_names(of_layer)) for where, of_layer in (("stored configuration", stored), (where_given, given))]
     for layer in layers:
         known = [*_SECTIONS, "method", *_NUMERICS]
         check_keys([key for key in layer.values if key not in known], [*known, "task", "recipe", *_EXECUTION], layer.origin)
@@ -151,7 +151,7 @@ def _resolved(stored: dict[str, Any], given: dict[str, Any]) -> RunConfig:
         **dataclasses.asdict(build(Numerics, [_only(layer, _NUMERICS) for layer in layers])),
         recipe=recipe,
         hyperparameters=hyperparameters,
-        execution=build(Execution, [Layer(given_by, execution)]),
+        execution=build(Execution, [Layer(where_given, execution)]),
     )
 
 
@@ -194,6 +194,11 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = merged(result[key], value) if both else value
     return result
+
+
+def given_by(settings: Mapping[str, Any]) -> str:
+    """Return where a user's settings come from, for messages."""
+    return COMMAND_LINE if _holds_text(settings) else "settings"
 
 
 def _holds_text(values: Mapping[str, Any]) -> bool:
@@ -241,16 +246,23 @@ def _suite_layers(task: str) -> list[Layer]:
     return [Layer(where, suite.settings), Layer(f"{where}, task {task}", suite.task_settings.get(task, {}))]
 
 
-def _layers(where: str, values: dict[str, Any], task: str) -> list[Layer]:
-    """Split a file's values into layers: those for all tasks, then those for this task's suite and for the task itself.
+def layers_of(where: str, values: dict[str, Any], task: str) -> list[Layer]:
+    """Split the values of a method's or recipe's file into layers: those for all tasks, then those for this task's suite and for the task itself.
 
-    A section for a suite or task may name the source of its numbers, ``source: TEXT``, for readers of the file.
+    A section for a suite or task may name the source of its numbers, ``source: TEXT``, for readers of the file. ``search`` (petlbench.config.search) is
+    part of a layer and no setting of a run.
     """
     sections = [("suite", suite_of(task), values.pop("suites", {}) or {}), ("task", task, values.pop("tasks", {}) or {})]
     return [
         Layer(where, values),
         *(Layer(f"{where}, {label} {key}", _without_source(of_all[key])) for label, key, of_all in sections if key in of_all),
     ]
+
+
+def _set_by(layers: list[Layer]) -> list[Layer]:
+    """Leave out ``search``, and sections for a suite or task that have nothing else: no setting of the run comes from them."""
+    setting = [layers[0], *(layer for layer in layers[1:] if layer.values.keys() != {"search"})]
+    return [Layer(layer.origin, {key: value for key, value in layer.values.items() if key != "search"}) for layer in setting]
 
 
 def _without_source(section: dict[str, Any]) -> dict[str, Any]:

@@ -60,15 +60,15 @@ def check_keys(keys: Iterable[str], known: Sequence[str], origin: str, prefix: s
 
 
 def _merge(kind: type, target: dict[str, Any], values: Any, origin: str, prefix: str, origins: dict[str, str]) -> None:
-    hints = _hints(kind)
+    of_kind = hints(kind)
     if not isinstance(values, Mapping):
-        example = f"{prefix}{next(iter(hints), 'KEY')}"
+        example = f"{prefix}{next(iter(of_kind), 'KEY')}"
         raise ConfigError(
             f"{prefix.rstrip('.')} is a section; set what is in it, such as {example}=…, got {quoted(_shown(values))} ({origin})"
         )
-    check_keys(values, list(hints), origin, prefix)
+    check_keys(values, list(of_kind), origin, prefix)
     for key, value in values.items():
-        name, hint = f"{prefix}{key}", hints[key]
+        name, hint = f"{prefix}{key}", of_kind[key]
         if dataclasses.is_dataclass(hint):
             if key not in target:
                 target[key] = _default(kind, key)
@@ -151,10 +151,10 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
+def hints(kind: Any) -> dict[str, Any]:
     """The fields of a dataclass and their types."""
-    hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    found = get_type_hints(kind)
+    return {field.name: found[field.name] for field in dataclasses.fields(kind)}
 
 
 def _message(kind: type, values: dict[str, Any], error: ValidationError, prefix: str, origins: Mapping[str, str]) -> str:
@@ -164,14 +164,14 @@ def _message(kind: type, values: dict[str, Any], error: ValidationError, prefix:
     if first["type"] == "value_error":  # of a dataclass's own checks
         reason = str(first["ctx"]["error"]).splitlines()[0]
         section = prefix + "".join(f"{field}." for field in fields)
-        starts_with_field = not fields and re.split("[ .]", reason)[0] in _hints(kind)
+        starts_with_field = not fields and re.split("[ .]", reason)[0] in hints(kind)
         return f"{prefix}{reason}" if starts_with_field or not section else f"{section.rstrip('.')}: {reason}"
     hint: Any = kind
     for depth, field in enumerate(fields):
         if not dataclasses.is_dataclass(hint):
             fields = fields[:depth]
             break
-        values, hint = values.get(field), _hints(cast(type, hint))[field]  # type: ignore[assignment]
+        values, hint = values.get(field), hints(cast(type, hint))[field]  # type: ignore[assignment]
     name = (prefix + ".".join(fields)).rstrip(".")
     if first["type"] == "missing":
         return f"{name} is missing; it must be {describe(hint)}"
