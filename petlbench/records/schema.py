@@ -158,6 +158,23 @@ class Predictions(_Section):
     sha256: Hash
 
 
+class Tuning(_Section):
+    """The study whose winner a run has its settings from, and what all trials of it cost."""
+
+    study: Name
+    trials: Count  # with those that failed
+    asked: Count  # trials that the study was to have; it has fewer when its budget was spent, or its grid has no more points
+    failed: Count = 0  # trials without a result
+    pruned: Count = 0  # trials that were ended early
+    sampler: Name
+    sampler_seed: Seed
+    seeds: list[Seed]  # of each trial, whose score is the mean over them
+    val_accuracy: Percent  # of the winner, mean over seeds
+    default_val_accuracy: Percent | None = None  # of the first trial, which has the default settings; None: they are not in the space
+    seconds: Amount = 0.0
+    queries: dict[Name, QueryCount] = Field(default_factory=dict)  # phase -> count
+
+
 class Record(_Section):
     """One run. ``run_id`` is the hash of the resolved configuration. A record with a result has metrics; any other has an ``error``."""
 
@@ -178,7 +195,8 @@ class Record(_Section):
     backbone: BackboneId
     method: Method
     seed: Seed
-    hyperparameters: Line = "default"  # source of the settings: default, suite, task
+    hyperparameters: Line = "default"  # source of the settings: default, suite, task, recipe, tuned
+    tuning: Tuning | None = None  # None: the settings were not tuned
     config: Settings
     code: Code
     environment: Environment
