@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from petlbench.config.resolve import RunConfig, merged, resolve
+from petlbench.config.resolve import RunConfig, load_method, merged, resolve
 from petlbench.config.search import Point, load_space, plain
 from petlbench.config.settings import Limits
-from petlbench.config.tuning import Tuning, with_search
+from petlbench.config.tuning import Tuning, split_tuning, with_search
 from petlbench.errors import TuningError
 from petlbench.runs import plan as grid
 from petlbench.runs.plan import PlannedRun, planned_run
@@ -22,7 +23,7 @@ from petlbench.tuning.trials import check_selection, code_of, study_config, tria
 
 
 @dataclass(frozen=True)
-class Finished:
+class StoredStudy:
     """A study as it lies on disk."""
 
     folder: Path
@@ -44,12 +45,12 @@ class Finished:
         return next((trial for trial in self.trials if self.about.default and trial.point == self.about.default), None)
 
 
-def read_study(folder: Path) -> Finished:
+def read_study(folder: Path) -> StoredStudy:
     """Read a study. TuningError names the file that is missing or broken."""
     about = read_about(folder / "study.json")
     study = open_journal(folder)
     trials = [trial for trial in read_trials(study, space_of(about), folder) if trial.counts]
-    return Finished(folder, about, trials, ended_early(study))
+    return StoredStudy(folder, about, trials, ended_early(study))
 
 
 def tuned_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,15 +58,24 @@ def tuned_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return merged(settings, {"protocol": {"train_on": "trainval"}})
 
 
-def with_winners(planned: grid.Plan, settings: Mapping[str, Any], tuning: Tuning) -> tuple[grid.Plan, list[str]]:
-    """Return a plan whose runs have the settings of their studies' winners, and a sentence for what has nothing to tune.
+def plan_tuned(
+    methods: str | Sequence[str],
+    tasks: str | Sequence[str],
+    seeds: Sequence[int] | int | None,
+    settings: Mapping[str, Any],
+    available: bool,
+    only: Collection[str] = (),
+) -> grid.Plan:
+    """Plan the runs of winners, with the arguments of ``runs.plan.plan``. A method that has nothing to tune keeps its default settings.
 
-    ``planned``: of ``tuned_settings(settings)``. TuningError that says which command to run where a study is missing, is not finished, or was made with
-    another space or other code.
+    ``settings``: nested, those of the studies among them. ``only``: names of studies; empty: of all. TuningError that says which command to run where
+    a study is missing, is not finished, or was made with another space or other code.
     """
+    tuning, of_runs = split_tuning(settings)
+    planned = grid.plan(methods, tasks, seeds, tuned_settings(of_runs), available)
     states, results = States(), planned.out
-    known = [(folder, read_about(folder / "study.json")) for folder in studies_in(results)]
-    study_of = cache(lambda method, task: _study_for(_first(planned, method, task), settings, tuning, known, results))
+    known = [(folder, read_about(folder / "study.json")) for folder in studies_in(results) if not only or folder.name in only]
+    study_of = cache(lambda method, task: _study_for(_first(planned, method, task), of_runs, tuning, known, results))
     runs: list[PlannedRun] = []
     untuned = []
     for run in planned.runs:
@@ -74,16 +84,16 @@ def with_winners(planned: grid.Plan, settings: Mapping[str, Any], tuning: Tuning
             untuned.append(run.config.method)
             runs.append(run)
             continue
-        runs.append(planned_run(_with_winner(run.config, settings, study), states))
-    sentences = [f"nothing to tune, default settings: {', '.join(dict.fromkeys(untuned))}"] if untuned else []
-    return replace(planned, runs=runs), sentences
+        runs.append(planned_run(_with_winner(run.config, of_runs, study), states))
+    notes = [f"nothing to tune, so default settings: {', '.join(dict.fromkeys(untuned))}"] if untuned else []
+    return replace(planned, runs=runs, notes=notes)
 
 
 def _first(planned: grid.Plan, method: str, task: str) -> RunConfig:
     return next(run.config for run in planned.runs if (run.config.method, run.config.task) == (method, task))
 
 
-def _with_winner(config: RunConfig, settings: Mapping[str, Any], study: Finished) -> RunConfig:
+def _with_winner(config: RunConfig, settings: Mapping[str, Any], study: StoredStudy) -> RunConfig:
     winner, about = study.winner, study.about
     assert winner is not None and winner.outcome is not None
     tuned = with_point(config, tuned_settings(settings), winner.point)
@@ -92,7 +102,7 @@ def _with_winner(config: RunConfig, settings: Mapping[str, Any], study: Finished
     return replace(tuned, hyperparameters=origin, study=about.name, tuning=summary(study, winner.outcome))
 
 
-def summary(study: Finished, winner: Outcome) -> dict[str, Any]:
+def summary(study: StoredStudy, winner: Outcome) -> dict[str, Any]:
     """Return what the records of a winner's runs say of its study (``records.schema.Tuning``)."""
     about, default = study.about, study.default
     outcomes = [trial.outcome for trial in study.trials if trial.outcome is not None]
@@ -112,9 +122,17 @@ def summary(study: Finished, winner: Outcome) -> dict[str, Any]:
     }
 
 
+def spent(study: StoredStudy) -> tuple[float, float]:
+    """Return seconds and images sent to a model of all trials of a study; NaN images for a method that queries none."""
+    outcomes = [trial.outcome for trial in study.trials if trial.outcome is not None]
+    is_queried = load_method(study.about.method)[0].access.name != "WEIGHTS"
+    images = sum(count.images for outcome in outcomes for count in outcome.queries.values())
+    return sum(outcome.seconds for outcome in outcomes), float(images) if is_queried else math.nan
+
+
 def _study_for(
     final: RunConfig, settings: Mapping[str, Any], tuning: Tuning, known: Sequence[tuple[Path, About]], results: Path
-) -> Finished | None:
+) -> StoredStudy | None:
     """Find the study of a method on a task. None when it has nothing to tune."""
     check_selection(final)
     own = trial_settings(settings)
@@ -134,12 +152,8 @@ def _study_for(
         name, changed = alike[0][1].name, _changed(alike[0][1].space, plain(space))
         raise TuningError(f"study {name} searched another space ({changed}); run {command}")
     if len(fitting) > 1:
-        described = "; ".join(
-            f"{about.name}: trials={about.trials} sampler={about.sampler} sampler_seed={about.sampler_seed}" for _, about in fitting
-        )
-        raise TuningError(
-            f"{len(fitting)} studies of {label} have these settings; say which with trials=, sampler= or sampler_seed= ({described})"
-        )
+        described = "; ".join(f"{about.name}: {_asked_for(about)}" for _, about in fitting)
+        raise TuningError(f"{len(fitting)} studies of {label} have these settings; say which with study=NAME ({described})")
     folder, about = fitting[0]
     if about.code != (code := code_of(final.method)):
         raise TuningError(f"study {about.name} was made by other code ({about.code}, now {code}); move {folder} away and run {command}")
@@ -150,6 +164,11 @@ def _study_for(
     if study.winner is None:
         raise TuningError(f"study {about.name} has no trial with a result; petlbench show {about.name} says why")
     return study
+
+
+def _asked_for(about: About) -> str:
+    seeds = ",".join(map(str, about.seeds))
+    return f"trials={about.trials} sampler={about.sampler} sampler_seed={about.sampler_seed} seeds={seeds}"
 
 
 def _default_trial(final: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
