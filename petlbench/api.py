@@ -1,4 +1,5 @@
-"""The Python interface, which the command line calls, too: ``petlbench.run``, ``bench``, ``plan``, ``results`` and ``evaluate``.
+"""The Python interface, which the command line calls, too: ``petlbench.run``, ``bench``, ``plan``,
+``tune``, ``results`` and ``evaluate``.
 
 Settings have the names that they have on the command line, as keyword arguments or in a mapping: ``petlbench.run({"method.rank": 4},
 method="lora", task="mini/digits", seed=0)``.
@@ -22,6 +23,8 @@ from petlbench.runs import plan as grid
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from petlbench.tuning.tuned import StoredStudy
 
 _log = logging.getLogger("petlbench.records")
 
@@ -135,11 +138,63 @@ def plan(
     ``methods`` and ``tasks``: names, or texts of names with commas; a suite is all of its tasks. ``seeds``: by default those of each task's suite.
     ``settings`` and further keyword arguments apply to all runs. ``available``: leave out tasks whose images are missing.
     """
+    common = _of_grid(settings, more)
+    hyperparameters, only = common.pop("hyperparameters", None), common.pop("study", ())
+    if hyperparameters is None and not only:
+        return grid.plan(methods, tasks, seeds, common, available)
+    if hyperparameters != "tuned":
+        raise ConfigError(
+            f"hyperparameters must be tuned, or left out for those of the YAML files, got {hyperparameters!r}; study=NAME needs it"
+        )
+    from petlbench.tuning.tuned import plan_tuned
+
+    return plan_tuned(methods, tasks, seeds, common, available, only.split(",") if isinstance(only, str) else only)
+
+
+def _of_grid(settings: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested settings that all runs of a grid have in common. ConfigError for what names a single run."""
     common = merged(nested(settings or {}), nested(more))
     of_one_run = {"methods": "name" in common.get("method", {}), "tasks": "task" in common, "seeds": "seed" in common}
     if wrong := [argument for argument, is_given in of_one_run.items() if is_given]:
         raise ConfigError(f"a grid takes {wrong[0]}=…, got {wrong[0].removesuffix('s')}=…, which is a setting of a single run")
-    return grid.plan(methods, tasks, seeds, common, available)
+    return common
+
+
+def tune(
+    methods: str | Sequence[str] = "all",
+    tasks: str | Sequence[str] = "mini",
+    seeds: Sequence[int] | int = 0,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    available: bool = False,
+    progress: bool = True,
+    **more: Any,
+) -> tuple[StoredStudy, ...]:
+    """Tune the hyper-parameters of methods on tasks: ``tune("lora,vpt", "mini", trials=20)``; ``bench(..., hyperparameters="tuned")`` runs the winners.
+
+    Arguments are those of ``bench``, and ``trials``, ``sampler``, ``sampler_seed``, ``pruner`` (``config.tuning.TuneChoice``), ``search`` (changes of the
+    search spaces) and ``budget.trials`` (limits of what all trials of a study send). A trial trains on train and is scored on val; its score is the mean
+    over ``seeds``. The test split is not opened. What is recorded is not repeated: the same call continues a study, also beside other processes.
+    """
+    from petlbench.executors.executor import open_executor
+    from petlbench.executors.progress import Lines, bars
+    from petlbench.tuning.tune import open_tuning, told_in_words
+    from petlbench.tuning.tuned import read_study
+
+    choice, common = split_choice(_of_grid(settings, more))
+    with open_tuning(methods, tasks, seeds, common, available) as tuning, bars(progress) as shown, open_executor(choice) as executor:
+        lines = Lines(shown, tuning.asked)
+
+        def say(line: str) -> None:
+            if progress:
+                shown.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+        for sentence in tuning.sentences():
+            say(sentence)
+        for told in tuning.carry_out(executor, lines, choice.jobs or 1):
+            lines.finished(tuning.ended)
+            say(f"[{tuning.ended}/{tuning.asked}] {told_in_words(told)}")
+        return tuple(read_study(study.folder) for study in tuning.studies)
 
 
 def bench(
@@ -151,16 +206,33 @@ def bench(
     available: bool = False,
     retry_failed: bool = False,
     progress: bool = True,
+    tune: int | None = None,
     **more: Any,
 ) -> Results:
     """Carry out the runs of a grid that have no result yet: ``bench(methods=["lora", "vpt"], tasks=["mini"], seeds=[0, 1, 2])``.
 
     Arguments are those of ``plan``, and the settings of the executor (``config.executor.ExecutorChoice``): ``jobs``, the runs at a time, by default one
     per core for a small backbone on a CPU, else one; ``executor="ray"`` with ``address``, ``gpus_per_run`` and ``cpus_per_run``. ``retry_failed``: carry
-    out again what failed or diverged. A run that fails is recorded and does not end the bench.
+    out again what failed or diverged. A run that fails is recorded and does not end the bench. ``tune``: tune every method with so many trials first;
+    ``hyperparameters="tuned"``: run the winners of studies that there are.
     """
     choice, common = split_choice(merged(nested(settings or {}), nested(more)))
+    if tune is not None:
+        common = tuned_first(methods, tasks, {**common, "trials": tune}, choice, available, progress)
     return carry_out(plan(methods, tasks, seeds, common, available=available), choice, retry_failed, progress)
+
+
+def tuned_first(
+    methods: str | Sequence[str],
+    tasks: str | Sequence[str],
+    settings: Mapping[str, Any],
+    choice: ExecutorChoice,
+    available: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Tune, with one seed, and return the settings with which ``plan`` plans the runs of the winners."""
+    studies = tune(methods, tasks, 0, {**settings, **vars(choice)}, available=available, progress=progress)
+    return {**settings, "hyperparameters": "tuned", "study": [study.about.name for study in studies]}
 
 
 def carry_out(

@@ -35,6 +35,10 @@ class NewerRecord(RecordError):
     """A record was written by a newer petlbench: this one cannot read it, and must not replace it."""
 
 
+class TuningError(PetlbenchError):
+    """A study of tuning is missing, not finished, or not what was asked for."""
+
+
 class TableError(PetlbenchError):
     """A table of published numbers, or the description of one, breaks its rules."""
 

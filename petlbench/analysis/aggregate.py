@@ -29,14 +29,14 @@ _ABSENT = "absent"  # the value of a setting that a record's code did not have y
 
 
 def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """Return one row per run with a result, in an order that does not depend on the order of the records.
+    """Return one row per run with a result of the test split, in an order that does not depend on the order of the records.
 
     ``method``, ``backbone`` and ``protocol`` are labelled so that no average mixes different runs: a method by the
     settings that vary (``lora [rank=4]``), a backbone by its weights (``vit@1a2b3c4d``), a protocol by the revision of the data when it is
     not the newest one (``native-1a2b3c4d (data r1)``). Accuracy and its standard error are percent. There is a column for each of ``COLUMNS``
     that has a value of its own for a run. ``key``, ``allocation`` (module name -> trainable parameters) and ``curve`` are the record's.
     """
-    finished = latest_of_each_run(record for record in records if record.has_result)
+    finished = latest_of_each_run(record for record in records if record.is_tested)
     backbones, protocols = _backbone_labels(finished), _protocol_labels(finished)
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for i, record in enumerate(finished):
@@ -81,7 +81,7 @@ def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) 
 def with_own_tasks(suites: Mapping[str, Sequence[str]], records: Iterable[Record]) -> dict[str, Sequence[str]]:
     """Return suites and, behind them, each task with a finished run that none of them lists as a suite of its own: own data, joined tasks."""
     listed = {task for tasks in suites.values() for task in tasks}
-    own = sorted({record.task for record in records if record.has_result} - listed)
+    own = sorted({record.task for record in records if record.is_tested} - listed)
     return {**suites, **{task: (task,) for task in own}}
 
 

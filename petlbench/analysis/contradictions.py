@@ -112,9 +112,10 @@ def _of_queries(record: Record) -> Iterator[str]:
     queries = record.cost.queries
     if record.method.access == "WEIGHTS" or record.schema_version == 1 or record.metrics is None:
         return
-    test, samples = queries.get("test", QueryCount()), record.metrics.samples
+    phase, samples = record.scored_on, record.metrics.samples
+    test = queries.get(phase, QueryCount())
     if (test.images or test.cached or test.calls) and test.images + test.cached < samples:
-        yield f"cost.queries.test.images is {test.images:,}, metrics.samples is {samples:,}"
+        yield f"cost.queries.{phase}.images is {test.images:,}, metrics.samples is {samples:,}"
     sent = sum(count.images for phase, count in queries.items() if phase != "curve")
     if record.backbone.transport == "in_process" and record.cost.images_forwarded > sent:
         yield f"cost.images_forwarded is {record.cost.images_forwarded:,}, cost.queries have {sent:,} images"

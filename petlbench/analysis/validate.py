@@ -69,7 +69,8 @@ def problems_among(paths: Iterable[Path]) -> dict[Path, list[str]]:
             backbones[record.backbone.sha256, len(record.backbone.self_check)].append((path, record.backbone))
         digests = {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in tensors.items()}
         runs[record.key].append((path, digests["predicted"]))
-        labels[record.task, record.task_revision].append((path, digests["labels"]))
+        if record.scored_on == "test":  # those of val depend on the protocol
+            labels[record.task, record.task_revision].append((path, digests["labels"]))
     problems: dict[Path, list[str]] = defaultdict(list)
     for path, problem in _problems_of_weights(backbones):
         problems[path].append(problem)

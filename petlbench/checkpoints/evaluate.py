@@ -31,15 +31,15 @@ from petlbench.remote.client import RemoteBackbone
 
 
 def evaluate_checkpoint(saved: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the accuracy (percent) of a checkpoint on the test split of its task, or of ``task`` among the settings."""
+    """Return the accuracy (percent) of a checkpoint on the test split of its task, or of ``task`` among the settings; of a trial on val."""
     config = located(saved.config, settings)
     device = pick_device(config.execution.device)
     if config.execution.threads:
         torch.set_num_threads(config.execution.threads)
     with reopened(saved, config, device) as (learner, backbone):
         task = open_task(config, backbone)
-        test = Batches(task.test, task.transform, EVAL_BATCH, device)
-        percent = accuracy(mask_classes(learner.predict(test), task.spec.scored), test.labels)
+        test = Batches(task.scored, task.transform, EVAL_BATCH, device)
+        percent = accuracy(mask_classes(learner.predict(test), task.scored_labels), test.labels)
     return {"accuracy": percent, "samples": test.image_count, "task": config.task, "method": config.method}
 
 

@@ -120,10 +120,10 @@ def _evaluated(artifact: Artifact, config: RunConfig, backbone: Backbone | Remot
     about = artifact.about
     task = open_task(config, backbone)
     check_classes("artifact", about.class_names, task.spec.class_names, config.task)
-    test = Batches(task.test, task.transform, EVAL_BATCH, device)
+    test = Batches(task.scored, task.transform, EVAL_BATCH, device)
 
     def percent(scores: Tensor) -> float:
-        return accuracy(mask_classes(scores.cpu(), task.spec.scored), test.labels)
+        return accuracy(mask_classes(scores.cpu(), task.scored_labels), test.labels)
 
     found: dict[str, Any] = {"task": config.task, "method": config.method, "backbone": backbone.name, "samples": test.image_count}
     with _query_model(artifact, config, backbone, device) as (model, deployed):

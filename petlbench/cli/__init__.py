@@ -23,6 +23,7 @@ _GROUPS = {
     "Compute": {
         "run": ("run:run", "Run one method on one task."),
         "bench": ("bench:bench", "Run a grid of methods, tasks and seeds; continues where it stopped."),
+        "tune": ("tune:tune", "Tune methods on validation images, with equal trials."),
         "plan": ("plan:plan", "Show what bench would do."),
         "serve": ("serve:serve", "Serve a backbone over HTTP, for runs with backbone=remote."),
     },

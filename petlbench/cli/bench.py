@@ -32,7 +32,16 @@ console = Terminal(stderr=True, soft_wrap=True)  # a line in a log file is not b
 def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: bool, retry_failed: bool, jobs: int | None) -> None:
     """Run a grid: petlbench bench method=all task=mini seeds=0,1,2. What is finished is not run again."""
     choice, _ = split_choice(split_words(words if jobs is None else (*words, f"jobs={jobs}")))
-    planned = api.plan(available=available, **grid_settings(words))
+    of_grid = grid_settings(words)
+    if (trials := of_grid["settings"].pop("tune", None)) is not None:
+        settings, of_winners = (
+            {**of_grid["settings"], "trials": trials},
+            {name: of_grid[name] for name in ("methods", "tasks") if name in of_grid},
+        )
+        of_grid["settings"] = api.tuned_first(
+            **{"methods": "all", "tasks": "mini", **of_winners}, settings=settings, choice=choice, available=available
+        )
+    planned = api.plan(available=available, **of_grid)
     before = Counter(run.state for run in planned.runs)
     todo = before["missing"] + before["stale"] + (before["failed"] if retry_failed else 0)
     for sentence in planned.sentences():

@@ -171,7 +171,7 @@ def _store(task: str, settings: dict[str, Text]) -> str:
     config = resolve({"method": "linear", **settings, "task": task})
     with open_backbone(config, torch.device("cpu")) as (backbone, _):
         opened = open_task(config, backbone)
-    sizes = " / ".join(f"{len(split):,}" for split in (opened.train, opened.val, opened.test))
+    sizes = " / ".join(f"{len(split):,}" for split in (opened.train, opened.val, opened.scored))
     return f"; {sizes} images to train, validate and test; {opened.images_decoded:,} decoded now"
 
 

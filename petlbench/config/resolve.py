@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from petlbench.config.files import exists, load_recipe, load_suite, load_yaml, names, origin, suite_of, task_name
-from petlbench.config.identity import files_of, fill_added, protocol_id, run_id, to_identity
+from petlbench.config.identity import added, files_of, fill_added, protocol_id, run_id, to_identity
 from petlbench.config.settings import BackboneChoice, Budget, Execution, Numerics, Protocol, QueryConfig, Train
 from petlbench.config.typed import COMMAND_LINE, Layer, Text, build, check_keys
 from petlbench.errors import ConfigError, unknown
@@ -48,13 +48,15 @@ class RunConfig:
     execution: Execution = field(compare=False)
     # setting -> what ids and records say in place of the user's own files that it names (data.content.with_content)
     content: Mapping[str, Any] = field(default_factory=dict)
+    study: str | None = added(None)  # the study whose winner's settings these are (petlbench.tuning): what they cost is part of the result
+    tuning: Mapping[str, Any] | None = field(default=None, compare=False)  # what the record says of that study, records.schema.Tuning
 
     @property
     def identity(self) -> dict[str, Any]:
         """Plain JSON values; its hash is the run id. A new field of this class is declared with ``added`` as well."""
         found = to_identity(self)
         found["method"] = {"name": found["method"], "plugin": found.pop("plugin"), **found.pop("method_config")}
-        for beside in ("hyperparameters", "execution", "content"):
+        for beside in ("hyperparameters", "execution", "content", "tuning"):
             del found[beside]
         for key, name in self.content.items():
             *path, last = key.split(".")
@@ -163,11 +165,14 @@ def restore(identity: Mapping[str, Any], settings: Mapping[str, Any] | None = No
     method = identity.get("method") if isinstance(identity, Mapping) else None
     if not isinstance(method, Mapping) or not isinstance(method.get("name"), str):
         raise ConfigError("the stored configuration is not one of a petlbench run")
-    known = ["task", "method", *_SECTIONS, *_NUMERICS, "recipe"]
+    known = ["task", "method", *_SECTIONS, *_NUMERICS, "recipe", "study"]
     check_keys(identity, known, "stored configuration")
     whole = completed_identity(identity)
+    if not isinstance(study := whole.pop("study"), str | None):
+        raise ConfigError("study must be text or null (stored configuration)")
     method = {key: value for key, value in whole["method"].items() if key != "plugin"}
-    return _resolved(nested({**whole, "method": method}), nested(settings or {}))
+    config = _resolved(nested({**whole, "method": method}), nested(settings or {}))
+    return config if study is None else dataclasses.replace(config, study=study, hyperparameters="tuned")
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:

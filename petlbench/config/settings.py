@@ -59,6 +59,8 @@ class Protocol:
     select_tail: int = 1  # best_val and oracle_test evaluate each of this many last epochs, too
     # class with fewer images than shots: refuse the run, keep all its images, or repeat images (draw with replacement)
     shortage: Literal["refuse", "keep", "repeat"] = added("refuse")
+    # images that give the result: the test split, or the val split while settings are tuned; a run scored on val does not open the test split
+    score_on: Literal["test", "val"] = added("test")
 
     def __post_init__(self) -> None:
         _check_at_least(1, self, "resize", "shots", "select_every", "select_tail")
@@ -67,6 +69,10 @@ class Protocol:
         self.augment = canonical(parse(self.augment))  # one text, hence one id, for one meaning
         if self.train_on == "trainval" and self.selection == "best_val":
             raise ValueError("selection=best_val needs a validation split that is not trained on; set protocol.train_on=train")
+        if self.score_on == "val" and self.train_on == "trainval":
+            raise ValueError("score_on=val needs a validation split that is not trained on; set protocol.train_on=train")
+        if self.score_on == "val" and self.selection == "oracle_test":
+            raise ValueError("selection=oracle_test looks at test images, which score_on=val leaves closed; set protocol.selection=last")
 
 
 @dataclass

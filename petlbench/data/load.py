@@ -34,7 +34,7 @@ class Task:
     spec: TaskSpec
     train: Split
     val: Split
-    test: Split
+    test: Split | None  # None: not opened, under protocol.score_on=val
     transform: Transform
     decodes: Tally  # of images, by this process, for this call
 
@@ -44,8 +44,19 @@ class Task:
         return self.decodes.count
 
     @property
+    def scored(self) -> Split:
+        """The split that gives the result, by ``protocol.score_on``."""
+        return self.val if self.test is None else self.test
+
+    @property
+    def scored_labels(self) -> tuple[int, ...] | None:
+        """The labels that images of the scored split may have; None: all."""
+        return None if self.test is None else self.spec.scored
+
+    @property
     def split_hashes(self) -> dict[str, str]:
-        return {"train": self.train.digest, "val": self.val.digest, "test": self.test.digest}
+        opened = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split.digest for name, split in opened.items() if split is not None}
 
 
 def find_task(name: str, root: Path | None = None) -> TaskSpec:
@@ -137,7 +148,8 @@ def load_task(
     train, val = store.open("train", trained, chosen), store.open("val", evaluated, chosen_val)
     if protocol.train_on == "trainval":
         train = joined(train, store.open("val", trained, chosen_val))
-    return Task(spec, train, val, store.open("test", evaluated), transform, store.tally)
+    test = store.open("test", evaluated) if protocol.score_on == "test" else None
+    return Task(spec, train, val, test, transform, store.tally)
 
 
 def normalisation(protocol: Protocol, mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:

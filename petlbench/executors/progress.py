@@ -64,4 +64,5 @@ def sentence(record: Record) -> str:
     metrics = record.metrics
     note = " (budget reached)" if record.status == "budget" else ""
     note += " (oracle: the epoch was chosen on the test split)" if record.selection == "oracle_test" else ""
+    note = f" of val{note}" if record.scored_on == "val" else note
     return f"{label}: accuracy {metrics.accuracy:.2f} % ± {metrics.standard_error:.2f} in {record.cost.total_seconds:.1f} s{note}"

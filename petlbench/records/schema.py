@@ -35,7 +35,7 @@ from petlbench.records.fields import (
 from petlbench.records.regular_file import read_regular
 
 # Version 2 adds what is known of queries (rungs seen, bytes, transport, curves). Version 3 adds layouts, splits, joined tasks and usage of tokens.
-# Version 4 adds run_memory_mb. Version 5 adds resumed.
+# Version 4 adds run_memory_mb. Version 5 adds resumed, tuning, and runs that are scored on val.
 SCHEMA_VERSION = 5
 Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
 RESULTS = ("ok", "budget")  # the statuses of runs that count
@@ -130,7 +130,7 @@ class PartMetrics(_Section):
 
 
 class Metrics(_Section):
-    accuracy: Percent  # of the test split
+    accuracy: Percent  # of the test split; of val in a trial (``Record.scored_on``)
     samples: Count
     standard_error: Percent  # of the accuracy, binomial
     val_accuracy: Percent | None = None
@@ -158,6 +158,23 @@ class Predictions(_Section):
     sha256: Hash
 
 
+class Tuning(_Section):
+    """The study whose winner a run has its settings from, and what all trials of it cost."""
+
+    study: Name
+    trials: Count  # with those that failed
+    asked: Count  # trials that the study was to have; it has fewer when its budget was spent, or its grid has no more points
+    failed: Count = 0  # trials without a result
+    pruned: Count = 0  # trials that were ended early
+    sampler: Name
+    sampler_seed: Seed
+    seeds: list[Seed]  # of each trial, whose score is the mean over them
+    val_accuracy: Percent  # of the winner, mean over seeds
+    default_val_accuracy: Percent | None = None  # of the first trial, which has the default settings; None: they are not in the space
+    seconds: Amount = 0.0
+    queries: dict[Name, QueryCount] = Field(default_factory=dict)  # phase -> count
+
+
 class Record(_Section):
     """One run. ``run_id`` is the hash of the resolved configuration. A record with a result has metrics; any other has an ``error``."""
 
@@ -178,7 +195,8 @@ class Record(_Section):
     backbone: BackboneId
     method: Method
     seed: Seed
-    hyperparameters: Line = "default"  # source of the settings: default, suite, task
+    hyperparameters: Line = "default"  # source of the settings: default, suite, task, recipe, tuned
+    tuning: Tuning | None = None  # None: the settings were not tuned
     config: Settings
     code: Code
     environment: Environment
@@ -204,8 +222,18 @@ class Record(_Section):
 
     @property
     def has_result(self) -> bool:
-        """True if it counts in tables: it finished, or stopped with a result when its budget was spent."""
+        """True if the run finished, or stopped with a result when its budget was spent."""
         return self.status in RESULTS
+
+    @property
+    def scored_on(self) -> str:
+        """The split that the metrics are of: ``test``, or ``val`` for a trial of tuning."""
+        return str(self.protocol.settings.get("score_on", "test"))
+
+    @property
+    def is_tested(self) -> bool:
+        """True if it counts in tables: it has a result, and that is of the test split."""
+        return self.has_result and self.scored_on == "test"
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -211,4 +211,6 @@ def _missing_runs(records: Sequence[Record]) -> list[str]:
         lines.append(f"{record.method.name} on {record.task}, {record.backbone.name}, seed {record.seed}: {record.status}{reason}")
     if len(unfinished) > _LISTED_RUNS:
         lines.append(f"{len(unfinished) - _LISTED_RUNS} more unfinished runs")
+    if trials := sum(record.has_result and not record.is_tested for record in records):
+        lines.append(f"{trials} {'run' if trials == 1 else 'runs'} scored on val: no result of the test split")
     return lines

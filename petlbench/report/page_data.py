@@ -52,7 +52,7 @@ def page_data(
 ) -> dict[str, Any]:
     """Return the data of the page, for ``page_html``. ``suites``: name -> tasks in order; ``results``: the folder of the page."""
     runs = runs_frame(records)
-    finished = sorted((record for record in records if record.has_result), key=lambda record: record.created)
+    finished = sorted((record for record in records if record.is_tested), key=lambda record: record.created)
     store = RecordStore(results)
     sources = _Sources({record.key: record for record in latest_of_each_run(finished)}, _files(finished, store), published, {})
     parts = [

@@ -71,7 +71,7 @@ def unreadable_usage(results: Path, records: Sequence[Record]) -> list[str]:
 
 
 def _has_usage(record: Record) -> bool:
-    return record.has_result and record.token_usage is not None
+    return record.is_tested and record.token_usage is not None
 
 
 def _is_readable(results: Path, record: Record) -> bool:

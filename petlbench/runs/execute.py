@@ -107,7 +107,7 @@ def _open_log(config: RunConfig) -> RunLog:
 
 
 def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None) -> None:  # noqa: PLR0915 (one story, in one place)
-    """Load the backbone, open the task, train, test, draw the curve. ``connected``: the open connection to a served model."""
+    """Load the backbone, open the task, train, test (or score on val), draw the curve. ``connected``: the open connection to a served model."""
     config, device, meter, clock = log.config, log.device, log.meter, log.clock
     method = log.plugin(config.method_config, config.seed)
     threads = config.execution.threads or os.cpu_count() or 1
@@ -137,7 +137,8 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
         log.fields |= {"layout": spec.layout, "split": spec.split}
         shuffled = torch.Generator().manual_seed(config.seed)
         train = Batches(task.train, task.transform, config.train.batch_size, device, shuffled, config.train.drop_last)
-        val, test = (Batches(split, task.transform, EVAL_BATCH, device) for split in (task.val, task.test))
+        val, scored = (Batches(split, task.transform, EVAL_BATCH, device) for split in (task.val, task.scored))
+        phase = config.protocol.score_on
 
         if isinstance(backbone, Backbone):
             backbone.drop_bf16_copies()  # else a run would not pay for copies that an earlier one has made
@@ -151,8 +152,8 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
             _images_counted(log, learner, task) as counted,
         ):
             if isinstance(method, QueryMethod):
-                meter.require("test", images=test.image_count)  # not after training: a test that the budget does not allow
-            selection = Selection(config.protocol, config.train.epochs, learner, meter, val, test, spec.scored)
+                meter.require(phase, images=scored.image_count)  # not after training: a test that the budget does not allow
+            selection = Selection(config.protocol, config.train.epochs, learner, meter, val, scored, task.scored_labels)
             curve = Curve(meter, learner.state) if isinstance(method, QueryMethod) and _wants_curve(config) else None
             parts: dict[str, Held] = {
                 "log": log,
@@ -190,10 +191,10 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
                 return learner.state()
 
             def test_method() -> dict[str, Any]:
-                before = dict(meter.counts["test"])
-                with clock.measure("eval"), meter.during("test"):
-                    scores = mask_classes(learner.predict(test), spec.scored)
-                return {"scores": scores, "cost": {name: count - before[name] for name, count in meter.counts["test"].items()}}
+                before = dict(meter.counts[phase])
+                with clock.measure("eval"), meter.during(phase):
+                    scores = mask_classes(learner.predict(scored), task.scored_labels)
+                return {"scores": scores, "cost": {name: count - before[name] for name, count in meter.counts[phase].items()}}
 
             with clock.measure("train"):
                 unfinished.begin(parts)
@@ -204,14 +205,14 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
             log.fields["parameters"] = _parameters(learner, state, backbone.parameter_count)
             tested = unfinished.once("tested", test_method)
             scores, cost_of_test = tested["scores"], tested["cost"]
-            log.fields["metrics"] = _metrics(scores, test, task, selection.val_accuracy)
+            log.fields["metrics"] = _metrics(scores, scored, task, selection.val_accuracy)
             log.cost |= {"run_memory_mb": memory.mb, "peak_memory_mb": memory.peak_mb, "resumed": unfinished.resumed}
             log.cost["flops_per_image"] = learner.flops_per_image()
-            _keep_files(log, method, scores, test, task, state, checksum)
+            _keep_files(log, method, scores, scored, task, state, checksum)
 
             if curve is not None:
                 with counted.apart():
-                    look = partial(_accuracy_of, learner=learner, test=test, task=task)
+                    look = partial(_accuracy_of, learner=learner, scored=scored, task=task)
                     curve.draw(log.fields["metrics"].accuracy, cost_of_test, look, unfinished.after_part)
                 log.fields["curve"] = curve.points
     if backbone.checksum() != checksum:
@@ -257,7 +258,9 @@ def _checked(epoch: Epoch, method: str) -> schema.Epoch:
 
 
 def _wants_curve(config: RunConfig) -> bool:
-    """Return ``execution.curve``; by default True unless the model is served, where queries may cost money."""
+    """Return ``execution.curve``; by default True unless the model is served, where queries may cost money. A curve is of test images."""
+    if config.protocol.score_on != "test":
+        return False
     return not config.backbone.is_remote if config.execution.curve is None else config.execution.curve
 
 
@@ -273,26 +276,26 @@ def _parameters(learner: Learner, state: dict[str, Tensor], backbone: int) -> sc
     return schema.Parameters(trainable=trainable, head=head, stored_bytes=stored, backbone=backbone, allocation=learner.allocation())
 
 
-def _metrics(scores: Tensor, test: Batches, task: Task, val_accuracy: float | None) -> schema.Metrics:
+def _metrics(scores: Tensor, scored: Batches, task: Task, val_accuracy: float | None) -> schema.Metrics:
     """Diverged when an image has no finite score. (-inf is one that a restricted answer did not name.)"""
     if not torch.isfinite(scores.amax(dim=1)).all():
-        raise Diverged("the scores of test images are not finite")
-    percent = accuracy(scores, test.labels)
+        raise Diverged(f"the scores of {'val' if task.test is None else 'test'} images are not finite")
+    percent = accuracy(scores, scored.labels)
     return schema.Metrics(
         accuracy=percent,
         samples=len(scores),
         standard_error=math.sqrt(percent * (100.0 - percent) / len(scores)),
         val_accuracy=val_accuracy,
-        parts=accuracies_of_parts(task.spec, scores, test.labels.cpu()),
+        parts=accuracies_of_parts(task.spec, scores, scored.labels.cpu()),
     )
 
 
-def _keep_files(log: RunLog, method: Method, scores: Tensor, test: Batches, task: Task, state: dict[str, Tensor], checksum: str) -> None:
+def _keep_files(log: RunLog, method: Method, scores: Tensor, scored: Batches, task: Task, state: dict[str, Tensor], checksum: str) -> None:
     """Add predictions, token usage and, with ``save``, the checkpoint to the files written with the record."""
-    predictions = packed_predictions(scores.argmax(dim=1), test.labels.cpu())
+    predictions = packed_predictions(scores.argmax(dim=1), scored.labels.cpu())
     digest = hashlib.sha256(predictions).hexdigest()
     log.fields["predictions"] = schema.Predictions(file=log.keep("predictions", predictions).name, sha256=digest)
-    usage = token_usage(method, test, task.spec.class_names)
+    usage = token_usage(method, scored, task.spec.class_names)
     if usage is not None:
         log.fields["token_usage"] = log.keep("usage", packed_usage(usage)).name
     if log.config.execution.save:
@@ -301,10 +304,10 @@ def _keep_files(log: RunLog, method: Method, scores: Tensor, test: Batches, task
         log.fields["checkpoint"] = learned.relative_to(store.results).as_posix()
 
 
-def _accuracy_of(state: dict[str, Tensor], learner: Learner, test: Batches, task: Task) -> float:
+def _accuracy_of(state: dict[str, Tensor], learner: Learner, scored: Batches, task: Task) -> float:
     """Return the test accuracy of a learned state."""
     learner.load_state(state)
-    return accuracy(mask_classes(learner.predict(test), task.spec.scored), test.labels)
+    return accuracy(mask_classes(learner.predict(scored), task.scored_labels), scored.labels)
 
 
 class _Counted:

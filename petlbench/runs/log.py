@@ -139,6 +139,7 @@ class RunLog:
             },
             "seed": config.seed,
             "hyperparameters": config.hyperparameters,
+            "tuning": config.tuning,
             "config": identity,
             "code": provenance.code(),
             "environment": provenance.environment(self.device, self.precision),

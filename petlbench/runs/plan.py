@@ -41,6 +41,7 @@ class Plan:
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # reason -> method -> the tasks that it cannot be run on
     absent: list[str] = field(default_factory=list)  # tasks whose images are missing
+    notes: list[str] = field(default_factory=list)  # what else a user should know, in sentences
     seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)  # where they come from -> seeds, such as "suite vtab"
 
     @property
@@ -85,7 +86,7 @@ class Plan:
             lines.append(f"skipped: backbone lacks the required access: {', '.join(named)} ({reason})")
         stale = Counter(run.reason for run in self.runs if run.state == "stale")
         lines += [f"stale: {reason}: {count} {'run' if count == 1 else 'runs'}" for reason, count in stale.items()]
-        return lines + ([f"skipped: images are not there: {', '.join(self.absent)}"] if self.absent else [])
+        return [*lines, *self.notes] + ([f"skipped: images are not there: {', '.join(self.absent)}"] if self.absent else [])
 
 
 def plan(

@@ -257,7 +257,7 @@ def _data(task: Task, config: RunConfig) -> TrainingData:
 
 
 def _test(task: Task) -> Batches:
-    return Batches(task.test, task.transform, 64, CPU)
+    return Batches(task.scored, task.transform, 64, CPU)
 
 
 def _trained_scores(config: RunConfig) -> Tensor:
