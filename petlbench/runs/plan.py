@@ -17,6 +17,7 @@ from petlbench.data.acquire.presence import data_folder, missing_error, presence
 from petlbench.data.content import name_of_task, with_content
 from petlbench.data.joined import names_joined
 from petlbench.errors import AccessError, ConfigError, did_you_mean
+from petlbench.records.entry import Entry
 from petlbench.records.schema import Record
 from petlbench.registry import METHODS, TASKS
 from petlbench.runs.checks import backbone_of, check_setting, reason_to_skip, traits_of
@@ -43,6 +44,8 @@ class Plan:
     absent: list[str] = field(default_factory=list)  # tasks whose images are missing
     notes: list[str] = field(default_factory=list)  # what else a user should know, in sentences
     seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)  # where they come from -> seeds, such as "suite vtab"
+    seconds: dict[str, float] = field(default_factory=dict)  # median of a run per method, where one is recorded
+    broken: tuple[str, ...] = ()  # of every file among the records that cannot be read, what is wrong
 
     @property
     def out(self) -> Path:
@@ -128,6 +131,9 @@ def plan(
             found.runs += [planned_run(with_content(config, names_of), states) for config in configs]
     if not found.runs:
         raise ConfigError("; ".join(["there is nothing to run", *found.sentences()]))
+    index = states.index(found.runs[0].config.execution.out)
+    index.save()
+    found.seconds, found.broken = seconds_per_run(index.entries()), index.broken
     return found
 
 
@@ -202,7 +208,7 @@ def planned_run(config: RunConfig, states: States) -> PlannedRun:
     return PlannedRun(config, *states.of(config))
 
 
-def seconds_per_run(records: Iterable[Record]) -> dict[str, float]:
+def seconds_per_run(records: Iterable[Record | Entry]) -> dict[str, float]:
     """Return the median seconds of a run per method, from existing records."""
     seconds: dict[str, list[float]] = {}
     for record in records:
