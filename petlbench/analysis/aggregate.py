@@ -180,14 +180,14 @@ def latest_of_each_run(records: Iterable[Record]) -> list[Record]:
     """Return the newest record of each run on the same inputs; repeated runs, as in merged folders, count once."""
     latest: dict[tuple[str, str, str], Record] = {}
     for record in records:
-        if record.key not in latest or _age(latest[record.key]) < _age(record):
+        if record.key not in latest or _is_older(latest[record.key], record):
             latest[record.key] = record
     return list(latest.values())
 
 
-def _age(record: Record) -> tuple[str, str]:
-    """Return a sort key: time of creation, then content, so that the order of reading never matters."""
-    return record.created, record.model_dump_json()
+def _is_older(one: Record, other: Record) -> bool:
+    """Compare times of creation; at a tie content, so that the order of reading never matters."""
+    return one.created < other.created or (one.created == other.created and one.model_dump_json() < other.model_dump_json())
 
 
 def _backbone_labels(records: Sequence[Record]) -> list[str]:
@@ -202,7 +202,7 @@ def _protocol_labels(records: Sequence[Record]) -> list[str]:
     newest: dict[tuple[str, str], Record] = {}
     for record in records:
         key = (record.protocol.id, record.task)
-        if key not in newest or _age(newest[key]) < _age(record):
+        if key not in newest or _is_older(newest[key], record):
             newest[key] = record
     labels = []
     for record in records:

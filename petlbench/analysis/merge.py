@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from petlbench.analysis.validate import problems_among, problems_of
+from petlbench.analysis.validate import check_record, problems_among, problems_of
 from petlbench.errors import RecordError
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore
@@ -48,9 +48,8 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
         elif other[2] != record:
             refused.append(f"{path} and {other[1]} are one run with different content; delete one, or move it elsewhere")
     refused += _mixtures([(folder, record) for folder, _, record in found])
-    refused += [
-        f"{path}: {problem}" for path, of_path in problems_among(path for _, path, _ in chosen.values()).items() for problem in of_path
-    ]
+    among = problems_among(check_record(path) for _, path, _ in chosen.values())
+    refused += [f"{path}: {problem}" for path, of_path in among.items() for problem in of_path]
     if refused:
         more = f"; and {len(refused) - _LISTED} more reasons" if len(refused) > _LISTED else ""
         raise RecordError("nothing merged: " + "; ".join(refused[:_LISTED]) + more)

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from petlbench.analysis.contradictions import contradictions
 from petlbench.config.identity import run_id
 from petlbench.errors import RecordError
 from petlbench.records.file_names import exists
+from petlbench.records.reader import for_tables
 from petlbench.records.regular_file import read_regular
 from petlbench.records.schema import BackboneId, Metrics, Record, read_record
 
@@ -27,12 +29,22 @@ SELF_CHECK_TOLERANCE = 0.01
 TOLERANCE = 1e-4  # percent: accuracies are float32 means
 
 
-def problems_of(path: Path) -> list[str]:
-    """Return the problems of a record file; empty if there are none."""
+@dataclass(frozen=True)
+class Checked:
+    """What was found in a record file that was read once, with its predictions."""
+
+    path: Path
+    record: Record | None  # None: it cannot be read; without its history (``for_tables``)
+    problems: list[str]  # empty if there are none
+    digests: Mapping[str, str]  # of predicted and labels; empty: the record has none that can be read
+
+
+def check_record(path: Path) -> Checked:
+    """Check a record file and the files that it names."""
     try:
         record = read_record(path)
     except RecordError as error:
-        return [str(error)]
+        return Checked(path, None, [str(error)], {})
     problems = []
     if (identity := run_id(record.config)) != record.run_id:
         problems.append(f"run_id {record.run_id} is not the hash of the configuration, {identity}")
@@ -41,36 +53,41 @@ def problems_of(path: Path) -> list[str]:
     problems += contradictions(record)
     if record.token_usage is not None and not _lies_beside(record.token_usage, path):
         problems.append(f"token usage {record.token_usage} is missing")
+    tensors: dict[str, Tensor] = {}
+    try:
+        tensors = _predictions(record, path)
+    except RecordError as error:
+        problems += [str(error)] if record.has_result else []
     if record.has_result:
-        return problems + _problems_of_result(record, path)
-    if record.error is None:
-        problems.append(f"status {record.status} without an error")
-    if record.metrics or record.predictions:
-        problems.append(f"status {record.status} with metrics or predictions")
-    return problems
+        problems += _problems_of_result(record, tensors) if tensors else []
+    else:
+        problems += [f"status {record.status} without an error"] if record.error is None else []
+        problems += [f"status {record.status} with metrics or predictions"] if record.metrics or record.predictions else []
+    return Checked(path, for_tables(record), problems, {name: _digest(tensor) for name, tensor in tensors.items()})
 
 
-def problems_among(paths: Iterable[Path]) -> dict[Path, list[str]]:
+def problems_of(path: Path) -> list[str]:
+    """Return the problems of a record file; empty if there are none."""
+    return check_record(path).problems
+
+
+def problems_among(records: Iterable[Checked]) -> dict[Path, list[str]]:
     """Return problems between records: several results of one run, test labels that differ from those of other records, equal weights that answer a
     fixed picture differently.
 
-    Unreadable records are skipped; ``problems_of`` reports them.
+    Those whose predictions cannot be read are skipped; ``check_record`` reports them.
     """
     runs: dict[tuple[str, str, str], list[tuple[Path, str]]] = defaultdict(list)
     labels: dict[tuple[str, str], list[tuple[Path, str]]] = defaultdict(list)
     backbones: dict[tuple[str, int], list[tuple[Path, BackboneId]]] = defaultdict(list)  # weights and number of values compared
-    for path in paths:
-        try:
-            record = read_record(path)
-            tensors = _predictions(record, path)
-        except RecordError:
+    for one in records:
+        if (record := one.record) is None or not one.digests:
             continue
         if record.backbone.self_check:
-            backbones[record.backbone.sha256, len(record.backbone.self_check)].append((path, record.backbone))
-        digests = {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in tensors.items()}
-        runs[record.key].append((path, digests["predicted"]))
+            backbones[record.backbone.sha256, len(record.backbone.self_check)].append((one.path, record.backbone))
+        runs[record.key].append((one.path, one.digests["predicted"]))
         if record.scored_on == "test":  # those of val depend on the protocol
-            labels[record.task, record.task_revision].append((path, digests["labels"]))
+            labels[record.task, record.task_revision].append((one.path, one.digests["labels"]))
     problems: dict[Path, list[str]] = defaultdict(list)
     for path, problem in _problems_of_weights(backbones):
         problems[path].append(problem)
@@ -85,6 +102,10 @@ def problems_among(paths: Iterable[Path]) -> dict[Path, list[str]]:
                 others, data = len(of_task) - alike[digest], revision or "unknown"
                 problems[path].append(f"its test labels differ from those of {others} other records of {task}, data {data}")
     return dict(problems)
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
 
 
 def _problems_of_weights(groups: Mapping[tuple[str, int], Sequence[tuple[Path, BackboneId]]]) -> Iterator[tuple[Path, str]]:
@@ -118,11 +139,7 @@ def missing_cells(records: Iterable[Record], suites: Mapping[str, Sequence[str]]
     return missing
 
 
-def _problems_of_result(record: Record, path: Path) -> list[str]:
-    try:
-        tensors = _predictions(record, path)
-    except RecordError as error:
-        return [str(error)]
+def _problems_of_result(record: Record, tensors: Mapping[str, Tensor]) -> list[str]:
     assert record.metrics is not None
     metrics, count = record.metrics, len(tensors["labels"])
     accuracy = 100.0 * (tensors["predicted"] == tensors["labels"]).float().mean().item()
@@ -148,7 +165,7 @@ def _problems_of_result(record: Record, path: Path) -> list[str]:
     return problems
 
 
-def _problems_of_parts(metrics: Metrics, tensors: dict[str, Tensor]) -> Iterator[str]:
+def _problems_of_parts(metrics: Metrics, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """Check the accuracy of each joined task; their images follow each other, task by task."""
     parts, right = metrics.parts, (tensors["predicted"] == tensors["labels"]).double()
     sizes = [part.samples for part in parts.values()]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from petlbench.analysis.validate import missing_cells, problems_among, problems_of
+from petlbench.analysis.validate import check_record, missing_cells, problems_among
+from petlbench.cli.broken import reading
 from petlbench.cli.terminal import echo, echo_json
 from petlbench.cli.words import AS_JSON
 from petlbench.config.files import suite_tasks
 from petlbench.errors import RecordError
-from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore, record_files
 
 
@@ -25,11 +25,14 @@ def validate(records: tuple[Path, ...], complete: bool, as_json: bool) -> None:
     RECORDS are record files and results folders, by default results. Exit code 1 when something is wrong.
     """
     paths = list(dict.fromkeys(path for given in records or (Path("results"),) for path in _paths(given)))
-    problems = {path: problems_of(path) for path in paths}
-    for path, found in problems_among(paths).items():
-        problems[path] += found
-    problems = {path: found for path, found in problems.items() if found}
-    missing = missing_cells([read_record(path) for path in paths if path not in problems], suite_tasks())
+    with reading("checking records") as progress:
+        checked = []
+        for path in paths:
+            checked.append(check_record(path))
+            progress(len(checked), len(paths))
+    among = problems_among(checked)
+    problems = {one.path: found for one in checked if (found := [*one.problems, *among.get(one.path, [])])}
+    missing = missing_cells([one.record for one in checked if one.record and one.path not in problems], suite_tasks())
     if as_json:
         found_by_name = {str(path): found for path, found in problems.items()}
         echo_json({"records": len(paths), "problems": found_by_name, "missing": missing})

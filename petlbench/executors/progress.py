@@ -12,8 +12,8 @@ from petlbench.records.schema import Record
 from petlbench.runs.plan import PlannedRun
 
 
-def bars(is_shown: bool = True) -> Progress:
-    """Return progress bars on stderr, disabled when it is neither a terminal nor a notebook."""
+def bars(is_shown: bool = True, transient: bool = False) -> Progress:
+    """Return progress bars on stderr, disabled when it is neither a terminal nor a notebook. ``transient``: nothing of them stays at the end."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -22,7 +22,7 @@ def bars(is_shown: bool = True) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, disable=not is_shown or not (console.is_terminal or console.is_jupyter))
+    return Progress(*columns, console=console, transient=transient, disable=not is_shown or not (console.is_terminal or console.is_jupyter))
 
 
 def bar_of(progress: Progress, description: str) -> Callable[[int, int], None]:

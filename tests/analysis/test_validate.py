@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from petlbench.analysis.validate import missing_cells, problems_among, problems_of
+from petlbench.analysis.validate import check_record, missing_cells, problems_among, problems_of
 from petlbench.checkpoints.file import packed_predictions
 from petlbench.config.identity import run_id
 from tests.record_factory import LABELS, PREDICTED, PROTOCOL, TASKS, make_record, store_record
@@ -297,30 +297,39 @@ def test_one_run_with_two_results_is_found(tmp_path: Path) -> None:
         store_record(tmp_path / "b", predicted=LABELS),
         store_record(tmp_path / "b", seed=1),
     )
-    found = problems_among([first, second, other])
+    found = problems_among(map(check_record, [first, second, other]))
     assert found.keys() == {first, second}
     assert found[first] == [f"run {first.stem[-16:]} has another result in {second}"]
 
 
 def test_a_copy_of_a_record_is_no_problem(tmp_path: Path) -> None:
-    assert problems_among([store_record(tmp_path / "a"), store_record(tmp_path / "b")]) == {}
+    assert problems_among(map(check_record, [store_record(tmp_path / "a"), store_record(tmp_path / "b")])) == {}
 
 
 def test_test_labels_that_others_do_not_have_are_found(tmp_path: Path) -> None:
     usual = [store_record(tmp_path, seed=seed) for seed in range(2)]
     odd = store_record(tmp_path, labels=LABELS.roll(1), seed=2)
-    assert problems_among([*usual, odd]) == {odd: ["its test labels differ from those of 2 other records of mini/digits, data r1"]}
+    assert problems_among(map(check_record, [*usual, odd])) == {
+        odd: ["its test labels differ from those of 2 other records of mini/digits, data r1"]
+    }
 
 
 def test_test_labels_of_other_data_may_differ(tmp_path: Path) -> None:
-    assert problems_among([store_record(tmp_path), store_record(tmp_path, labels=LABELS.roll(1), seed=1, revision="r2")]) == {}
+    assert (
+        problems_among(map(check_record, [store_record(tmp_path), store_record(tmp_path, labels=LABELS.roll(1), seed=1, revision="r2")]))
+        == {}
+    )
 
 
 def test_a_record_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
     usual = [store_record(tmp_path, seed=seed) for seed in range(2)]
     broken = tmp_path / "broken.json"
     broken.write_text("{")
-    assert problems_among([broken, *usual, store_record(tmp_path, labels=LABELS.roll(1), seed=2)]).keys().isdisjoint({broken, *usual})
+    assert (
+        problems_among(map(check_record, [broken, *usual, store_record(tmp_path, labels=LABELS.roll(1), seed=2)]))
+        .keys()
+        .isdisjoint({broken, *usual})
+    )
 
 
 def test_every_method_needs_every_task_with_every_seed_that_the_suite_has_been_run_with() -> None:
@@ -345,7 +354,7 @@ def test_equal_weights_that_answer_a_fixed_picture_otherwise_are_reported(tmp_pa
     other = answering(store_record(tmp_path, seed=2), "QuickGELU", 20.3, -3.0, 1.0)
     elsewhere = answering(store_record(tmp_path, seed=3, weights="beef" * 16), "GELU", 2.0, 3.0, 1.0)
     without_texts = answering(store_record(tmp_path, seed=4), "GELU", *[0.1] * 8)
-    found = problems_among([first, rounded, other, elsewhere, without_texts])
+    found = problems_among(map(check_record, [first, rounded, other, elsewhere, without_texts]))
     assert found.keys() == {other}
     assert found[other][0].startswith(
         f"the weights c0ffee00c0ff… answer a fixed picture otherwise than in {first}: by 0.3 where the largest"

@@ -15,7 +15,7 @@ from petlbench.analysis.aggregate import comparable_parts, leaderboard, ranked_c
 from petlbench.analysis.export import flat_frame
 from petlbench.analysis.statistics import compare
 from petlbench.analysis.tradeoffs import tradeoffs
-from petlbench.analysis.validate import missing_cells, problems_among, problems_of
+from petlbench.analysis.validate import check_record, missing_cells, problems_among, problems_of
 from petlbench.cli.compare import _as_json
 from petlbench.cli.printing import table_console
 from petlbench.errors import TableError
@@ -78,7 +78,7 @@ def test_every_record_can_be_written_read_back_and_validated(tmp_path_factory: p
     path = store.write(record)
     assert store.find(path) == record
     assert all(problem.isprintable() for problem in problems_of(path))
-    problems_among([path])
+    problems_among([check_record(path)])
 
 
 @settings(max_examples=2)
