@@ -124,7 +124,7 @@ class Pool:
         watch.ended(name)
         if (finished := result_since(run.config, worker.since)) is not None:  # it wrote the record and could not say so
             schedule.done(name)
-        if schedule.lost(name):
+        if (found := schedule.lost(name)) is not None and found[1]:
             _log.warning("%s", printable(f"{run.config.label}: {how}; it begins again in another"))
             return None
         record, path = finished or record_without_result(run.config, "failed", f"{how}; it had lost another before")
