@@ -25,20 +25,27 @@ from petlbench.records.store import RecordStore, side_file
 
 def record_path(config: RunConfig, store: RecordStore | None = None) -> Path:
     """Return the path of a run's record, whether it exists or not."""
-    store = store or RecordStore(Path(config.execution.out))
-    return store.path(config.published_task, config.method, config.backbone.name, config.seed, config.run_id)
+    return [entry for _, entry in _recorded(config, store or RecordStore(Path(config.execution.out)))]
 
 
-def recorded(config: RunConfig, store: RecordStore | None = None) -> list[Entry]:
-    """Return what is known of the records of a run, one for each content that it was carried out on.
+def newest(config: RunConfig) -> tuple[schema.Record, Path] | None:
+    """Return the newest record of a run that was not cancelled, one with a result before all others, and its path."""
+    found = [(entry, path) for path, entry in _recorded(config, RecordStore(Path(config.execution.out))) if entry.status != "cancelled"]
+    if not found:
+        return None
+    path = max(found, key=lambda one: (one[0].has_result, one[0].created))[1]
+    return schema.read_record(path), path
 
-    Left out is what does not read back, is another run's, or whose files are not whole; with ``save`` these include the checkpoint. The one place
-    that decides it, for ``plan``, ``bench`` and ``run``. RecordError for a record that a newer petlbench wrote, and for what cannot be replaced
-    (``RecordStore.find``). ``store``: of the run's results folder, such as an index of it for all runs of a grid.
-    """
-    store = store or RecordStore(Path(config.execution.out))
+
+def result_since(config: RunConfig, moment: datetime) -> tuple[schema.Record, Path] | None:
+    """Return the result that a run has recorded since a moment, with its path: of a process that could not say so any more."""
+    found = newest(config)
+    return found if found and found[0].has_result and found[0].created >= moment.isoformat(timespec="seconds") else None
+
+
+def _recorded(config: RunConfig, store: RecordStore) -> list[tuple[Path, Entry]]:
     found = [(path, entry) for path, entry in store.entries_of(record_path(config, store)) if _is_of(entry, config)]
-    return [entry for path, entry in found if not entry.has_result or store.is_whole(entry, path, config.execution.save)]
+    return [(path, entry) for path, entry in found if not entry.has_result or store.is_whole(entry, path, config.execution.save)]
 
 
 def _is_of(entry: Entry, config: RunConfig) -> bool:

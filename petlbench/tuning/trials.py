@@ -19,7 +19,7 @@ from petlbench.errors import ConfigError, TuningError
 from petlbench.executors.executor import Executor, Watch
 from petlbench.records.schema import Record
 from petlbench.runs import plan as grid
-from petlbench.runs.log import recorded
+from petlbench.runs.log import newest
 from petlbench.runs.plan import PlannedRun, planned_run
 from petlbench.runs.state import States
 from petlbench.tuning.study import FOLDER, About, Study
@@ -207,8 +207,9 @@ def _round(asked: Sequence[_Asked], executor: Executor, watch: Watch, states: St
     for trial in asked:
         for seed, config in trial.runs.items():
             run = planned_run(config, states)
-            if run.state == "done" or (run.state == "failed" and not trial.must_succeed):
-                trial.records[seed] = _last(config)
+            is_over = run.state == "done" or (run.state == "failed" and not trial.must_succeed)
+            if is_over and (last := newest(config)) is not None:
+                trial.records[seed] = last[0]
             else:
                 todo[config.run_id] = run
                 waiting.setdefault(config.run_id, []).append((trial, seed))
@@ -219,12 +220,6 @@ def _round(asked: Sequence[_Asked], executor: Executor, watch: Watch, states: St
             trial.records[seed] = outcome.record
             if (told := trial.told()) is not None:
                 yield told
-
-
-def _last(config: RunConfig) -> Record:
-    """Return the newest record of a run that is known to have one."""
-    records = [record for record in recorded(config) if record.status != "cancelled"]
-    return max(records, key=lambda record: (record.has_result, record.created))
 
 
 def open_studies(results: Path, cells: Sequence[Cell], tuning: Tuning, stack: ExitStack) -> list[tuple[Study, Cell]]:
