@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,6 +98,17 @@ def class_count(name: str) -> int:
             spec = target if isinstance(target, TaskSpec) else target(part.partition(":")[2])
             count += len(spec.class_names)
     return count
+
+
+def image_counts(name: str) -> dict[str, int]:
+    """Return the numbers of images of a task's splits that are known without reading a disk: none of a user's own folder."""
+    counts: Counter[str] = Counter()
+    for part in names_joined(name):
+        target = _target(part)
+        if not isinstance(target, (TaskSpec, DiskTask)):
+            return {}
+        counts.update(target.sizes)
+    return dict(counts)
 
 
 def _target(name: str) -> TaskSpec | DiskTask | TaskFamily:

@@ -54,10 +54,10 @@ class Executor(Protocol):
     def carry_out(self, runs: Sequence[PlannedRun], watch: Watch, reraise: bool = False) -> Iterator[Outcome]:
         """Execute runs and yield each as it ends, whose record is then in its results folder.
 
-        Runs begin in the order of ``schedule.Schedule``. One whose worker is lost is begun once more, by another worker, and recorded as failed when
-        that is lost, too. An interrupt ends the workers and records the runs that they had as cancelled. ``reraise``: raise the error of a run that
-        fails in this process; of others the record has the text. PetlbenchError for what would meet every run, before one begins where it can be
-        known.
+        With several workers they begin in the order of ``schedule.Schedule``, in this process in their own. One whose worker is lost is begun once more,
+        by another worker, and recorded as failed when that is lost, too. An interrupt ends the workers and records the runs that they had as cancelled.
+        ``reraise``: raise the error of a run that fails in this process; of others the record has the text. PetlbenchError for what would meet every
+        run, before one begins where it can be known.
         """
         ...
 

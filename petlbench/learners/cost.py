@@ -66,8 +66,7 @@ class AddedMemory:
         self._device = device
         if device.type == "cuda":
             _fill_workspaces(device)
-        gc.collect()
-        _return_freed_memory()
+        _settle()
         self._held = _held_mb(device)
         self._is_new_peak = reset_peak_memory(device)
 
@@ -102,6 +101,19 @@ def peak_memory_mb(device: torch.device) -> float:
         return from_status
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+
+def settled_memory_mb() -> float:
+    """Return what this process holds and cannot give back, in units of 2^20 bytes; its peak where only that is known."""
+    _settle()
+    held = _status_mb("VmRSS")
+    return peak_memory_mb(torch.device("cpu")) if held is None else held
+
+
+def _settle() -> None:
+    """Free what nothing refers to, and return it to the system."""
+    gc.collect()
+    _return_freed_memory()
 
 
 def _held_mb(device: torch.device) -> float | None:

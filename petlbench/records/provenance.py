@@ -35,8 +35,14 @@ def environment(device: torch.device, precision: str) -> Environment:
         device=name,
         threads=torch.get_num_threads(),
         precision=precision,
-        packages={package: version(package) for package in _PACKAGES},
+        packages=dict(_packages()),
     )
+
+
+@cache
+def _packages() -> tuple[tuple[str, str], ...]:
+    """Read the metadata of packages once: it takes 10 ms."""
+    return tuple((package, version(package)) for package in _PACKAGES)
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -40,6 +40,13 @@ def recorded(config: RunConfig) -> list[schema.Record]:
     return [record for path, record in found if not record.has_result or store.is_whole(record, path, config.execution.save)]
 
 
+def result_since(config: RunConfig, moment: datetime) -> tuple[schema.Record, Path] | None:
+    """Return the result that a run has recorded since a moment, with its path: of a process that could not say so any more."""
+    least = moment.isoformat(timespec="seconds")
+    new = [record for record in recorded(config) if record.has_result and record.created >= least]
+    return (new[-1], RecordStore(Path(config.execution.out)).path_of(new[-1])) if new else None
+
+
 def _is_of(record: schema.Record, config: RunConfig) -> bool:
     stated = (record.run_id, record.task, record.method.name, record.backbone.name, record.seed)
     return stated == (config.run_id, config.published_task, config.method, config.backbone.name, config.seed)
