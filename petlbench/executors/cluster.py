@@ -22,6 +22,7 @@ from petlbench.config.executor import ExecutorChoice
 from petlbench.config.resolve import RunConfig
 from petlbench.data.acquire.presence import data_folder
 from petlbench.errors import ConfigError, DataError, PetlbenchError
+from petlbench.executors.durations import Durations
 from petlbench.executors.executor import Outcome, Watch
 from petlbench.executors.node import Carrier, Home, Sent, Survey, code_digest, survey
 from petlbench.executors.ray_connection import connected, require_ray
@@ -217,7 +218,7 @@ class _Bench:
         with _probe(Path(first.execution.out)) as probe:
             home = Home(str(Path.cwd()), _data(), str(Path(first.execution.out).resolve()), probe)
             executor.look(share, home, _representatives(self.runs))
-        schedule = Schedule(self.runs, lambda config: 1.0, sum(node.room for node in executor._nodes.values()))
+        schedule = Schedule(self.runs, Durations([run.config for run in self.runs]), sum(node.room for node in executor._nodes.values()))
         without = time.monotonic()  # since when there is no worker that is ready
         try:
             while schedule or schedule.at_work:
@@ -306,10 +307,10 @@ class _Bench:
             return None
         self.executor.end(worker)
         self.watch.ended(worker.name)
-        found = schedule.lost(worker.name, worker.has_begun)
-        if found is None:
+        run = schedule.at_work.get(worker.name)
+        waits = schedule.lost(worker.name)
+        if run is None:
             return None
-        run, waits = found
         where = self.lost[run.config.run_id]
         where.append(worker.node.name)
         if waits:
