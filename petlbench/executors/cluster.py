@@ -97,7 +97,7 @@ class RayExecutor:
         self._left_out: set[str] = set()  # nodes
         self._workers: dict[str, _Worker] = {}
         self._started: dict[str, int] = defaultdict(int)  # workers so far, by host
-        self._looked = -LOOK
+        self._looked: float | None = None  # when, for machines
 
     def __enter__(self) -> Self:
         self._stack.enter_context(connected(self._choice.address))
@@ -133,9 +133,7 @@ class RayExecutor:
 
     def look(self, share: _Share, home: Home, configs: Sequence[RunConfig]) -> None:
         """Look which machines there are. New ones are surveyed; at the first look any problem is an error, later it leaves the machine out."""
-        if time.monotonic() - self._looked < LOOK:
-            return
-        is_first = not self._nodes and not self._left_out
+        is_first, self._looked = self._looked is None, time.monotonic()
         alive = {node["NodeID"]: node for node in _alive()}
         self._nodes = {key: node for key, node in self._nodes.items() if key in alive}
         new = {
@@ -155,6 +153,10 @@ class RayExecutor:
             key: _Node(key, _name(new[key]), share.fits(new[key]["Resources"]), one.shares_results) for key, one in found.items()
         }
         self._looked = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return True if it is time for another look."""
+        return self._looked is None or time.monotonic() - self._looked >= LOOK
 
     def has_room(self) -> bool:
         """Return True if a machine is there that workers may start on."""
@@ -243,7 +245,7 @@ class _Bench:
                         record_without_result(_anywhere(run.config), "cancelled", "interrupted")
 
     def _look_again(self, share: _Share, home: Home) -> None:
-        if time.monotonic() - self.executor._looked < LOOK:
+        if not self.executor.is_due():
             return
         with _probe(Path(home.results)) as probe:
             self.executor.look(share, replace(home, probe=probe), _representatives(self.runs))
