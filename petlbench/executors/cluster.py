@@ -22,6 +22,7 @@ from petlbench.config.executor import ExecutorChoice
 from petlbench.config.resolve import RunConfig
 from petlbench.data.acquire.presence import data_folder
 from petlbench.errors import ConfigError, DataError, PetlbenchError
+from petlbench.executors.durations import Durations
 from petlbench.executors.executor import Outcome, Watch
 from petlbench.executors.node import Carrier, Home, Sent, Survey, code_digest, survey
 from petlbench.executors.ray_connection import connected, require_ray
@@ -96,7 +97,7 @@ class RayExecutor:
         self._left_out: set[str] = set()  # nodes
         self._workers: dict[str, _Worker] = {}
         self._started: dict[str, int] = defaultdict(int)  # workers so far, by host
-        self._looked = -LOOK
+        self._looked: float | None = None  # when, for machines
 
     def __enter__(self) -> Self:
         self._stack.enter_context(connected(self._choice.address))
@@ -132,9 +133,7 @@ class RayExecutor:
 
     def look(self, share: _Share, home: Home, configs: Sequence[RunConfig]) -> None:
         """Look which machines there are. New ones are surveyed; at the first look any problem is an error, later it leaves the machine out."""
-        if time.monotonic() - self._looked < LOOK:
-            return
-        is_first = not self._nodes and not self._left_out
+        is_first, self._looked = self._looked is None, time.monotonic()
         alive = {node["NodeID"]: node for node in _alive()}
         self._nodes = {key: node for key, node in self._nodes.items() if key in alive}
         new = {
@@ -154,6 +153,10 @@ class RayExecutor:
             key: _Node(key, _name(new[key]), share.fits(new[key]["Resources"]), one.shares_results) for key, one in found.items()
         }
         self._looked = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return True if it is time for another look."""
+        return self._looked is None or time.monotonic() - self._looked >= LOOK
 
     def has_room(self) -> bool:
         """Return True if a machine is there that workers may start on."""
@@ -217,7 +220,7 @@ class _Bench:
         with _probe(Path(first.execution.out)) as probe:
             home = Home(str(Path.cwd()), _data(), str(Path(first.execution.out).resolve()), probe)
             executor.look(share, home, _representatives(self.runs))
-        schedule = Schedule(self.runs, lambda config: 1.0, sum(node.room for node in executor._nodes.values()))
+        schedule = Schedule(self.runs, Durations([run.config for run in self.runs]), sum(node.room for node in executor._nodes.values()))
         without = time.monotonic()  # since when there is no worker that is ready
         try:
             while schedule or schedule.at_work:
@@ -242,7 +245,7 @@ class _Bench:
                         record_without_result(_anywhere(run.config), "cancelled", "interrupted")
 
     def _look_again(self, share: _Share, home: Home) -> None:
-        if time.monotonic() - self.executor._looked < LOOK:
+        if not self.executor.is_due():
             return
         with _probe(Path(home.results)) as probe:
             self.executor.look(share, replace(home, probe=probe), _representatives(self.runs))
@@ -306,10 +309,10 @@ class _Bench:
             return None
         self.executor.end(worker)
         self.watch.ended(worker.name)
-        found = schedule.lost(worker.name, worker.has_begun)
-        if found is None:
+        run = schedule.at_work.get(worker.name)
+        waits = schedule.lost(worker.name)
+        if run is None:
             return None
-        run, waits = found
         where = self.lost[run.config.run_id]
         where.append(worker.node.name)
         if waits:
