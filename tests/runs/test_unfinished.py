@@ -47,12 +47,14 @@ CASES: dict[str, tuple[str, ...]] = {
     "vp of random places": ("method.prompt=random_patch",),
     "pgn": (),
 }
+WITH_CURVE = ("vp_spsa", "blackvip")
 FAST = ("lora", "vp_spsa", "craft")
 Outcome = tuple[Record, dict[str, Tensor]]
 
 
 def words_of(case: str, out: Path, *more: str) -> list[str]:
-    return [f"method={case.split(maxsplit=1)[0]}", *WORDS, *CASES[case], f"out={out}", *more]
+    curve = f"curve={str(case in WITH_CURVE).lower()}"
+    return [f"method={case.split(maxsplit=1)[0]}", *WORDS, *CASES[case], curve, f"out={out}", *more]
 
 
 def outcome(words: list[str]) -> Outcome:
@@ -172,7 +174,7 @@ def _refuse(*_: object) -> None:
 
 
 def test_seconds_are_the_sum_over_the_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words = words_of("vp_spsa", tmp_path, "checkpoint_every=1steps")
+    words = words_of("linear", tmp_path, "checkpoint_every=1steps")
     interrupted(monkeypatch, words, 3)
     path = state_path(resolve(words))
     identity, state = read_state(path)
@@ -186,7 +188,7 @@ def test_a_run_that_is_shorter_than_the_interval_copies_and_writes_nothing(monke
     for name in ("unfinished.state_of", "unfinished.packed_state", "unfinished.write_atomically"):
         monkeypatch.setattr(f"petlbench.runs.{name}", _refuse)
     monkeypatch.setattr("petlbench.optim.steps.state_of", _refuse)
-    for case in ("lora", "vp_spsa"):
+    for case in ("lora", "bar"):
         assert outcome(words_of(case, tmp_path, "checkpoint_every=1h"))[0].cost.resumed == 0
 
 
@@ -210,27 +212,45 @@ def test_the_time_between_two_states_is_the_interval_or_twenty_times_what_writin
 # What does not fit is refused by name
 
 
+IDENTITY = {
+    "code": "a1b2",
+    "settings": "c3d4",
+    "weights of the backbone": "e5f6",
+    "data": "mock-1",
+    "version of torch": "2",
+    "number of threads": "1",
+}
+
+
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, list[str]]:
-    """The state of an interrupted run, and its words."""
-    words = words_of("vp_spsa", tmp_path, "checkpoint_every=1steps")
-    interrupted(monkeypatch, words, 3)
-    return state_path(resolve(words)), words
+def kept(tmp_path: Path) -> Path:
+    """The state of a run that was interrupted in its third step."""
+    path = tmp_path / "run.unfinished.safetensors"
+    run = Unfinished(path, lambda: IDENTITY, Every(steps=3))
+    run.begin({"solution": torch.tensor([1.5, 2.5])})
+    for step in range(3):
+        run.offer(lambda step=step: {"step": step}, 1)  # type: ignore[misc]
+    return path
 
 
-@pytest.mark.parametrize("what", ["code", "settings", "weights of the backbone", "data", "version of torch", "number of threads", "device"])
-def test_a_state_of_something_else_is_refused_by_name_and_the_run_starts_over(
-    what: str, kept: tuple[Path, list[str]], whole: Callable[[str], Outcome], caplog: pytest.LogCaptureFixture
-) -> None:
-    path, words = kept
-    identity, state = read_state(path)
-    assert what in identity
-    path.write_bytes(packed_state(identity | {what: "before"}, state))
-    found = outcome(words)
-    assert found[0].cost.resumed == 0
-    assert_same(found, whole("vp_spsa"))
-    (line,) = [one for one in caplog.messages if path.name in one]
-    assert f"was kept with other {what} (before, now {identity[what][:40]}), so the run starts over" in line
+def found_by(path: Path, identity: dict[str, str]) -> int:
+    """Let a run go on from a state; how often it has gone on."""
+    solution, loaded = torch.zeros(2), list[Any]()
+    run = Unfinished(path, lambda: identity, Every(steps=3))
+    run.begin({"solution": solution})
+    run.enter(loaded.append)
+    assert (solution.tolist(), loaded) == (([1.5, 2.5], [{"step": 2}]) if run.resumed else ([0.0, 0.0], []))
+    return run.resumed
+
+
+def test_a_state_of_the_same_is_found(kept: Path) -> None:
+    assert found_by(kept, IDENTITY) == 1
+
+
+@pytest.mark.parametrize("what", IDENTITY)
+def test_a_state_of_something_else_is_refused_by_name(what: str, kept: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert found_by(kept, IDENTITY | {what: "other"}) == 0
+    assert caplog.messages == [f"{kept} was kept with other {what} ({IDENTITY[what]}, now other), so the run starts over"]
 
 
 def _cut(content: bytes) -> bytes:
@@ -242,21 +262,32 @@ def _flipped(content: bytes) -> bytes:
 
 
 def _other_number(content: bytes) -> bytes:
-    return content.replace(b'[\\"number\\", 3]', b'[\\"number\\", 4]', 1)
+    return content.replace(b'[\\"step\\", 2]', b'[\\"step\\", 3]', 1)
 
 
 @pytest.mark.parametrize("damage", [_cut, _flipped, _other_number, lambda _: b"", lambda _: b"{}" * 9])
-def test_a_damaged_state_is_refused_and_the_run_starts_over(
-    damage: Callable[[bytes], bytes], kept: tuple[Path, list[str]], whole: Callable[[str], Outcome], caplog: pytest.LogCaptureFixture
-) -> None:
-    path, words = kept
-    content = path.read_bytes()
+def test_a_damaged_state_is_refused(damage: Callable[[bytes], bytes], kept: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = kept.read_bytes()
     assert damage(content) != content
-    path.write_bytes(damage(content))
+    kept.write_bytes(damage(content))
+    assert found_by(kept, IDENTITY) == 0
+    (line,) = caplog.messages
+    assert line.startswith("the state of an interrupted run cannot be read, so the run starts over") and kept.name in line
+
+
+def test_a_run_whose_state_is_refused_starts_over(
+    whole: Callable[[str], Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = words_of("vp_spsa", tmp_path, "checkpoint_every=1steps")
+    interrupted(monkeypatch, words, 3)
+    path = state_path(resolve(words))
+    identity, state = read_state(path)
+    assert {*IDENTITY, "device", "number format", "curve"} <= identity.keys()
+    path.write_bytes(packed_state(identity | {"code": "before"}, state))
     found = outcome(words)
     assert found[0].cost.resumed == 0
     assert_same(found, whole("vp_spsa"))
-    assert any(path.name in line and "so the run starts over" in line for line in caplog.messages)
+    assert any("was kept with other code (before, now " in line for line in caplog.messages)
 
 
 class Unaware(QueryMethod):
@@ -283,7 +314,7 @@ def test_a_method_that_does_not_take_part_starts_over_and_the_log_says_so_once(
     plugin: Callable[..., type], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plugin("unaware", Unaware)
-    words = ["method=unaware", *WORDS]
+    words = ["method=unaware", *WORDS, "curve=false"]
     expected = outcome([*words, f"out={tmp_path / 'whole'}", "checkpoint_every=null"])
     assert not caplog.messages
     words += [f"out={tmp_path}", "checkpoint_every=1steps"]
