@@ -38,7 +38,7 @@ def optional(strategy: SearchStrategy[Any]) -> SearchStrategy[Any]:
 
 
 CHANGES: dict[str, SearchStrategy[Any]] = {
-    "schema_version": st.sampled_from([1, 2, 3, 4]),
+    "schema_version": st.sampled_from([1, 2, 3, 4, 5]),
     "run_id": st.text("0123456789abcdef", min_size=16, max_size=16),
     "status": st.sampled_from(get_args(Status)),
     "error": optional(st.text(st.characters(exclude_categories=("Cs",)), max_size=20)),

@@ -113,6 +113,7 @@ COLUMNS = (
         "cost.peak_memory_mb",
         "Peak of the whole process: of device memory on a GPU, its resident set on a CPU.",
     ),
+    FlatColumn("resumed", "integer", "cost.resumed", "Times that the run went on after an interruption; seconds are the sum."),
     FlatColumn("images_decoded", "integer", "cost.images_decoded", "Image files decoded."),
     FlatColumn(
         "images_forwarded", "integer", "cost.images_forwarded", "Images through the backbone, all phases, without looks for the curve."

@@ -108,9 +108,15 @@ def token_from(text: str, where: str) -> str | None:
 
 
 def pack(tensors: Mapping[str, Tensor], **words: object) -> bytes:
-    """Pack arrays and parameters into one safetensors document."""
-    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(arrays, {name: str(word) for name, word in words.items()} or None)  # safetensors writes an empty dictionary wrongly
+    """Pack arrays and parameters into one safetensors document, the same bytes whenever they are the same: a repeated query is known by them."""
+    document = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    if not words:  # safetensors reads no empty dictionary
+        return document
+    end = 8 + int.from_bytes(document[:8], "little")
+    parameters = {"__metadata__": {name: str(words[name]) for name in sorted(words)}}  # safetensors would write them in any order
+    header = json.dumps(parameters | json.loads(document[8:end]), separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return b"".join([len(header).to_bytes(8, "little"), header, memoryview(document)[end:]])
 
 
 def unpack(document: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from petlbench import api
-from petlbench.records.schema import LARGEST
+from petlbench.records.schema import LARGEST, SCHEMA_VERSION
 from petlbench.records.store import RecordStore
 from tests.conftest import Call
 from tests.record_factory import TASKS, make_grid, make_record
 
 TEXT = make_record().model_dump_json(indent=1)
+VERSION = f'"schema_version": {SCHEMA_VERSION}'
 SECONDS = '"train_seconds": 12.5'
 assert SECONDS in TEXT
 
@@ -52,8 +53,8 @@ CONTENTS = {
     "half a surrogate pair in settings": TEXT.replace('"epochs": 20', '"epochs": "\\udc80"').encode(),
     "an escape sequence as a key": TEXT.replace('"layout": ""', '"\\u001b[31m\\n": ""').encode(),
     "a control character": TEXT.replace('"layout": ""', '"layout": "\\u0000"').encode(),
-    "a newer schema": TEXT.replace('"schema_version": 4', '"schema_version": 5').encode(),
-    "a version that is no number": TEXT.replace('"schema_version": 4', '"schema_version": true').encode(),
+    "a newer schema": TEXT.replace(VERSION, f'"schema_version": {SCHEMA_VERSION + 1}').encode(),
+    "a version that is no number": TEXT.replace(VERSION, '"schema_version": true').encode(),
 }
 KINDS: dict[str, Callable[[Path], object]] = {
     **{name: (lambda path, content=content: path.write_bytes(content)) for name, content in CONTENTS.items()},  # type: ignore[misc]
