@@ -1,4 +1,4 @@
-"""The Python interface, which the command line calls, too: ``petlbench.run``, ``bench``, ``plan``, ``results`` and ``evaluate``.
+"""The Python interface, which the command line calls, too: ``petlbench.run``, ``bench``, ``plan``, ``results``, ``evaluate`` and ``reproduce``.
 
 Settings have the names that they have on the command line, as keyword arguments or in a mapping: ``petlbench.run({"method.rank": 4},
 method="lora", task="mini/digits", seed=0)``.
@@ -21,6 +21,8 @@ from petlbench.runs import plan as grid
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from petlbench.runs.reproduce import Reproduction
 
 _log = logging.getLogger("petlbench.records")
 
@@ -202,6 +204,21 @@ def results(out: str | os.PathLike[str] = "results") -> pd.DataFrame:
     if not Path(out).is_dir():
         raise RecordError(f"no results folder {out}; name the folder that runs were written to (out=)")
     return flat_frame(_read(Path(out)))
+
+
+def reproduce(
+    record: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, /, *, progress: bool = True, **more: Any
+) -> Reproduction:
+    """Run a record again from its own settings, and return what is to compare: ``reproduce("results/records/…json").is_same``.
+
+    ``settings`` and keyword arguments say where and how: ``out`` (by default a new folder for temporary files), ``device``, ``threads``, ``data_root``,
+    ``url``, and where the run's own files lie. RecordError for a record that was changed or cancelled, or whose data or weights are not what they were.
+    """
+    from petlbench.executors.progress import bar_of, bars
+    from petlbench.runs.reproduce import reproduce as run_again
+
+    with bars(progress) as shown:
+        return run_again(Path(record), merged(nested(settings or {}), nested(more)), bar_of(shown, f"reproduce {Path(record).name}"))
 
 
 def _read(out: Path) -> Records:

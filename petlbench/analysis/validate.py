@@ -62,7 +62,7 @@ def problems_among(paths: Iterable[Path]) -> dict[Path, list[str]]:
     for path in paths:
         try:
             record = read_record(path)
-            tensors = _predictions(record, path)
+            tensors = read_predictions(record, path)
         except RecordError:
             continue
         if record.backbone.self_check:
@@ -119,7 +119,7 @@ def missing_cells(records: Iterable[Record], suites: Mapping[str, Sequence[str]]
 
 def _problems_of_result(record: Record, path: Path) -> list[str]:
     try:
-        tensors = _predictions(record, path)
+        tensors = read_predictions(record, path)
     except RecordError as error:
         return [str(error)]
     assert record.metrics is not None
@@ -164,7 +164,7 @@ def _problems_of_parts(metrics: Metrics, tensors: dict[str, Tensor]) -> Iterator
             yield f"metrics.parts.{name}.own_accuracy is {part.own_accuracy:.4f}, the predictions give at least {accuracy:.4f}"
 
 
-def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
+def read_predictions(record: Record, path: Path) -> dict[str, Tensor]:
     """Load the predicted and true classes (N,) of a record. RecordError if they are missing, changed or unreadable."""
     if record.metrics is None or record.predictions is None:
         raise RecordError(f"status {record.status} without metrics or predictions")

@@ -24,6 +24,7 @@ _GROUPS = {
         "run": ("run:run", "Run one method on one task."),
         "bench": ("bench:bench", "Run a grid of methods, tasks and seeds; continues where it stopped."),
         "plan": ("plan:plan", "Show what bench would do."),
+        "reproduce": ("reproduce:reproduce", "Run a record again and say what differs."),
         "serve": ("serve:serve", "Serve a backbone over HTTP, for runs with backbone=remote."),
     },
     "Read results": {
