@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from petlbench.access.endpoint import Output
     from petlbench.access.handle import QueryModel
     from petlbench.access.rungs import Access
-    from petlbench.api import Result, Results, bench, evaluate, plan, results, run, tune
+    from petlbench.api import Result, Results, bench, evaluate, plan, reproduce, results, run, tune
     from petlbench.config.identity import File, added
     from petlbench.data.batches import TrainingData
     from petlbench.method import GradientMethod, QueryMethod, register_method
@@ -24,7 +24,7 @@ _EXPORTS = {
     "TrainingData": "petlbench.data.batches",
     **dict.fromkeys(("File", "added"), "petlbench.config.identity"),
     **dict.fromkeys(("GradientMethod", "QueryMethod", "register_method"), "petlbench.method"),
-    **dict.fromkeys(("Result", "Results", "bench", "evaluate", "plan", "results", "run", "tune"), "petlbench.api"),
+    **dict.fromkeys(("Result", "Results", "bench", "evaluate", "plan", "reproduce", "results", "run", "tune"), "petlbench.api"),
 }
 __all__ = [
     "Access",
@@ -41,6 +41,7 @@ __all__ = [
     "evaluate",
     "plan",
     "register_method",
+    "reproduce",
     "results",
     "run",
     "tune",

@@ -1,5 +1,5 @@
-"""The Python interface, which the command line calls, too: ``petlbench.run``, ``bench``, ``plan``,
-``tune``, ``results`` and ``evaluate``.
+"""The Python interface, which the command line calls, too: ``petlbench.run``, ``bench``, ``plan``, ``tune``, ``results``, ``evaluate`` and
+``reproduce``.
 
 Settings have the names that they have on the command line, as keyword arguments or in a mapping: ``petlbench.run({"method.rank": 4},
 method="lora", task="mini/digits", seed=0)``.
@@ -24,6 +24,7 @@ from petlbench.runs import plan as grid
 if TYPE_CHECKING:
     import pandas as pd
 
+    from petlbench.runs.reproduce import Reproduction
     from petlbench.tuning.tuned import StoredStudy
 
 _log = logging.getLogger("petlbench.records")
@@ -269,6 +270,21 @@ def results(out: str | os.PathLike[str] = "results") -> pd.DataFrame:
     if not Path(out).is_dir():
         raise RecordError(f"no results folder {out}; name the folder that runs were written to (out=)")
     return flat_frame(_read(Path(out)))
+
+
+def reproduce(
+    record: str | os.PathLike[str], settings: Mapping[str, Any] | None = None, /, *, progress: bool = True, **more: Any
+) -> Reproduction:
+    """Run a record again from its own settings, and return what is to compare: ``reproduce("results/records/…json").is_same``.
+
+    ``settings`` and keyword arguments say where and how: ``out`` (by default a new folder for temporary files), ``device``, ``threads``, ``data_root``,
+    ``url``, and where the run's own files lie. RecordError for a record that was changed or cancelled, or whose data or weights are not what they were.
+    """
+    from petlbench.executors.progress import bar_of, bars
+    from petlbench.runs.reproduce import reproduce as run_again
+
+    with bars(progress) as shown:
+        return run_again(Path(record), merged(nested(settings or {}), nested(more)), bar_of(shown, f"reproduce {Path(record).name}"))
 
 
 def _read(out: Path) -> Records:

@@ -55,7 +55,7 @@ def check_record(path: Path) -> Checked:
         problems.append(f"token usage {record.token_usage} is missing")
     tensors: dict[str, Tensor] = {}
     try:
-        tensors = _predictions(record, path)
+        tensors = read_predictions(record, path)
     except RecordError as error:
         problems += [str(error)] if record.has_result else []
     if record.has_result:
@@ -182,7 +182,7 @@ def _problems_of_parts(metrics: Metrics, tensors: Mapping[str, Tensor]) -> Itera
             yield f"metrics.parts.{name}.own_accuracy is {part.own_accuracy:.4f}, the predictions give at least {accuracy:.4f}"
 
 
-def _predictions(record: Record, path: Path) -> dict[str, Tensor]:
+def read_predictions(record: Record, path: Path) -> dict[str, Tensor]:
     """Load the predicted and true classes (N,) of a record. RecordError if they are missing, changed or unreadable."""
     if record.metrics is None or record.predictions is None:
         raise RecordError(f"status {record.status} without metrics or predictions")

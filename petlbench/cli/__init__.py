@@ -25,6 +25,7 @@ _GROUPS = {
         "bench": ("bench:bench", "Run a grid of methods, tasks and seeds; continues where it stopped."),
         "tune": ("tune:tune", "Tune methods on validation images, with equal trials."),
         "plan": ("plan:plan", "Show what bench would do."),
+        "reproduce": ("reproduce:reproduce", "Run a record again and say what differs."),
         "serve": ("serve:serve", "Serve a backbone over HTTP, for runs with backbone=remote."),
     },
     "Read results": {
