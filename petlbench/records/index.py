@@ -65,7 +65,7 @@ class RecordIndex(RecordStore):
         self._results: dict[tuple[str, str, int], list[tuple[Path, Entry]]] | None = None
         self._has_news = False
         broken = []
-        listed = sorted(scanned(self.folder), key=lambda file: Path(file.path).parts)
+        listed = sorted(scanned(self.folder), key=lambda file: file.path.replace(os.sep, "\0"))  # as paths are sorted: part by part
         for file in listed:
             if (row := self._row(file)) is None:
                 broken.append(_problem(Path(file.path)))

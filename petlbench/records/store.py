@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -96,10 +97,10 @@ class RecordStore:
 
     def path(self, task: str, method: str, backbone: str, seed: int, identity: str) -> Path:
         """Return the path of the record of a run, whether it exists or not."""
-        name = "-".join([slug(method), slug(backbone), f"s{seed}", identity]) + ".json"
-        path = self.folder.joinpath(*(file_part(part) for part in re.split("[/:]", task, maxsplit=1) if part)) / name
-        former = self.folder.joinpath(*(slug(part, 255) for part in task.split("/"))) / name  # a folder for every slash
-        return former if former != path and self._exists(former) and not self._exists(path) else path
+        name = f"{_slug(method)}-{_slug(backbone)}-s{seed}-{identity}.json"
+        folder, former = _folders(self.folder, task)
+        path = folder / name
+        return former / name if former != folder and self._exists(former / name) and not self._exists(path) else path
 
     def path_of(self, record: Record) -> Path:
         """Return where a record lies, or would lie in a folder without others of its run."""
@@ -252,6 +253,16 @@ class RecordStore:
             return sha256 in (None, digest) and _is_as_named(file, digest)
         except (RecordError, OSError):
             return False
+
+
+_slug = lru_cache(maxsize=1024)(slug)  # a grid asks for the same names again and again
+
+
+@lru_cache(maxsize=1024)
+def _folders(records: Path, task: str) -> tuple[Path, Path]:
+    """Return the folder of a task's records, and the one that they had formerly: one for every slash."""
+    parts = (part for part in re.split("[/:]", task, maxsplit=1) if part)
+    return records.joinpath(*map(file_part, parts)), records.joinpath(*(slug(part, 255) for part in task.split("/")))
 
 
 def _document(record: Record, path: Path) -> bytes:

@@ -117,18 +117,19 @@ def plan(
         for task in present:
             origin, of_task = _seeds_of(task, seeds)
             cell = merged(common, {"method": {"name": method}, "task": task})
-            configs = [resolve({**cell, "seed": seed}) for seed in of_task]
-            check_setting(configs[0])
-            of_backbone = traits(*backbone_of(configs[0]))
-            if reason := reason_to_skip(configs[0], of_backbone):
+            config = resolve({**cell, "seed": of_task[0]})
+            check_setting(config)
+            of_backbone = traits(*backbone_of(config))
+            if reason := reason_to_skip(config, of_backbone):
                 if method in named:
                     raise AccessError(f"method {method} {reason}")
                 found.skipped.setdefault(reason, {}).setdefault(method, []).append(task)
                 continue
-            if configs[0].backbone.name == "remote" and of_backbone is not None:
-                configs = [config.on_served(of_backbone.name) for config in configs]
+            if config.backbone.name == "remote" and of_backbone is not None:
+                config = config.on_served(of_backbone.name)
             found.seeds[origin] = of_task
-            found.runs += [planned_run(with_content(config, names_of), states) for config in configs]
+            first = with_content(config, names_of)
+            found.runs += [planned_run(first.seeded(seed), states) for seed in of_task]
     if not found.runs:
         raise ConfigError("; ".join(["there is nothing to run", *found.sentences()]))
     index = states.index(found.runs[0].config.execution.out)
