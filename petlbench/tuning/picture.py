@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from petlbench.analysis.escape import plotted
@@ -19,6 +20,7 @@ from petlbench.tuning.trial import Trial
 from petlbench.tuning.tuned import StoredStudy
 
 _COLUMNS = 4
+_EDGE = 0.05  # of an axis, beyond the range that was searched
 _SIDE = 3.0  # inches of one slice
 
 
@@ -62,8 +64,7 @@ def _slice(axes: Axes, key: str, axis: Range | Choice, study: StoredStudy) -> No
             axes.scatter(
                 [places[index] for index in shown],
                 [_score(ended[index]) for index in shown],
-                c=[PALETTE["blue"]] * len(shown),
-                alpha=[shades[index] for index in shown],
+                c=[to_rgba(PALETTE["blue"], shades[index]) for index in shown],
                 marker=marker,
                 s=28,
                 label=label,
@@ -87,6 +88,9 @@ def _slice(axes: Axes, key: str, axis: Range | Choice, study: StoredStudy) -> No
         axes.set_xlim(-0.5, axis.size - 0.5)
     elif axis.log:
         axes.set_xscale("log")
+        axes.set_xlim(axis.low / (edge := (axis.high / axis.low) ** _EDGE), axis.high * edge)
+    else:
+        axes.set_xlim(axis.low - (edge := _EDGE * (axis.high - axis.low)), axis.high + edge)
     axes.grid(True, color="0.92")
     axes.set_axisbelow(True)
 
