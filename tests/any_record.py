@@ -63,6 +63,23 @@ CHANGES: dict[str, SearchStrategy[Any]] = {
     "method.config": SETTINGS,
     "seed": st.integers(0, 2**32 - 1),
     "hyperparameters": LINES,
+    "tuning": optional(
+        st.fixed_dictionaries(
+            {
+                **dict.fromkeys(("study", "sampler"), NAMES),
+                **dict.fromkeys(("trials", "asked"), COUNTS),
+                "sampler_seed": st.integers(0, 2**32 - 1),
+                "seeds": st.lists(st.integers(0, 2**32 - 1), max_size=3),
+                "val_accuracy": PERCENT,
+            },
+            optional={
+                **dict.fromkeys(("failed", "pruned"), COUNTS),
+                "default_val_accuracy": optional(PERCENT),
+                "seconds": AMOUNTS,
+                "queries": st.dictionaries(NAMES, QUERIES, max_size=2),
+            },
+        )
+    ),
     "config": SETTINGS,
     "code.commit": optional(LINES),
     "parameters": optional(

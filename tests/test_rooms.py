@@ -28,6 +28,7 @@ FLOORS = (
     ("checkpoints", "analysis"),
     ("report", "runs"),
     ("executors",),
+    ("tuning",),
     ("api",),
     ("cli",),
     ("testing",),

@@ -21,7 +21,7 @@ from petlbench.records.schema import Record
 
 _RUN_COLUMNS = (
     *("key", "method", "access", "backbone", "task", "protocol", "selection", "seed", "accuracy", "standard_error"),
-    *("params_backbone", "code", "allocation", "curve"),
+    *("params_backbone", "code", "allocation", "curve", "tuning"),
 )
 
 _HAS_OWN_COLUMN = ("seed", "task", "backbone", "protocol")  # of a configuration; every other setting makes a variant of a method
@@ -40,7 +40,7 @@ def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
     backbones, protocols = _backbone_labels(finished), _protocol_labels(finished)
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for i, record in enumerate(finished):
-        groups[record.method.name, record.method.access, backbones[i], protocols[i], record.selection].append(i)
+        groups[record.method.name, record.method.access, backbones[i], protocols[i], record.selection, _tuned(record)].append(i)
     methods = [""] * len(finished)
     for members in groups.values():
         for i, label in zip(members, _method_labels([finished[i] for i in members]), strict=True):
@@ -212,7 +212,7 @@ def _protocol_labels(records: Sequence[Record]) -> list[str]:
 
 
 def _method_labels(group: Sequence[Record]) -> list[str]:
-    """Return row names for records of one method, access, backbone, protocol and selection rule.
+    """Return row names for records of one method, access, backbone, protocol, selection rule and number of trials that tuned them.
 
     A setting with several values on one task was varied by the user: its values separate rows on all tasks. A setting that
     differs only between tasks belongs to a recipe and does not. The most common choice (at a tie the first that was run) keeps the plain name.
@@ -232,8 +232,13 @@ def _method_labels(group: Sequence[Record]) -> list[str]:
     for record, choice in zip(group, choices, strict=True):
         differs = [f"{name}={value}" for name, value, usual in zip(names, choice, common, strict=True) if value != usual]
         label = f"{record.method.name} [{', '.join(differs)}]" if differs else record.method.name
-        labels.append(f"{label} (oracle)" if record.selection == "oracle_test" else label)
+        labels.append(f"{label}{_tuned(record)}{' (oracle)' if record.selection == 'oracle_test' else ''}")
     return labels
+
+
+def _tuned(record: Record) -> str:
+    """Return what a row's name ends with when its settings were tuned: rows of other numbers of trials are other rows."""
+    return "" if record.tuning is None else f" (tuned, {record.tuning.trials} trials)"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -279,5 +284,6 @@ def _row(record: Record, method: str, backbone: str, protocol: str) -> dict[str,
         "code": code.version + commit,
         "allocation": parameters.allocation if parameters else {},
         "curve": record.curve,
+        "tuning": record.tuning,
         **{name: column.of_run(record) for name, column in COLUMNS.items() if column.of_run},
     }

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
 from petlbench.access.rungs import BOXES
 from petlbench.analysis import formats
 from petlbench.records.schema import Record
+
+OWN_SUITE = "mini"  # whose sections in YAML files are no paper's
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,34 @@ def _queries(field: str) -> Callable[[Record], float]:
         return float(sum(getattr(count, field) for phase, count in record.cost.queries.items() if phase != "curve"))
 
     return of_run
+
+
+def _queries_with_tuning(record: Record) -> float:
+    """Images sent by a run and by all trials of the study that chose its settings; NaN where none did."""
+    if record.tuning is None:
+        return math.nan
+    return _queries("images")(record) + sum(count.images for count in record.tuning.queries.values())
+
+
+def origin(record: Record) -> Literal["default", "paper", "tuned"]:
+    """Return where a run's settings come from. The sections of YAML files for suites and tasks are a paper's, but for those of petlbench's own suite."""
+    if record.tuning is not None:
+        return "tuned"
+    section, _, name = record.hyperparameters.partition(" ")
+    is_own = section not in ("recipe", "suite", "task") or (section != "recipe" and name.partition("/")[0] == OWN_SUITE)
+    return "default" if is_own else "paper"
+
+
+def _origins(runs: pd.DataFrame, name: str) -> str:
+    """Return the kinds of origin of a row's settings; of tuned ones with the trials and the winners' mean accuracy on val over tasks."""
+    return ", ".join(_tuned(runs) if kind == "tuned" else kind for kind in sorted(set(runs[name])))
+
+
+def _tuned(runs: pd.DataFrame) -> str:
+    tuned = runs[runs["tuning"].notna()]
+    trials = " or ".join(map(str, sorted({tuning.trials for tuning in tuned["tuning"]})))
+    val = tuned.assign(val=[tuning.val_accuracy for tuning in tuned["tuning"]]).groupby("task")["val"].mean().mean()
+    return f"tuned ({trials} trials, val {val:.2f} %)"
 
 
 def _named(*columns: C) -> dict[str, C]:
@@ -198,6 +228,23 @@ COLUMNS: dict[str, RunsColumn] = _named(
         formats.count,
         of_run=_queries("contexts"),
         axis="contexts sent per run",
+    ),
+    RunsColumn(
+        "queries_with_tuning",
+        "queries incl. tuning",
+        "Images sent by a run and by all trials of the study that chose its settings, mean over runs; none where settings were not tuned.",
+        formats.count,
+        of_run=_queries_with_tuning,
+        axis="queries with those of tuning (images sent)",
+        is_in_terminal=True,
+    ),
+    RunsColumn(
+        "settings",
+        "settings",
+        "Origin of the settings: default, paper (a recipe, or a paper's values for a suite or task), tuned (trials, mean accuracy on val of the winners).",
+        is_text=True,
+        of_run=origin,
+        over_runs=_origins,
     ),
     RunsColumn(
         "access_seen",

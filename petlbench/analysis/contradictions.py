@@ -14,6 +14,7 @@ from petlbench.registry import METHODS
 
 _RUNGS = list(BOXES)  # lowest first
 _AHEAD = timedelta(days=5 * 365)  # of this machine's clock, which may be wrong, but not by so much
+_OWN_LIMITS = ("val", "test")  # phases with limits of their own
 _SLACK = 0.01  # seconds
 
 
@@ -65,14 +66,18 @@ def _of_access(record: Record) -> Iterator[str]:
 
 
 def _of_budget(record: Record) -> Iterator[str]:
-    limits = {name: limit for name, limit in _section(record.config, "budget").items() if limit is not None}
-    sent = record.cost.queries.get("train")
-    for name, limit in limits.items():
-        if name not in QueryCount.model_fields or not isinstance(limit, int):
-            yield f"unknown or invalid limit budget.{name}={limit!r}"
-        elif sent is not None and (count := getattr(sent, name)) > limit:
-            yield f"cost.queries.train.{name} is {count:,}, the budget is {limit:,}"
-    if record.status == "budget" and not limits:
+    budget = _section(record.config, "budget")
+    of_training = {name: limit for name, limit in budget.items() if name not in _OWN_LIMITS and limit is not None}
+    for phase, limits in {"train": of_training, **{name: _section(budget, name) for name in _OWN_LIMITS}}.items():
+        sent, prefix = record.cost.queries.get(phase), "" if phase == "train" else f"{phase}."
+        for name, limit in limits.items():
+            if limit is None:
+                continue
+            if name not in QueryCount.model_fields or not isinstance(limit, int):
+                yield f"unknown or invalid limit budget.{prefix}{name}={limit!r}"
+            elif sent is not None and (count := getattr(sent, name)) > limit:
+                yield f"cost.queries.{phase}.{name} is {count:,}, the budget is {limit:,}"
+    if record.status == "budget" and not of_training:
         yield "status budget, the configuration has no budget"
 
 

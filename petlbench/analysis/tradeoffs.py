@@ -17,7 +17,7 @@ from petlbench.records.schema import CurvePoint
 PPT_SCALE = 1e7  # C of the formula
 COSTS = {column.front: name for name, column in COLUMNS.items() if column.front}  # -> leaderboard column
 FRONT_COLUMNS = [f"front_{cost}" for cost in COSTS]
-TRADEOFF_COLUMNS = ["method", "access", "mean", "ppt", "accuracy_per_1000_queries", *FRONT_COLUMNS]
+TRADEOFF_COLUMNS = ["method", "access", "mean", "ppt", "accuracy_per_1000_queries", "queries_with_tuning", *FRONT_COLUMNS]
 
 
 def ppt(accuracy: float, parameters: float) -> float:
@@ -40,7 +40,9 @@ def tradeoffs(part: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         ppt(mean, size) if ok else math.nan for mean, size, ok in zip(part["mean"], part["params_trainable"], efficient, strict=True)
     ]
     per_query = part["mean"] / (part["queries"].where(part["queries"] > 0) / 1000.0)
-    frame = part[["method", "access", "mean"]].assign(ppt=figures, accuracy_per_1000_queries=per_query)
+    frame = part[["method", "access", "mean"]].assign(
+        ppt=figures, accuracy_per_1000_queries=per_query, queries_with_tuning=part["queries_with_tuning"]
+    )
     return frame.assign(**{name: _front(part, column) for name, column in zip(FRONT_COLUMNS, COSTS.values(), strict=True)})
 
 

@@ -31,7 +31,7 @@ _GROUPS = {
     "Read results": {
         "leaderboard": ("leaderboard:leaderboard", "Write tables and plots from all records."),
         "compare": ("compare:compare_methods", "Compare methods: intervals, ranks, tests, accuracy at what it cost."),
-        "show": ("show:show", "Show one record."),
+        "show": ("show:show", "Show one record, or a study of tuning."),
         "table": ("table:table", "Write a paper's table with our runs beside its numbers."),
         "validate": ("validate:validate", "Check records and recompute their metrics."),
         "merge": ("merge:merge", "Join results of several machines."),

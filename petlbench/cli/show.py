@@ -1,4 +1,4 @@
-"""The command that shows one record."""
+"""The command that shows one record, or one study."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ from petlbench.records.store import RecordStore
 
 
 @click.command(cls=SettingsCommand, settings=ResultsFolder)
-@click.argument("record", type=click.Path(path_type=Path))
+@click.argument("record", type=click.Path(path_type=Path), metavar="RECORD|STUDY")
 @click.argument("words", nargs=-1, metavar="[out=DIR]")
 def show(record: Path, words: tuple[str, ...]) -> None:
-    """Show one record: a path, or the beginning of a run id in the results folder."""
+    """Show one record: a path, or the beginning of a run id in the results folder. Or a study: its folder or name, best trials first, with a picture."""
     out = Path(settings_of(ResultsFolder, split_words(words)).out)
+    if record.is_dir() or (out / "studies").is_dir():
+        from petlbench.cli.show_study import find_study, show_study
+
+        if (folder := find_study(str(record), out)) is not None:
+            show_study(folder)
+            return
     if not exists(record):
         pattern = re.compile(rf"-{re.escape(str(record))}[0-9a-f]*(-[0-9a-f]{{8}})?$")
         found = [path for path in RecordStore(out).paths() if pattern.search(path.stem)]

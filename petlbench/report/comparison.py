@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from petlbench.analysis.aggregate import ranked_columns, runs_behind
 from petlbench.analysis.escape import csv_of, markdown
-from petlbench.analysis.formats import MISSING, decimals, human_count
+from petlbench.analysis.formats import MISSING, count, decimals, human_count
 from petlbench.analysis.statistics import Comparison, compare, row_names
 from petlbench.analysis.tradeoffs import COSTS, accuracy_at_budgets, tradeoffs
 from petlbench.errors import printable
@@ -20,7 +20,11 @@ from petlbench.records.store import write_atomically
 from petlbench.report.rankings import write_ranking_plots
 from petlbench.report.terminal import FittingTable, TerminalColumn
 
-_HEADINGS = {"mean rank": "mean\nrank", "% per 1000 queries": "% per 1000\nqueries"}  # of the terminal
+_HEADINGS = {
+    "mean rank": "mean\nrank",
+    "% per 1000 queries": "% per 1000\nqueries",
+    "queries incl. tuning": "queries incl.\ntuning",
+}  # of the terminal
 _MAY_WRAP = ("method", "methods", "front")
 _LEGEND = (
     "Intervals are 95 %, from a bootstrap that draws tasks and, within each, seeds; they include the variation between tasks, so compare two methods by"
@@ -65,7 +69,7 @@ def with_tradeoffs(comparison: Comparison, trade: pd.DataFrame) -> pd.DataFrame:
 def methods_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Format ``with_tradeoffs`` as text."""
     fronts = [", ".join(cost for cost in COSTS if line[f"front_{cost}"] is True) for line in frame.astype(object).to_dict("records")]
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "method": frame["method"],
             "mean": [_with_interval(*values) for values in zip(frame["mean"], frame["mean_low"], frame["mean_high"], strict=True)],
@@ -73,9 +77,11 @@ def methods_table(frame: pd.DataFrame) -> pd.DataFrame:
             "mean rank": frame["mean_rank"].map("{:.2f}".format),
             "PPT": [decimals(value, 3) for value in frame["ppt"]],
             "% per 1000 queries": [MISSING if pd.isna(value) else f"{value:.2g}" for value in frame["accuracy_per_1000_queries"]],
+            "queries incl. tuning": [count(value) for value in frame["queries_with_tuning"]],
             "front": [front or MISSING for front in fronts],
         }
     )
+    return table if frame["queries_with_tuning"].notna().any() else table.drop(columns="queries incl. tuning")
 
 
 def pairs_table(comparison: Comparison) -> pd.DataFrame:

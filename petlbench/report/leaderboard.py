@@ -41,6 +41,8 @@ _LEGEND = (
     f"Test accuracy in percent, mean over seeds; the best of each column, and what rounds to the same, is bold. {MISSING}: no result, and"
     " no mean without it."
 )
+_MARK = "†"
+_MARKED = f"{_MARK} beside a rank: settings of another origin than those of most rows, so this rank compares methods and how they were set."
 _NAMES = ("rank", "method", "access")  # first columns of a table
 _ALWAYS = ("rank", "method", "mean")  # columns that the narrowest terminal shows
 _TERMINAL_TASKS = 8  # with more, the terminal shows means only: a row is one line of 120 characters
@@ -106,6 +108,7 @@ def leaderboard_table(frame: pd.DataFrame) -> RenderableType:
         what = "test accuracy, %" if shown else f"means of test accuracy, %; each of the {len(tasks)} tasks is in leaderboard.md"
         stack += [""] if i else []
         stack += [Text(printable(f"{_title(part)}: {what}"), style="bold"), _terminal_table(part, shown)]
+        stack += [_MARKED] if any(_is_marked(part)) else []
     return Group(*stack)
 
 
@@ -144,7 +147,8 @@ def _markdown_table(part: pd.DataFrame) -> str:
 
 def _legend(part: pd.DataFrame) -> str:
     own = ["No suite lists this task, so papers have no numbers for it."] if is_own_task(part) else []
-    return " ".join([*own, _LEGEND, *(f"{column.heading}: {column.help}" for column in known_columns(part))])
+    marked = [_MARKED] if any(_is_marked(part)) else []
+    return " ".join([*own, _LEGEND, *marked, *(f"{column.heading}: {column.help}" for column in known_columns(part))])
 
 
 def _as_markdown(cell: Text) -> str:
@@ -155,7 +159,8 @@ def _as_markdown(cell: Text) -> str:
 def _columns(part: pd.DataFrame, tasks: Sequence[str], of_runs: Sequence[Column]) -> list[tuple[Column, list[Text]]]:
     """Return each column shown with its rendered cells."""
     return [
-        *((ROW_COLUMNS[name], _texts(part, ROW_COLUMNS[name])) for name in _NAMES),
+        (ROW_COLUMNS["rank"], _ranks(part)),
+        *((ROW_COLUMNS[name], _texts(part, ROW_COLUMNS[name])) for name in _NAMES if name != "rank"),
         *((column, _accuracies(part, column)) for column in accuracy_columns(part, tasks)),
         *((column, _texts(part, column)) for column in of_runs),
     ]
@@ -163,6 +168,20 @@ def _columns(part: pd.DataFrame, tasks: Sequence[str], of_runs: Sequence[Column]
 
 def _texts(part: pd.DataFrame, column: Column) -> list[Text]:
     return [Text(printable(column.show(value))) for value in part[column.name]]
+
+
+def _ranks(part: pd.DataFrame) -> list[Text]:
+    return [
+        Text(f"{text.plain}{_MARK if marked else ''}")
+        for text, marked in zip(_texts(part, ROW_COLUMNS["rank"]), _is_marked(part), strict=True)
+    ]
+
+
+def _is_marked(part: pd.DataFrame) -> list[bool]:
+    """Return for each row if its settings have another origin than those of most rows."""
+    kinds = [str(origin).partition(" ")[0] for origin in part["settings"]]
+    usual = max(kinds, key=lambda kind: (kinds.count(kind), kind == "default"))
+    return [kind != usual for kind in kinds]
 
 
 def _accuracies(part: pd.DataFrame, column: Column) -> list[Text]:

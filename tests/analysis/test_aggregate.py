@@ -34,7 +34,7 @@ def test_columns_and_their_order() -> None:
     assert list(frame.columns) == [*ROW_COLUMNS, B, A, "other/x", *COLUMNS]
     assert list(ROW_COLUMNS) == ["method", "access", "backbone", "suite", "protocol", "mean", "rank"]
     of_runs = ["params_trainable", "params_head", "stored_bytes", "train_seconds", "run_memory_mb", "peak_memory_mb", "images_forwarded"]
-    of_runs += ["flops_per_image", "queries", "contexts", "access_seen", "seeds"]
+    of_runs += ["flops_per_image", "queries", "contexts", "queries_with_tuning", "settings", "access_seen", "seeds"]
     assert list(COLUMNS) == of_runs
 
 
