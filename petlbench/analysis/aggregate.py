@@ -57,7 +57,11 @@ def leaderboard(records: Iterable[Record], suites: Mapping[str, Sequence[str]]) 
     beside it stand the other averages that papers print over a suite (``average_columns``). Each is withheld (NaN) when one of its cells is
     missing. Ranks (1 is best, ties share) compare the means of one suite, backbone and protocol.
     """
-    runs = runs_frame(records)
+    return leaderboard_of(runs_frame(records), suites)
+
+
+def leaderboard_of(runs: pd.DataFrame, suites: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Return the ``leaderboard`` of a ``runs_frame``."""
     rows = []
     for suite, tasks in suites.items():
         ranked, averages = ranked_tasks(suite, tasks), _averages(suite, tasks)
@@ -225,7 +229,9 @@ def _method_labels(group: Sequence[Record]) -> list[str]:
     varied = sorted({key for (key, _), seen in values.items() if len(seen) > 1})
     choices = [tuple(one.get(key, _ABSENT) for key in varied) for one in settings]
     counts = Counter(choices)
-    started = {choice: min(r.created for r, other in zip(group, choices, strict=True) if other == choice) for choice in counts}
+    started: dict[tuple[str, ...], str] = {}
+    for record, choice in zip(group, choices, strict=True):
+        started[choice] = min(record.created, started.get(choice, record.created))
     common = min(counts, key=lambda choice: (-counts[choice], started[choice], choice))
     names = _short_names(varied)
     labels = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import pandas as pd
 
@@ -16,8 +17,9 @@ from petlbench.access.meter import COUNTED, PHASES
 from petlbench.analysis.escape import csv_of
 from petlbench.errors import RecordError
 from petlbench.records.schema import Record
-from petlbench.records.store import RecordStore, write_atomically
+from petlbench.records.store import RecordStore, atomic_file
 
+_AT_ONCE = 200  # records
 _TYPES = {"text": "string", "JSON": "string", "integer": "Int64", "number": "Float64", "yes or no": "boolean"}
 
 
@@ -152,30 +154,66 @@ COLUMNS = (
 
 def flat_frame(records: Iterable[Record]) -> pd.DataFrame:
     """Return one row per record with ``COLUMNS``, of the same types for all records; empty where a record has no value."""
-    rows = [[_value(record.model_dump(mode="json"), column) for column in COLUMNS] for record in records]
+    rows = [[_value(record, column) for column in COLUMNS] for record in records]
     frame = pd.DataFrame(rows, columns=[column.name for column in COLUMNS], dtype=object)
     return frame.astype({column.name: _TYPES[column.type] for column in COLUMNS})
 
 
 def write_flat(results: Path, records: Iterable[Record]) -> list[Path]:
-    """Write the records of a results folder as RESULTS/runs.csv and RESULTS/runs.parquet. RecordError, after the CSV is written, if pyarrow is missing."""
+    """Write the records of a results folder as RESULTS/runs.csv and RESULTS/runs.parquet. RecordError, after the CSV is written, if pyarrow is missing.
+
+    ``records`` may be read meanwhile: no more than ``_AT_ONCE`` of them are in memory.
+    """
     if not RecordStore(results).paths():
         raise RecordError(f"no records below {results / 'records'}; run petlbench bench first, or choose another folder with out=DIR")
-    frame = flat_frame(records)
     csv, parquet = results / "runs.csv", results / "runs.parquet"
-    write_atomically(csv, csv_of(frame))
-    if importlib.util.find_spec("pyarrow") is None:
+    has_pyarrow = importlib.util.find_spec("pyarrow") is not None
+    with ExitStack() as stack:
+        as_csv = _csv_writer(stack.enter_context(atomic_file(csv)))
+        as_parquet = _parquet_writer(stack.enter_context(atomic_file(parquet)), stack) if has_pyarrow else lambda frame: None
+        for frame in _frames(records):
+            as_csv(frame)
+            as_parquet(frame)
+    if not has_pyarrow:
         raise RecordError(f"{parquet} needs pyarrow: pip install 'petlbench[parquet]'; {csv} is written")
-    content = io.BytesIO()
-    frame.to_parquet(content, engine="pyarrow", index=False)
-    write_atomically(parquet, content.getvalue())
     return [csv, parquet]
 
 
-def _value(record: dict[str, Any], column: FlatColumn) -> Any:
+def _frames(records: Iterable[Record]) -> Iterator[pd.DataFrame]:
+    """Return ``flat_frame`` in pieces, at least one."""
+    rest = iter(records)
+    yield flat_frame(islice(rest, _AT_ONCE))
+    while len(frame := flat_frame(islice(rest, _AT_ONCE))):
+        yield frame
+
+
+def _csv_writer(file: BinaryIO) -> Callable[[pd.DataFrame], None]:
+    def write(frame: pd.DataFrame) -> None:
+        content = csv_of(frame)
+        file.write(content if not file.tell() else content.partition(b"\n")[2])  # headings once
+
+    return write
+
+
+def _parquet_writer(file: BinaryIO, stack: ExitStack) -> Callable[[pd.DataFrame], None]:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow.parquet import ParquetWriter  # type: ignore[import-untyped]
+
+    writers: list[ParquetWriter] = []
+
+    def write(frame: pd.DataFrame) -> None:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        if not writers:
+            writers.append(stack.enter_context(ParquetWriter(file, table.schema)))
+        writers[0].write_table(table.cast(writers[0].schema))
+
+    return write
+
+
+def _value(record: Record, column: FlatColumn) -> Any:
     value: Any = record
     for key in column.field.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
+        value = value.get(key) if isinstance(value, dict) else getattr(value, key, None)
     if column.type == "JSON" and value is not None:
-        return json.dumps(value, sort_keys=True)
+        return json.dumps(value, sort_keys=True, default=vars)  # of models, such as epochs
     return None if value == "" else value

@@ -10,13 +10,14 @@ import click
 from petlbench.access.rungs import Access
 from petlbench.checkpoints.file import read_checkpoint
 from petlbench.checkpoints.stored import check_settings
-from petlbench.cli.broken import end, read_records
+from petlbench.cli.broken import end, name_left_out, reading
 from petlbench.cli.leaderboard import ResultsFolder
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.terminal import echo
 from petlbench.cli.words import names_and_words, settings_of
 from petlbench.config.resolve import load_method, nested, restore
 from petlbench.errors import CheckpointError
+from petlbench.records.store import RecordStore
 
 
 @click.command(cls=SettingsCommand, settings=ResultsFolder)
@@ -36,9 +37,12 @@ def export(words: tuple[str, ...]) -> None:
         from petlbench.analysis.export import write_flat
 
         out = Path(settings_of(ResultsFolder, given).out)
-        records = read_records(out)
-        echo("\n".join(str(path) for path in write_flat(out, records)))
-        end(records.broken)
+        broken: list[str] = []
+        with reading("exporting records") as progress:
+            written = write_flat(out, RecordStore(out).each(broken.append, progress))
+        name_left_out(broken)
+        echo("\n".join(map(str, written)))
+        end(broken)
     elif len(names) != 2:
         raise click.UsageError(f"export takes CHECKPOINT and TARGET, or no names for the table of all runs, got {' '.join(names)}")
     else:

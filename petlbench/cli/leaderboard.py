@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
-from petlbench.analysis.aggregate import leaderboard as leaderboard_frame
-from petlbench.analysis.aggregate import with_own_tasks
-from petlbench.cli.broken import end, name_left_out
+from petlbench.analysis.tables import tables_of
+from petlbench.cli.broken import end, name_left_out, reading
 from petlbench.cli.printing import table_console
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.terminal import echo
 from petlbench.cli.words import settings_of, split_words
 from petlbench.config.files import suite_tasks
 from petlbench.errors import RecordError
+from petlbench.records.reader import Reader
 from petlbench.records.store import RecordStore
 from petlbench.report.leaderboard import leaderboard_table, left_out, write_leaderboard
 from petlbench.report.page import keep_page
@@ -58,9 +58,11 @@ def write_and_show(out: Path, quiet: bool = False) -> tuple[list[str], list[str]
     Returns the paths and a line for everything left out.
     """
     suites = suite_tasks()
-    written, records = write_leaderboard(out, suites), RecordStore(out).read()
+    with reading() as progress:
+        records = Reader(RecordStore(out)).read(progress)
+    written = write_leaderboard(out, suites, tables := tables_of(records, suites))
     if not quiet:
-        table_console().print(leaderboard_table(leaderboard_frame(records, with_own_tasks(suites, records))))
+        table_console().print(leaderboard_table(tables.frame))
         for path in written:
             echo(str(path))
     name_left_out(broken := left_out(out, records))

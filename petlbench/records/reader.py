@@ -5,7 +5,6 @@ So memory grows by some KB with each record, however long its run was, and a pag
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +44,7 @@ class Reader:
         stamps = {}
         for path in self.store.paths():
             try:
-                state = os.stat(path)
+                state = path.stat()
             except FileNotFoundError:
                 if not path.is_symlink():
                     continue

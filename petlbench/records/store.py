@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
@@ -23,12 +24,19 @@ from petlbench.records.schema import LARGEST, RESULTS, Record, parse_record, rea
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment it is absent, old or complete: temporary file, fsync, rename. RecordError if writing fails."""
+    """Write a file so that at any moment it is absent, old or complete. RecordError if writing fails."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write so that at any moment it is absent, old or complete: temporary file, fsync, rename. RecordError if writing fails."""
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -205,13 +213,19 @@ class RecordStore:
 
     def read(self) -> Records:
         """Read all records, as they may be published. A broken one does not stop a table, but whoever makes the table has to name it."""
-        found, broken = [], []
-        for path in self.paths():
+        broken: list[str] = []
+        return Records(list(self.each(broken.append)), broken)
+
+    def each(self, tell: Callable[[str], None], progress: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Record]:
+        """Read one record after the other, as they may be published. ``tell`` gets a line for each that cannot be read; ``progress``: told files read,
+        of how many."""
+        paths = self.paths()
+        for done, path in enumerate(paths, start=1):
             try:
-                found.append(published(read_record(path)))
+                yield published(read_record(path))
             except RecordError as error:
-                broken.append(str(error))
-        return Records(found, broken)
+                tell(str(error))
+            progress(done, len(paths))
 
     def find(self, path: Path) -> Record | None:
         """Read the record at a path; None if there is none or it is broken (it is then written again).

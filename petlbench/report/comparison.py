@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,13 +11,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from tabulate import tabulate
 
-from petlbench.analysis.aggregate import ranked_columns, runs_behind
 from petlbench.analysis.escape import csv_of, markdown
 from petlbench.analysis.formats import MISSING, count, decimals, human_count
-from petlbench.analysis.statistics import Comparison, compare, row_names
+from petlbench.analysis.statistics import Comparison, row_names
+from petlbench.analysis.tables import Part
 from petlbench.analysis.tradeoffs import COSTS, accuracy_at_budgets, tradeoffs
 from petlbench.errors import printable
 from petlbench.records.store import write_atomically
+from petlbench.report.drawings import Drawing
 from petlbench.report.rankings import write_ranking_plots
 from petlbench.report.terminal import FittingTable, TerminalColumn
 
@@ -33,12 +35,12 @@ _LEGEND = (
 )
 
 
-def write_comparison(part: pd.DataFrame, runs: pd.DataFrame, source: str, results: Path, name: str) -> tuple[str, list[Path]]:
+def write_comparison(of_part: Part, drawing: Drawing, results: Path) -> tuple[str, list[Path]]:
     """Write statistics/NAME-methods.csv, NAME-pairs.csv, NAME-budgets.csv and plots/ for a comparable part; return the Markdown and the paths.
 
     Both are empty if fewer than two methods have a result on every task. Budgets are written if methods learn by queries.
     """
-    comparison = compare(runs_behind(part, runs), ranked_columns(part))
+    part, runs, comparison, name = of_part.frame, of_part.behind, of_part.comparison, drawing.name
     if len(comparison.methods) < 2:
         return "", []
     trade, budgets = tradeoffs(part, runs), accuracy_at_budgets(part, runs)
@@ -49,7 +51,7 @@ def write_comparison(part: pd.DataFrame, runs: pd.DataFrame, source: str, result
             continue
         paths.append(results / "statistics" / f"{name}-{table}.csv")
         write_atomically(paths[-1], csv_of(frame))
-    plots = write_ranking_plots(part, trade, comparison, source, results / "plots", name)
+    plots = drawing.paths("ranks", partial(write_ranking_plots, part, trade, comparison, drawing.source, drawing.folder, name))
     links = " · ".join(f"[{path.name}](statistics/{path.name})" for path in paths)
     sections = [f"### Statistics: {name}", f"{_LEGEND} {links}", _markdown(methods_table(frames["methods"]))]
     sections += ["\n".join(f"* {markdown(sentence)}" for sentence in sentences(comparison))]

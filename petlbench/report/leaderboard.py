@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,21 +17,21 @@ from petlbench.analysis.aggregate import (
     accuracy_columns,
     comparable_parts,
     is_own_task,
-    leaderboard,
     runs_behind,
-    runs_frame,
     task_columns,
-    with_own_tasks,
 )
 from petlbench.analysis.columns import ROW_COLUMNS, Column, known_columns
 from petlbench.analysis.escape import csv_of, markdown
 from petlbench.analysis.formats import MISSING
+from petlbench.analysis.tables import Tables, tables_of
 from petlbench.errors import printable
 from petlbench.records.file_names import file_part, slug
+from petlbench.records.reader import Reader
 from petlbench.records.schema import Record
-from petlbench.records.store import Records, RecordStore, write_atomically
+from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report.allocation import write_allocation_plots
 from petlbench.report.comparison import write_comparison
+from petlbench.report.drawings import Drawings
 from petlbench.report.page import write_page
 from petlbench.report.plots import write_plots
 from petlbench.report.queries import write_query_plots
@@ -51,28 +52,27 @@ _LONGEST_WORD = 11
 _LISTED_RUNS = 20  # of the unfinished
 
 
-def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> list[Path]:
+def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]], tables: Tables | None = None) -> list[Path]:
     """Write leaderboard.csv, .md and .html, statistics/ and plots/ in a results folder from its records; return the paths.
 
-    ``suites`` maps a name to its tasks in order; suites without a finished run are left out, and a task that none of them lists has a table of its
-    own. The Markdown ends with a list of what the tables do not show: unfinished runs, and what cannot be read.
+    ``suites``: as for ``tables_of``; ``tables``: those of the folder, if they are computed already. The Markdown ends with a list of what the tables
+    do not show: unfinished runs, and what cannot be read. Plots are drawn again only if what they show has changed.
     """
-    records = RecordStore(results).read()
-    runs = runs_frame(records)
-    suites = {suite: tasks for suite, tasks in with_own_tasks(suites, records).items() if runs["task"].isin(list(tasks)).any()}
-    frame = leaderboard(records, suites)
+    tables = tables or tables_of(Reader(RecordStore(results)).read(), suites)
+    records, runs, frame = tables.records, tables.runs, tables.frame
     csv, text = results / "leaderboard.csv", results / "leaderboard.md"
     write_atomically(csv, csv_of(frame))
-    paths = [csv, text, write_page(results, records, suites)]
+    paths = [csv, text, write_page(results, records, suites, tables=tables)]
     sections = ["# Leaderboard"] if len(frame) else ["# Leaderboard", "No finished run yet."]
-    drawn: set[str] = set()
-    for part in comparable_parts(frame):
-        provenance = _provenance(part, runs)
+    drawings, drawn = Drawings(results / "plots"), set[str]()
+    for of_part in tables.parts:
+        part = of_part.frame
+        provenance = _provenance(part, of_part.behind)
         name = _plot_name(part, drawn)
         drawn.add(name)
-        drawing = (part, runs, f"Source: {provenance}", results / "plots", name)
-        plots = [*write_plots(*drawing), *write_query_plots(*drawing), *write_allocation_plots(*drawing)]
-        statistics, files = write_comparison(part, runs, f"Source: {provenance}", results, name)
+        drawing = drawings.of(of_part, f"Source: {provenance}", name)
+        plots = drawing.paths("plots", partial(_draw, part, runs, drawing.source, drawing.folder, name))
+        statistics, files = write_comparison(of_part, drawing, results)
         sections += [
             f"## {markdown(_title(part))}",
             f"Source: {markdown(provenance)}. {_legend(part)}",
@@ -81,6 +81,7 @@ def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> lis
             statistics,
         ]
         paths += [*plots, *files]
+    drawings.close()
     usage = write_usage_plots(results, records)
     if usage:
         sections += ["## Token usage", _images(usage)]
@@ -91,9 +92,14 @@ def write_leaderboard(results: Path, suites: Mapping[str, Sequence[str]]) -> lis
     return paths
 
 
-def left_out(results: Path, records: Records) -> list[str]:
+def _draw(part: pd.DataFrame, runs: pd.DataFrame, source: str, folder: Path, name: str) -> list[Path]:
+    drawing = (part, runs, source, folder, name)
+    return [*write_plots(*drawing), *write_query_plots(*drawing), *write_allocation_plots(*drawing)]
+
+
+def left_out(results: Path, records: Sequence[Record]) -> list[str]:
     """Return a line for each file that the leaderboard had to leave out because it cannot be read."""
-    return [*records.broken, *unreadable_usage(results, records)]
+    return [*getattr(records, "broken", ()), *unreadable_usage(results, records)]
 
 
 def leaderboard_table(frame: pd.DataFrame) -> RenderableType:

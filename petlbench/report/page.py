@@ -6,14 +6,16 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from petlbench.analysis.tables import Tables
 from petlbench.published.numbers import published
+from petlbench.records.reader import Reader
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, write_atomically
 from petlbench.report.page_data import page_data
@@ -22,37 +24,32 @@ from petlbench.report.style import PAGE_COLOURS, hyphenated
 _SCRIPTS = ("charts.js", "tables.js", "details.js", "page.js")  # one script, in this order
 
 
-def write_page(results: Path, records: Sequence[Record], suites: Mapping[str, Sequence[str]], refresh_seconds: float | None = None) -> Path:
-    """Write leaderboard.html in a results folder; return its path. ``suites``: name -> tasks in order."""
+def write_page(
+    results: Path,
+    records: Sequence[Record],
+    suites: Mapping[str, Sequence[str]],
+    refresh_seconds: float | None = None,
+    tables: Tables | None = None,
+) -> Path:
+    """Write leaderboard.html in a results folder; return its path. Arguments are those of ``page_data`` and ``page_html``."""
     path = results / "leaderboard.html"
-    write_atomically(path, page_html(page_data(records, suites, published(), results), refresh_seconds).encode())
+    write_atomically(path, page_html(page_data(records, suites, published(), results, tables), refresh_seconds).encode())
     return path
 
 
 def keep_page(results: Path, suites: Mapping[str, Sequence[str]], seconds: float, tell: Callable[[str], None]) -> None:
     """Write the page whenever records changed, checking every ``seconds``, until KeyboardInterrupt; an open page reloads itself."""
-    store = RecordStore(results)
-    seen: dict[Path, int] | None = None
+    reader, is_first = Reader(RecordStore(results)), True
     with suppress(KeyboardInterrupt):
         while True:
-            found = _times(store.paths())
-            if found != seen:
-                records = store.read()
+            if is_first or reader.has_news():
+                records, is_first = reader.read(), False
                 path = write_page(results, records, suites, seconds)
                 for line in records.broken:
                     tell(f"left out: {line}")
-                tell(f"{path} (records: {len(found)}); checks again every {seconds:g} s, Ctrl-C ends")
-                seen = found
+                count = len(records) + len(records.broken)
+                tell(f"{path} (records: {count}); checks again every {seconds:g} s, Ctrl-C ends")
             time.sleep(seconds)
-
-
-def _times(paths: Iterable[Path]) -> dict[Path, int]:
-    """Return the modification time of each file, ns, without files that were deleted meanwhile."""
-    times = {}
-    for path in paths:
-        with suppress(FileNotFoundError):
-            times[path] = path.stat().st_mtime_ns
-    return times
 
 
 def page_html(data: Mapping[str, Any], refresh_seconds: float | None = None) -> str:

@@ -16,17 +16,13 @@ from petlbench.access.rungs import BOXES
 from petlbench.analysis.aggregate import (
     accuracy_columns,
     average_columns,
-    comparable_parts,
     latest_of_each_run,
-    leaderboard,
     ranked_columns,
-    runs_behind,
-    runs_frame,
     task_columns,
-    with_own_tasks,
 )
 from petlbench.analysis.columns import COLUMNS, ROW_COLUMNS, Column, known_columns
-from petlbench.analysis.statistics import Comparison, compare, row_names
+from petlbench.analysis.statistics import Comparison, row_names
+from petlbench.analysis.tables import Part, Tables, tables_of
 from petlbench.published.averages import Average, averages_of, flat
 from petlbench.published.numbers import ACCURACY, ORACLE, PublishedNumber, name_of
 from petlbench.records.schema import Record
@@ -48,16 +44,19 @@ class _Sources:
 
 
 def page_data(
-    records: Sequence[Record], suites: Mapping[str, Sequence[str]], published: Sequence[PublishedNumber], results: Path = Path()
+    records: Sequence[Record],
+    suites: Mapping[str, Sequence[str]],
+    published: Sequence[PublishedNumber],
+    results: Path = Path(),
+    tables: Tables | None = None,
 ) -> dict[str, Any]:
-    """Return the data of the page, for ``page_html``. ``suites``: name -> tasks in order; ``results``: the folder of the page."""
-    runs = runs_frame(records)
+    """Return the data of the page, for ``page_html``. ``suites``: name -> tasks in order; ``results``: the folder of the page; ``tables``: those of the
+    records, if they are computed already."""
+    tables = tables or tables_of(records, suites)
     finished = sorted((record for record in records if record.is_tested), key=lambda record: record.created)
     store = RecordStore(results)
     sources = _Sources({record.key: record for record in latest_of_each_run(finished)}, _files(finished, store), published, {})
-    parts = [
-        _part(part, runs_behind(part, runs), sources) for part in comparable_parts(leaderboard(records, with_own_tasks(suites, records)))
-    ]
+    parts = [_part(part, sources) for part in tables.parts]
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "rungs": [{"name": rung, "box": box, "published_as": hyphenated(box)} for rung, box in BOXES.items()],
@@ -69,15 +68,16 @@ def page_data(
     }
 
 
-def _part(part: pd.DataFrame, behind: pd.DataFrame, sources: _Sources) -> dict[str, Any]:
-    """Return the data of one suite, backbone and protocol. ``behind``: its rows of ``runs_frame``."""
+def _part(of_part: Part, sources: _Sources) -> dict[str, Any]:
+    """Return the data of one suite, backbone and protocol."""
+    part, behind = of_part.frame, of_part.behind
     suite, backbone, protocol = part[["suite", "backbone", "protocol"]].iloc[0]
     tasks = task_columns(part)
     named = {f"{suite}:{average.name}": average for average in averages_of(suite)}
     averages = [flat(list(map(_dataset, ranked_columns(part)))), *(named[column] for column in average_columns(part))]
     accuracies = accuracy_columns(part, tasks)
     of_averages, of_tasks = accuracies[: len(averages)], accuracies[len(averages) :]
-    comparison = compare(behind, ranked_columns(part))
+    comparison = of_part.comparison
     intervals = {str(line["method"]): [line["mean_low"], line["mean_high"]] for _, line in comparison.methods.iterrows()}
     shots = _shots(sources.records[behind["key"].iloc[0]])
     rows = []

@@ -25,6 +25,17 @@ from petlbench.records.store import RecordStore, side_file
 
 def record_path(config: RunConfig, store: RecordStore | None = None) -> Path:
     """Return the path of a run's record, whether it exists or not."""
+    store = store or RecordStore(Path(config.execution.out))
+    return store.path(config.published_task, config.method, config.backbone.name, config.seed, config.run_id)
+
+
+def recorded(config: RunConfig, store: RecordStore | None = None) -> list[Entry]:
+    """Return what is known of the records of a run, one for each content that it was carried out on.
+
+    Left out is what does not read back, is another run's, or whose files are not whole; with ``save`` these include the checkpoint. The one place
+    that decides it, for ``plan``, ``bench`` and ``run``. RecordError for a record that a newer petlbench wrote, and for what cannot be replaced
+    (``RecordStore.find``). ``store``: of the run's results folder, such as an index of it for all runs of a grid.
+    """
     return [entry for _, entry in _recorded(config, store or RecordStore(Path(config.execution.out)))]
 
 

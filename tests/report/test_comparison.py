@@ -11,9 +11,11 @@ from rich.console import Console
 
 from petlbench.analysis.aggregate import comparable_parts, leaderboard, runs_frame
 from petlbench.analysis.statistics import METHOD_COLUMNS, PAIR_COLUMNS, compare
+from petlbench.analysis.tables import tables_of
 from petlbench.analysis.tradeoffs import TRADEOFF_COLUMNS, tradeoffs
 from petlbench.records.schema import Record
 from petlbench.report.comparison import sentences, terminal_report, with_tradeoffs, write_comparison
+from petlbench.report.drawings import Drawings
 from tests.record_factory import SUITES, TASKS, make_grid, make_record
 
 
@@ -24,7 +26,8 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(results: Path, records: list[Record]) -> tuple[str, list[Path]]:
-    return write_comparison(comparable_parts(leaderboard(records, SUITES))[0], runs_frame(records), "Source: here", results, "mini")
+    (part, *_) = tables_of(records, SUITES).parts
+    return write_comparison(part, Drawings(results / "plots").of(part, "Source: here", "mini"), results)
 
 
 def test_files_hold_every_method_and_pair_in_full_floats(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_the_default_settings_have_to_succeed(tmp_path: Path) -> None:
             for outcome in super().carry_out(runs, watch):
                 yield outcome._replace(record=outcome.record.model_copy(update={"status": "failed", "metrics": None, "error": "no disk"}))
 
-    with pytest.raises(TuningError, match="lora on mini/digits: a trial that has to succeed failed .failed: no disk."):
+    with pytest.raises(TuningError, match=r"lora on mini/digits: a trial that has to succeed failed .failed: no disk."):
         tune(tmp_path, Failing(), trials=2)
     assert len(tune(tmp_path, FakeExecutor(), trials=2)) == 2  # the same command repeats it
 
