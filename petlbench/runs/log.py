@@ -48,10 +48,11 @@ def newest(config: RunConfig) -> tuple[schema.Record, Path] | None:
     return schema.read_record(path), path
 
 
-def result_since(config: RunConfig, moment: datetime) -> tuple[schema.Record, Path] | None:
-    """Return the result that a run has recorded since a moment, with its path: of a process that could not say so any more."""
-    found = newest(config)
-    return found if found and found[0].has_result and found[0].created >= moment.isoformat(timespec="seconds") else None
+def recorded_since(config: RunConfig, moment: datetime) -> tuple[schema.Record, Path] | None:
+    """Return what a run has recorded since a moment, with its path: of a process that may be gone."""
+    least = moment.isoformat(timespec="seconds")
+    found = [path for path, entry in _recorded(config, RecordStore(Path(config.execution.out))) if entry.created >= least]
+    return (schema.read_record(found[-1]), found[-1]) if found else None
 
 
 def _recorded(config: RunConfig, store: RecordStore) -> list[tuple[Path, Entry]]:
