@@ -97,7 +97,8 @@ class RayExecutor:
         self._left_out: set[str] = set()  # nodes
         self._workers: dict[str, _Worker] = {}
         self._started: dict[str, int] = defaultdict(int)  # workers so far, by host
-        self._looked: float | None = None  # when, for machines
+        self._looked = 0.0  # when, for machines
+        self._configs: dict[object, RunConfig] = {}  # what machines were asked for
 
     def __enter__(self) -> Self:
         self._stack.enter_context(connected(self._choice.address))
@@ -131,9 +132,17 @@ class RayExecutor:
             gpus = float(config.execution.device != "cpu" and (has_gpus or config.execution.device != "auto"))
         return _Share(1.0 if cpus is None else cpus, gpus)
 
-    def look(self, share: _Share, home: Home, configs: Sequence[RunConfig]) -> None:
-        """Look which machines there are. New ones are surveyed; at the first look any problem is an error, later it leaves the machine out."""
-        is_first, self._looked = self._looked is None, time.monotonic()
+    def require(self, share: _Share, home: Home, configs: Mapping[object, RunConfig]) -> None:
+        """Survey all machines before anything starts, unless they were asked for the same before. DataError that lists what is missing where."""
+        if self._configs.keys() >= configs.keys():
+            return
+        self._configs |= configs
+        self._nodes, self._left_out = {}, set()
+        self.look(share, home, is_first=True)
+
+    def look(self, share: _Share, home: Home, is_first: bool = False) -> None:
+        """Look which machines there are, and survey new ones; what is missing is an error at the first look, later it leaves a machine out."""
+        self._looked = time.monotonic()
         alive = {node["NodeID"]: node for node in _alive()}
         self._nodes = {key: node for key, node in self._nodes.items() if key in alive}
         new = {
@@ -143,7 +152,7 @@ class RayExecutor:
         }
         if is_first and not new:
             raise ConfigError(f"no machine of the cluster has what a run asks for, {share}; there are {_resources(alive.values())}")
-        found, problems = _surveyed(new, home, configs) if new else ({}, {})
+        found, problems = _surveyed(new, home, list(self._configs.values())) if new else ({}, {})
         if is_first and problems:
             raise DataError(_refusal(problems, len(new)))
         for problem, nodes in problems.items():
@@ -156,7 +165,7 @@ class RayExecutor:
 
     def is_due(self) -> bool:
         """Return True if it is time for another look."""
-        return self._looked is None or time.monotonic() - self._looked >= LOOK
+        return time.monotonic() - self._looked >= LOOK
 
     def has_room(self) -> bool:
         """Return True if a machine is there that workers may start on."""
@@ -219,7 +228,7 @@ class _Bench:
         share = executor.share(first)
         with _probe(Path(first.execution.out)) as probe:
             home = Home(str(Path.cwd()), _data(), str(Path(first.execution.out).resolve()), probe)
-            executor.look(share, home, _representatives(self.runs))
+            executor.require(share, home, _representatives(self.runs))
         schedule = Schedule(self.runs, Durations([run.config for run in self.runs]), sum(node.room for node in executor._nodes.values()))
         without = time.monotonic()  # since when there is no worker that is ready
         try:
@@ -248,7 +257,7 @@ class _Bench:
         if not self.executor.is_due():
             return
         with _probe(Path(home.results)) as probe:
-            self.executor.look(share, replace(home, probe=probe), _representatives(self.runs))
+            self.executor.look(share, replace(home, probe=probe))
 
     def _complain_of_room(self, waiting: int) -> None:
         """PetlbenchError when no machine with room is left; a warning when other programs have it."""
@@ -256,7 +265,9 @@ class _Bench:
             raise PetlbenchError(
                 f"no machine with room for a run is left in the cluster, and {waiting} runs wait; start machines, and the bench again"
             )
-        _log.warning("no worker has started for %d s: other programs hold the cluster's CPUs or GPUs", PATIENCE)
+        _log.warning(
+            "no worker is ready after %d s: machines are slow to start one, or other programs hold the cluster's CPUs or GPUs", PATIENCE
+        )
 
     def _give(self, worker: _Worker, schedule: Schedule, share: _Share) -> None:
         run = schedule.take(worker.name)
@@ -350,8 +361,8 @@ def _data() -> str | None:
     return None if root is None else str(root.resolve())
 
 
-def _representatives(runs: Sequence[PlannedRun]) -> list[RunConfig]:
-    """Return one run for each task, backbone and set of files."""
+def _representatives(runs: Sequence[PlannedRun]) -> dict[object, RunConfig]:
+    """Return one run for each task, backbone and set of files, by these."""
     found: dict[object, RunConfig] = {}
     for run in runs:
         config = run.config
@@ -363,7 +374,7 @@ def _representatives(runs: Sequence[PlannedRun]) -> list[RunConfig]:
             str(sorted(config.content.items())),
         )
         found.setdefault(key, config)
-    return list(found.values())
+    return found
 
 
 @contextmanager

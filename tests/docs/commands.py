@@ -79,8 +79,12 @@ def check(words: Sequence[str]) -> None:
             _check_module(arguments[1], arguments[2:])
         case "pip" if arguments[0] == "install":
             _check_requirement(arguments[-1])
-        case "git" | "pre-commit":
+        case "git" | "pre-commit" | "ray":
             pass
+        case "sbatch":
+            script = next(word for word in arguments if not word.startswith("-"))
+            assert (ROOT / script).exists(), f"no {script}"
+            _check_petlbench(["bench", *arguments[arguments.index(script) + 1 :], "executor=ray", "address=auto"])
         case _:
             raise AssertionError(f"nothing here knows how to check {program}")
 

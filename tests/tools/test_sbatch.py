@@ -40,7 +40,7 @@ def test_every_machine_starts_ray_with_what_it_has_and_the_first_is_the_head(ask
 
     command, *words = asked[: asked.index("--")]
     assert command == "symmetric-run"
-    assert curate_and_validate_ray_start_args(words) == ["--num-cpus=64", "--num-gpus=8"]  # Ray knows the others as its own
+    assert curate_and_validate_ray_start_args(list(words)) == ["--num-cpus=64", "--num-gpus=8"]  # Ray knows the others as its own
     assert words[words.index("--address") + 1] == "node7:24567" and words[words.index("--min-nodes") + 1] == "3"
 
 
