@@ -90,7 +90,7 @@ CHANGES: dict[str, SearchStrategy[Any]] = {
     ),
     **{f"cost.{name}": AMOUNTS for name in ("train_seconds", "eval_seconds", "total_seconds")},
     **{f"cost.{name}": optional(AMOUNTS) for name in ("run_memory_mb", "peak_memory_mb", "flops_per_image")},
-    **{f"cost.{name}": COUNTS for name in ("images_decoded", "images_forwarded", "images_encoded")},
+    **{f"cost.{name}": COUNTS for name in ("images_decoded", "images_forwarded", "images_encoded", "resumed")},
     "cost.queries": st.dictionaries(st.sampled_from(["train", "val", "test", "curve"]) | NAMES, QUERIES, max_size=3),
     "metrics": st.fixed_dictionaries(
         {"accuracy": PERCENT, "samples": COUNTS, "standard_error": PERCENT},

@@ -70,8 +70,9 @@ def assert_same(found: Outcome, expected: Outcome) -> None:
     assert record.predictions.sha256 == whole.predictions.sha256
     assert (record.status, record.metrics, record.history, record.curve) == (whole.status, whole.metrics, whole.history, whole.curve)
     assert record.cost.queries == whole.cost.queries
-    for name in ("images_forwarded", "images_encoded"):
-        assert getattr(record.cost, name) == getattr(whole.cost, name), name
+    assert record.cost.images_encoded == whole.cost.images_encoded
+    if record.method.name != "spt":  # whose ranking is computed by the first run of a machine, and cached
+        assert record.cost.images_forwarded == whole.cost.images_forwarded
     assert learned.keys() == all_learned.keys()
     assert all(torch.equal(learned[name], tensor) for name, tensor in all_learned.items())
 
