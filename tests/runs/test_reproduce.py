@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ from petlbench.runs.reproduce import _configured, _filled_in
 from tests.conftest import Call
 from tests.data.test_folder import paint
 
-RUN: dict[str, Any] = {"method": "linear", "task": "mini/digits", "threads": 1, "train.epochs": 2, "train.warmup_epochs": 0}
+RUN: dict[str, Any] = {"method": "linear", "task": "mini/digits", "threads": 1, "train.epochs": 1, "train.warmup_epochs": 0}
 FIXTURES = Path(__file__).parents[1] / "records" / "fixtures"
 
 
@@ -81,7 +83,7 @@ def test_another_run_is_another(record: Path, call: Call) -> None:
 
     def edited(data: dict[str, Any]) -> None:
         data["config"]["train"]["learning_rate"] = 1e-5
-        data["code"]["commit"] = "a" * 40
+        data["code"]["commit"], data["hyperparameters"] = "a" * 40, "tuned (20 trials)"
         data["cost"]["images_forwarded"] += 1
 
     changed(record, edited, with_id=True)
@@ -92,9 +94,17 @@ def test_another_run_is_another(record: Path, call: Call) -> None:
     )
     assert {"accuracy", "training loss", "images forwarded"} <= found["differences"]["result"].keys()
     assert found["differences"]["surroundings"]["commit"][0] == "a" * 40
+    assert read_record(Path(found["record"])).hyperparameters == "tuned (20 trials)"
+
+
+def test_what_is_printed(record: Path, call: Call) -> None:
+    changed(record, lambda data: data["config"].update(seed=1), with_id=True)
     code, out, _ = call("reproduce", str(record), "out=again")
-    assert code == 1 and f"another result: {found['predictions']['differing']} of 500 predictions differ" in out
-    assert "record: again" in out
+    assert code == 1 and re.search(r"^linear on mini/digits, seed 0: another result: \d+ of 500 predictions differ$", out, re.MULTILINE)
+    assert re.search(r"^training loss +[\d.]+ +[\d.]+ *$", out, re.MULTILINE) and re.search(
+        r"^what was learned +2 tensors +2 differ", out, re.MULTILINE
+    )
+    assert re.search(r"^equal: status, .*images forwarded", out, re.MULTILINE) and "\nrecord: again/records/" in out
 
 
 @pytest.mark.parametrize(
@@ -132,18 +142,16 @@ def test_a_served_model_needs_its_address(record: Path, call: Call) -> None:
 def test_without_the_files_accuracy_is_compared(record: Path, call: Call) -> None:
     for file in record.parents[3].rglob("*.safetensors"):
         file.unlink()
-    code, found = told(call, record)
-    assert code == 0 and found["predictions"] == {"compared": None, "differing": None} and found["learned"] is None
-    assert (
-        "predictions were not compared: predictions " in found["note"]
-        and "what was learned was not compared: checkpoints/" in found["note"]
-    )
-    changed(record, lambda data: data["metrics"].update(accuracy=12.0))
-    assert told(call, record)[0] == 1
+    found = petlbench.reproduce(record, out="again", progress=False)
+    assert found.is_same and found.samples is None and found.learned is None
+    assert "predictions were not compared: predictions " in found.note and "what was learned was not compared: checkpoints/" in found.note
+    assert found.original.metrics is not None
+    other = found.original.model_copy(update={"metrics": found.original.metrics.model_copy(update={"accuracy": 12.0})})
+    assert not dataclasses.replace(found, original=other).is_same
 
 
 def test_a_run_that_diverged_has_to_diverge_again(call: Call, tmp_path: Path) -> None:
-    result = petlbench.run(RUN, out="r", progress=False, **{"train.learning_rate": 1e30, "train.optimizer": "sgd"})
+    result = petlbench.run({**RUN, "train.learning_rate": 1e30, "train.optimizer": "sgd"}, out="r", progress=False)
     assert result.status == "diverged"
     code, out, _ = call("reproduce", str(result.path), "out=again")
     assert code == 0 and "the same result: it is diverged again" in out
