@@ -60,7 +60,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, *locations: str) -> None:
         self.kind = kind
-        self._locations = locations
+        self.locations = locations
         self._targets: dict[str, T] = {}
         self._origins: dict[str, str] = {}
         self._aliases: dict[str, str] = {}  # normalised alias -> name
@@ -113,6 +113,11 @@ class Registry(Generic[T]):
             warnings.warn(broken.problem, stacklevel=2)
         return known
 
+    @property
+    def has_broken(self) -> bool:
+        """True if a plugin is known to be broken."""
+        return bool(self._broken)
+
     def origin(self, name: str) -> str:
         """Return the module that registered a name."""
         self.get(name)
@@ -121,7 +126,7 @@ class Registry(Generic[T]):
     def _import_module_named(self, name: str) -> None:
         """Import ``package.NAME`` for a name NAME or NAME/..., from every package that has it."""
         stem = name.partition("/")[0]
-        for module in [f"{location}.{stem}" for location in self._locations if _is_package(location)]:
+        for module in [f"{location}.{stem}" for location in self.locations if _is_package(location)]:
             if stem.isidentifier() and importlib.util.find_spec(module) is not None:
                 self._import(module, stem)
                 if module in self._broken:
@@ -146,7 +151,7 @@ class Registry(Generic[T]):
     def _modules(self) -> list[str]:
         """Return the plugin modules at the locations, in full."""
         found: list[str] = []
-        for location in self._locations:
+        for location in self.locations:
             if _is_package(location):
                 inner = pkgutil.iter_modules(importlib.import_module(location).__path__)
                 found += [f"{location}.{module.name}" for module in inner if not module.name.startswith("_")]

@@ -11,15 +11,16 @@ from typing import Any, get_args
 import click
 
 from petlbench.cli.printing import print_rows
+from petlbench.cli.remembered import Facts, remembered
 from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.terminal import echo_json
 from petlbench.cli.words import AS_JSON, names_and_words, settings_of
 from petlbench.config.files import load_recipe, load_suite, load_yaml, names, suite_name
-from petlbench.config.resolve import load_method, method_names
+from petlbench.config.resolve import plugins_of_methods
 from petlbench.data.acquire.presence import Presence, State, data_folder, presence
 from petlbench.data.task import DiskTask, TaskSpec
 from petlbench.errors import ConfigError
-from petlbench.registry import BACKBONES, TASKS
+from petlbench.registry import BACKBONES, METHODS, TASKS
 
 Rows = list[dict[str, Any]]
 _NO_CARD = {"input": "", "parameters": "", "sha256": ""}
@@ -55,13 +56,20 @@ def ls(kind: str, words: tuple[str, ...], as_json: bool) -> None:
 
 def _methods() -> Rows:
     """List methods and presets; a preset is a configuration of a plugin under a name of its own."""
+    facts = remembered(METHODS, _facts_of_methods)
     rows = []
-    for name in method_names():
-        plugin, _ = load_method(name)
-        summary = _first_sentence(plugin) if plugin.name == name else f"preset of {plugin.name}"
-        access = plugin.access
-        rows.append({"method": name, "access": access.name, "box": access.colour, "cite": plugin.cite, "summary": summary})
+    for name, plugin in plugins_of_methods(facts).items():
+        preset = {} if plugin == name else {"summary": f"preset of {plugin}"}
+        rows.append({"method": name, **facts[plugin], **preset})
     return rows
+
+
+def _facts_of_methods() -> Facts:
+    plugins = {name: METHODS.get(name) for name in METHODS.names()}
+    return {
+        name: {"access": plugin.access.name, "box": plugin.access.colour, "cite": plugin.cite, "summary": _first_sentence(plugin)}
+        for name, plugin in plugins.items()
+    }
 
 
 def _suites(words: Sequence[str], settings: LsSettings) -> Rows:
@@ -112,13 +120,14 @@ def _task(name: str, classes: int, sizes: Mapping[str, int], prompt: str) -> dic
 def _backbones() -> Rows:
     """A name that ends in a colon is a family: timm:vit_base_patch16_224.augreg_in21k, open_clip:ViT-B-16/openai."""
     rows = []
-    for name in BACKBONES.names():
-        summary = _first_sentence(BACKBONES.get(name).load)
+    for name, facts in remembered(BACKBONES, _facts_of_backbones).items():
         is_family = name not in names("backbones")
-        rows.append(
-            {"backbone": f"{name}:…" if is_family else name, "summary": summary, **(_NO_CARD if is_family else _card_entries(name))}
-        )
+        rows.append({"backbone": f"{name}:…" if is_family else name, **facts, **(_NO_CARD if is_family else _card_entries(name))})
     return [*rows, _REMOTE]
+
+
+def _facts_of_backbones() -> Facts:
+    return {name: {"summary": _first_sentence(BACKBONES.get(name).load)} for name in BACKBONES.names()}
 
 
 def _first_sentence(documented: Any) -> str:

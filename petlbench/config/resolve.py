@@ -12,7 +12,7 @@ import functools
 import json
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,10 +111,18 @@ def completed_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {**whole, "method": fill_added(load_method(method["name"])[0].Config, method)}
 
 
+def plugins_of_methods(plugins: Collection[str] | None = None) -> dict[str, str]:
+    """Map every name that ``method=`` takes to its plugin: the plugins (by default the registered ones) and the presets of configs/methods, except those
+    of broken plugins."""
+    known = METHODS.names() if plugins is None else plugins
+    presets = {name: str(load_yaml("methods", name).get("plugin", name)) for name in names("methods")}
+    found = {name: name for name in known} | {name: plugin for name, plugin in presets.items() if plugin in known}
+    return dict(sorted(found.items()))
+
+
 def method_names() -> list[str]:
-    """List every name that ``method=`` takes: the registered plugins and the presets of configs/methods, except those of broken plugins."""
-    plugins = METHODS.names()
-    return sorted({*plugins, *(name for name in names("methods") if load_yaml("methods", name).get("plugin", name) in plugins)})
+    """List every name that ``method=`` takes."""
+    return list(plugins_of_methods())
 
 
 def load_method(name: str) -> tuple[Any, dict[str, Any]]:
