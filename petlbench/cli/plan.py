@@ -6,11 +6,10 @@ import click
 
 from petlbench import api
 from petlbench.cli.bench import AVAILABLE, GRID, grid_settings
-from petlbench.cli.broken import read_records
+from petlbench.cli.broken import name_left_out
 from petlbench.cli.printing import print_rows
 from petlbench.cli.terminal import echo, echo_json
 from petlbench.cli.words import AS_JSON
-from petlbench.runs.plan import seconds_per_run
 
 
 @click.command(epilog=GRID)
@@ -20,7 +19,8 @@ from petlbench.runs.plan import seconds_per_run
 def plan(words: tuple[str, ...], as_json: bool, available: bool) -> None:
     """Show what bench would do with the same words: runs done and missing, and about how long the rest takes."""
     planned = api.plan(available=available, **grid_settings(words))
-    runs, estimates = planned.runs, seconds_per_run(read_records(planned.out))
+    runs, estimates = planned.runs, planned.seconds
+    name_left_out(planned.broken)
     todo = [run for run in runs if run.state in ("missing", "stale")]
     known = [estimates[run.config.method] for run in todo if run.config.method in estimates]
     seconds = sum(known) / len(known) * len(todo) if known else None

@@ -6,6 +6,7 @@ a method or recipe, settings for a suite and then those for a task win over the 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
@@ -52,6 +53,10 @@ class RunConfig:
     @property
     def identity(self) -> dict[str, Any]:
         """Plain JSON values; its hash is the run id. A new field of this class is declared with ``added`` as well."""
+        return copy.deepcopy(self._identity)
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
         found = to_identity(self)
         found["method"] = {"name": found["method"], "plugin": found.pop("plugin"), **found.pop("method_config")}
         for beside in ("hyperparameters", "execution", "content"):
@@ -81,9 +86,16 @@ class RunConfig:
         elsewhere tomorrow."""
         return dataclasses.replace(self, backbone=dataclasses.replace(self.backbone, name=model))
 
-    @property
+    def seeded(self, seed: int) -> RunConfig:
+        """Return this run with another seed. The two share all other settings, which are not checked and hashed again."""
+        numerics = build(Numerics, [Layer("settings", {"seed": seed, "precision": self.precision})])
+        other = dataclasses.replace(self, seed=numerics.seed)
+        vars(other)["_identity"] = {**self._identity, "seed": numerics.seed}
+        return other
+
+    @functools.cached_property
     def run_id(self) -> str:
-        return run_id(self.identity)
+        return run_id(self._identity)
 
     @property
     def protocol_id(self) -> str:

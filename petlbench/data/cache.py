@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from safetensors.torch import load, save
 from torch import Tensor
 
-from petlbench.data.cache_folder import cache_folder
+from petlbench.config.cache_folder import cache_folder
 from petlbench.data.sealed import read_sealed, write_sealed
 
 

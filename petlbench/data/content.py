@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from petlbench.config.cache_folder import cache_folder
 from petlbench.config.resolve import RunConfig, merged, nested, restore
 from petlbench.data.acquire.presence import VARIABLE, data_folder
-from petlbench.data.cache_folder import cache_folder
 from petlbench.data.digests import digests_of, places_of, remember_place
 from petlbench.data.joined import names_joined
 from petlbench.data.load import find_task

@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from petlbench.data.cache_folder import cache_folder
+from petlbench.config.cache_folder import cache_folder
 from petlbench.errors import DataError
+from petlbench.records.file_state import TICK, state_text
 
 _MOST = 4_000_000  # files that are remembered, those that were read last
 _AT_ONCE = 500  # files per question to the database
-_TICK = 20_000_000  # ns; two changes of a file that are closer may leave it with the same times
 _ANNOUNCED = 2**30  # bytes; fewer are read without a message
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT)",
@@ -85,27 +85,23 @@ def _state_of(file: Path | str) -> str:
         raise DataError(f"{file}: cannot be read ({error.strerror}); restore it, or remove what names it") from None
     if not stat.S_ISREG(found.st_mode):
         raise DataError(f"{file}: not a file; put one in its place")
-    return _text(found)
-
-
-def _text(found: os.stat_result) -> str:
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+    return state_text(found)
 
 
 def _wait_for_clock(states: Sequence[str]) -> None:
     """Wait until a change of these files that follows would give them other times."""
     newest = max(int(state.split()[2]) for state in states)
-    if time.time_ns() - newest < _TICK:
-        time.sleep(_TICK / 1e9)
+    if time.time_ns() - newest < TICK:
+        time.sleep(TICK / 1e9)
 
 
 def _read(file: Path | str) -> tuple[str, str]:
     """Return a file's state and the SHA-256 of its content; the state is empty when it changed meanwhile."""
     try:
         with Path(file).open("rb") as opened:
-            before = _text(os.fstat(opened.fileno()))
+            before = state_text(os.fstat(opened.fileno()))
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            return (before if _text(os.fstat(opened.fileno())) == before else ""), digest
+            return (before if state_text(os.fstat(opened.fileno())) == before else ""), digest
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); restore it, or remove what names it") from None
 

@@ -23,8 +23,8 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from petlbench.config.cache_folder import cache_folder
 from petlbench.data import store_files
-from petlbench.data.cache_folder import cache_folder
 from petlbench.data.source import ImageSource, Indices, is_uniform, reading_order, take
 from petlbench.data.split import Ragged, Split, digest_of_part
 from petlbench.data.streaming import Streamed, Tally, formed, in_order

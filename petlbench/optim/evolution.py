@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from cma import CMAEvolutionStrategy
-from cma.sigma_adaptation import CMAAdaptSigmaCSA
 from numpy.typing import ArrayLike, NDArray
 
 from petlbench.errors import Diverged
@@ -54,6 +52,9 @@ class CMAES:
 
     def __init__(self, dimension: int, sigma: float, population: int, bound: float | None = None, seed: int = 0) -> None:
         """``sigma``: initial step; ``bound``: candidates stay in [-bound, bound] in every dimension."""
+        from cma import CMAEvolutionStrategy  # here, because it takes seconds: it imports scipy.stats and matplotlib
+        from cma.sigma_adaptation import CMAAdaptSigmaCSA
+
         options: dict[str, object] = {
             "popsize": population,
             "AdaptSigma": CMAAdaptSigmaCSA,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +16,7 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
 from petlbench.errors import NewerRecord, RecordError
+from petlbench.records.entry import Entry
 from petlbench.records.file_names import exists, file_part, slug
 from petlbench.records.labels import published
 from petlbench.records.regular_file import read_regular, sha256_of
@@ -60,8 +61,18 @@ def record_files(folder: Path) -> list[Path]:
 
     A folder that is named like a record is a task's, unless it holds no record.
     """
-    named = (path for path in folder.rglob("*.json") if not path.name.startswith("."))
-    return sorted(path for path in named if not path.is_dir() or not any(path.rglob("*.json")))
+    return sorted(Path(entry) for entry in scanned(folder))
+
+
+def scanned(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    """Return what ``record_files`` does in any order, as the system lists it: without opening a file."""
+    with contextlib.suppress(OSError), os.scandir(folder) as listed:
+        for entry in listed:
+            if entry.is_dir(follow_symlinks=False):
+                yield from scanned(entry.path)
+            is_named = entry.name.endswith(".json") and not entry.name.startswith(".")
+            if is_named and not (entry.is_dir() and any(Path(entry).rglob("*.json"))):
+                yield entry
 
 
 def is_kept(record: Record, path: Path) -> bool:
@@ -85,7 +96,7 @@ class Records(list[Record]):
 
 
 class RecordStore:
-    """The records below one results folder."""
+    """The records below one results folder. Every question is answered by the files that are there then (``records.index``: by those of one moment)."""
 
     def __init__(self, results: Path) -> None:
         self.results = results
@@ -94,10 +105,10 @@ class RecordStore:
 
     def path(self, task: str, method: str, backbone: str, seed: int, identity: str) -> Path:
         """Return the path of the record of a run, whether it exists or not."""
-        name = "-".join([slug(method), slug(backbone), f"s{seed}", identity]) + ".json"
-        path = self.folder.joinpath(*(file_part(part) for part in re.split("[/:]", task, maxsplit=1) if part)) / name
-        former = self.folder.joinpath(*(slug(part, 255) for part in task.split("/"))) / name  # a folder for every slash
-        return former if exists(former) and not exists(path) else path
+        name = f"{_slug(method)}-{_slug(backbone)}-s{seed}-{identity}.json"
+        folder, former = _folders(self.folder, task)
+        path = folder / name
+        return former / name if former != folder and self._exists(former / name) and not self._exists(path) else path
 
     def path_of(self, record: Record) -> Path:
         """Return where a record lies, or would lie in a folder without others of its run."""
@@ -114,11 +125,22 @@ class RecordStore:
         is_other = there is not None and there.has_result and bool(differences(there, task_revision, weights))
         return _beside(path, task_revision, weights) if is_other else path
 
-    def records_of(self, path: Path) -> Iterator[tuple[Path, Record]]:
-        """Read the records of a run, one for each content that it was carried out on; ``path``: of the run. Broken ones are left out (``find``)."""
-        for one in (path, *path.parent.glob(f"{glob.escape(path.stem)}-*.json")):
-            if (record := self.find(one)) is not None:
-                yield one, record
+    def entries_of(self, path: Path) -> Iterator[tuple[Path, Entry]]:
+        """Return the records of a run, one for each content that it was carried out on; ``path``: of the run. Broken ones are left out (``find``)."""
+        for one in (path, *self._beside(path)):
+            if (entry := self._entry(one)) is not None:
+                yield one, entry
+
+    def _entry(self, path: Path) -> Entry | None:
+        record = self.find(path)
+        return None if record is None else Entry.model_validate(record)
+
+    def _exists(self, path: Path) -> bool:
+        return exists(path)
+
+    def _beside(self, path: Path) -> list[Path]:
+        """Return the records of a run on other content than that at its ``path``."""
+        return _named(path.parent, f"{path.stem}-", ".json")
 
     def write(self, record: Record, files: Mapping[Path, bytes] | None = None) -> Path:
         """Validate and write a record, after the files that it names; return its path. RecordError for one that could not be read back.
@@ -143,8 +165,9 @@ class RecordStore:
                 _delete(new, but=[] if there is None else self.files_of(there, path))
                 raise
             if record.has_result:
-                checkpoints = self.checkpoints.glob(f"{path.stem}.*safetensors") if record.checkpoint else ()
-                _delete([*path.parent.glob(f"{path.stem}.*safetensors"), *checkpoints], but=self.files_of(record, path))
+                folders = [path.parent, self.checkpoints] if record.checkpoint else [path.parent]
+                former = [file for folder in folders for file in _named(folder, f"{path.stem}.", "safetensors")]
+                _delete(former, but=self.files_of(record, path))
         return path
 
     @contextlib.contextmanager
@@ -161,7 +184,7 @@ class RecordStore:
         finally:
             lock.release()
 
-    def files_of(self, record: Record, path: Path) -> list[Path]:
+    def files_of(self, record: Record | Entry, path: Path) -> list[Path]:
         """Return the files that the record at ``path`` names."""
         beside = [record.predictions and record.predictions.file, record.token_usage]
         checkpoint = [self.results / record.checkpoint] if record.checkpoint else []
@@ -205,7 +228,7 @@ class RecordStore:
         except RecordError:
             return None
 
-    def is_whole(self, record: Record, path: Path, with_checkpoint: bool) -> bool:
+    def is_whole(self, record: Record | Entry, path: Path, with_checkpoint: bool) -> bool:
         """Return True if the files that a record with a result names are there and are what was written.
 
         ``with_checkpoint``: what was learned is asked for, too. RecordError for a folder in place of a file, which a repeated run could not replace.
@@ -217,12 +240,26 @@ class RecordStore:
         for file in files:
             if file.is_dir():
                 raise RecordError(f"{file}: a folder is where a file of {path.name} belongs; move it away")
+        predictions = path.parent / record.predictions.file
+        return all(self._is_intact(path, file, record.predictions.sha256 if file == predictions else None) for file in files)
+
+    def _is_intact(self, record: Path, file: Path, sha256: str | None) -> bool:
+        """Return True if the content of a file that a record names is what its name says and has the hash, where one is known."""
         try:
-            digests = {file: sha256_of(file) for file in files}
-            is_intact = digests[path.parent / record.predictions.file] == record.predictions.sha256
-            return is_intact and all(_is_as_named(file, digest) for file, digest in digests.items())
+            digest = sha256_of(file)
+            return sha256 in (None, digest) and _is_as_named(file, digest)
         except (RecordError, OSError):
             return False
+
+
+_slug = lru_cache(maxsize=1024)(slug)  # a grid asks for the same names again and again
+
+
+@lru_cache(maxsize=1024)
+def _folders(records: Path, task: str) -> tuple[Path, Path]:
+    """Return the folder of a task's records, and the one that they had formerly: one for every slash."""
+    parts = (part for part in re.split("[/:]", task, maxsplit=1) if part)
+    return records.joinpath(*map(file_part, parts)), records.joinpath(*(slug(part, 255) for part in task.split("/")))
 
 
 def _document(record: Record, path: Path) -> bytes:
@@ -246,10 +283,18 @@ def _is_as_named(file: Path, digest: str) -> bool:
         return False
 
 
-def differences(record: Record, task_revision: str, weights: str) -> list[tuple[str, str, str]]:
+def differences(record: Record | Entry, task_revision: str, weights: str) -> list[tuple[str, str, str]]:
     """Return what a record's run had otherwise: ``task`` or ``weights``, with what it was and what it is now. Empty texts are unknown."""
     pairs = [("task", record.task_revision, task_revision), ("weights", record.backbone.sha256, weights)]
     return [(what, before, now) for what, before, now in pairs if before and now and before != now]
+
+
+def _named(folder: Path, start: str, end: str) -> list[Path]:
+    """Return the files of a folder whose names start and end so, in one look at its list: a task's folder may hold thousands."""
+    try:
+        return [folder / name for name in os.listdir(folder) if name.startswith(start) and name.endswith(end)]  # noqa: PTH208 (texts, not paths)
+    except OSError:
+        return []
 
 
 def _beside(path: Path, task_revision: str, weights: str) -> Path:

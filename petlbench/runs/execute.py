@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -58,7 +59,7 @@ def execute(config: RunConfig, progress: Progress = lambda done, total: None, re
     earlier result is never replaced by a failure: then the returned record is not the one at the path (``records.store.is_kept``).
     """
     check(config)
-    config = with_content(config)
+    config = with_content(copy.deepcopy(config))  # a plugin may change its settings, which runs with other seeds share
     with with_served_name(config) as (named, connected):
         if connected is not None:
             check_method(named, connected.traits)

@@ -19,29 +19,30 @@ from petlbench.errors import ConfigError
 from petlbench.learners.cost import Stopwatch
 from petlbench.method import Method
 from petlbench.records import provenance, schema
+from petlbench.records.entry import Entry
 from petlbench.records.store import RecordStore, side_file
 
 
-def record_path(config: RunConfig) -> Path:
+def record_path(config: RunConfig, store: RecordStore | None = None) -> Path:
     """Return the path of a run's record, whether it exists or not."""
-    store = RecordStore(Path(config.execution.out))
+    store = store or RecordStore(Path(config.execution.out))
     return store.path(config.published_task, config.method, config.backbone.name, config.seed, config.run_id)
 
 
-def recorded(config: RunConfig) -> list[schema.Record]:
-    """Return the records of a run, one for each content that it was carried out on.
+def recorded(config: RunConfig, store: RecordStore | None = None) -> list[Entry]:
+    """Return what is known of the records of a run, one for each content that it was carried out on.
 
     Left out is what does not read back, is another run's, or whose files are not whole; with ``save`` these include the checkpoint. The one place
     that decides it, for ``plan``, ``bench`` and ``run``. RecordError for a record that a newer petlbench wrote, and for what cannot be replaced
-    (``RecordStore.find``).
+    (``RecordStore.find``). ``store``: of the run's results folder, such as an index of it for all runs of a grid.
     """
-    store = RecordStore(Path(config.execution.out))
-    found = [(path, record) for path, record in store.records_of(record_path(config)) if _is_of(record, config)]
-    return [record for path, record in found if not record.has_result or store.is_whole(record, path, config.execution.save)]
+    store = store or RecordStore(Path(config.execution.out))
+    found = [(path, entry) for path, entry in store.entries_of(record_path(config, store)) if _is_of(entry, config)]
+    return [entry for path, entry in found if not entry.has_result or store.is_whole(entry, path, config.execution.save)]
 
 
-def _is_of(record: schema.Record, config: RunConfig) -> bool:
-    stated = (record.run_id, record.task, record.method.name, record.backbone.name, record.seed)
+def _is_of(entry: Entry, config: RunConfig) -> bool:
+    stated = (entry.run_id, entry.task, entry.method.name, entry.backbone.name, entry.seed)
     return stated == (config.run_id, config.published_task, config.method, config.backbone.name, config.seed)
 
 

@@ -17,6 +17,7 @@ from petlbench.data.acquire.presence import data_folder, missing_error, presence
 from petlbench.data.content import name_of_task, with_content
 from petlbench.data.joined import names_joined
 from petlbench.errors import AccessError, ConfigError, did_you_mean
+from petlbench.records.entry import Entry
 from petlbench.records.schema import Record
 from petlbench.registry import METHODS, TASKS
 from petlbench.runs.checks import backbone_of, check_setting, reason_to_skip, traits_of
@@ -42,6 +43,8 @@ class Plan:
     skipped: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # reason -> method -> the tasks that it cannot be run on
     absent: list[str] = field(default_factory=list)  # tasks whose images are missing
     seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)  # where they come from -> seeds, such as "suite vtab"
+    seconds: dict[str, float] = field(default_factory=dict)  # median of a run per method, where one is recorded
+    broken: tuple[str, ...] = ()  # of every file among the records that cannot be read, what is wrong
 
     @property
     def out(self) -> Path:
@@ -113,20 +116,24 @@ def plan(
         for task in present:
             origin, of_task = _seeds_of(task, seeds)
             cell = merged(common, {"method": {"name": method}, "task": task})
-            configs = [resolve({**cell, "seed": seed}) for seed in of_task]
-            check_setting(configs[0])
-            of_backbone = traits(*backbone_of(configs[0]))
-            if reason := reason_to_skip(configs[0], of_backbone):
+            config = resolve({**cell, "seed": of_task[0]})
+            check_setting(config)
+            of_backbone = traits(*backbone_of(config))
+            if reason := reason_to_skip(config, of_backbone):
                 if method in named:
                     raise AccessError(f"method {method} {reason}")
                 found.skipped.setdefault(reason, {}).setdefault(method, []).append(task)
                 continue
-            if configs[0].backbone.name == "remote" and of_backbone is not None:
-                configs = [config.on_served(of_backbone.name) for config in configs]
+            if config.backbone.name == "remote" and of_backbone is not None:
+                config = config.on_served(of_backbone.name)
             found.seeds[origin] = of_task
-            found.runs += [planned_run(with_content(config, names_of), states) for config in configs]
+            first = with_content(config, names_of)
+            found.runs += [planned_run(first.seeded(seed), states) for seed in of_task]
     if not found.runs:
         raise ConfigError("; ".join(["there is nothing to run", *found.sentences()]))
+    index = states.index(found.runs[0].config.execution.out)
+    index.save()
+    found.seconds, found.broken = seconds_per_run(index.entries()), index.broken
     return found
 
 
@@ -201,7 +208,7 @@ def planned_run(config: RunConfig, states: States) -> PlannedRun:
     return PlannedRun(config, *states.of(config))
 
 
-def seconds_per_run(records: Iterable[Record]) -> dict[str, float]:
+def seconds_per_run(records: Iterable[Record | Entry]) -> dict[str, float]:
     """Return the median seconds of a run per method, from existing records."""
     seconds: dict[str, list[float]] = {}
     for record in records:

@@ -5,8 +5,7 @@ Nothing is decoded for this, and of the user's files only those are read that ha
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +17,11 @@ from petlbench.config.files import load_yaml, names
 from petlbench.config.resolve import RunConfig
 from petlbench.data.acquire.presence import data_folder
 from petlbench.data.load import find_task
-from petlbench.records.file_names import file_part, slug
+from petlbench.records.entry import Entry
+from petlbench.records.index import RecordIndex
 from petlbench.records.labels import split_name, split_task
 from petlbench.records.schema import Record
-from petlbench.records.store import RecordStore, differences
+from petlbench.records.store import differences
 from petlbench.remote.client import RemoteBackbone
 from petlbench.runs.log import recorded
 
@@ -29,16 +29,18 @@ State = Literal["done", "failed", "missing", "stale"]
 
 
 class States:
-    """Finds the states of runs. What is there now is looked up once per task and backbone, and only where there is a record to compare."""
+    """Finds the states of runs. A results folder is read once. What is there now is looked up once per task and backbone, and only where there is a record
+    to compare."""
 
     def __init__(self) -> None:
+        self.index = cache(lambda out: RecordIndex(Path(out)))
         self._revision = cache(lambda task, root: find_task(task, root).revision)
         self._weights = cache(_weights_of)
 
     def of(self, config: RunConfig) -> tuple[State, str]:
         """Return the state of a run (``with_content``) and, if it is stale, what changed since."""
-        store = RecordStore(Path(config.execution.out))
-        records = [record for record in recorded(config) if record.status != "cancelled"]
+        index = self.index(config.execution.out)
+        records = [record for record in recorded(config, index) if record.status != "cancelled"]
         finished = [record for record in records if record.has_result]
         changes = [self._changes(record, config) for record in finished]
         if "" in changes:
@@ -47,10 +49,10 @@ class States:
             return "failed", ""
         if changes:
             return "stale", changes[-1]
-        reasons = [reason for record in _earlier(store, config) if (reason := _renamed(record, config))]
+        reasons = [reason for record in _earlier(index, config) if (reason := _renamed(record, config))]
         return ("stale", reasons[-1]) if reasons else ("missing", "")
 
-    def _changes(self, record: Record, config: RunConfig) -> str:
+    def _changes(self, record: Entry, config: RunConfig) -> str:
         """Return what changed since a record of the run, in words; empty if nothing did."""
         revision = self._revision(config.task, data_folder(config.execution.data_root))
         weights = self._weights(config.backbone.name, config.backbone.checkpoint, config.execution.url)
@@ -67,15 +69,19 @@ def _weights_of(name: str, checkpoint: str | None, url: str | None) -> str:
     return load_backbone_cached(name, checkpoint, torch.device("cpu"))[1] if is_shipped else ""
 
 
-def _earlier(store: RecordStore, config: RunConfig) -> Iterator[Record]:
+def _earlier(index: RecordIndex, config: RunConfig) -> list[Record]:
     """Read the results of runs with the same words on other content, oldest first."""
     if not config.content:
-        return
-    name = "-".join(map(glob.escape, (slug(config.method), slug(config.backbone.name), f"s{config.seed}"))) + "-*.json"
-    suite = file_part(config.published_task.partition(":" if ":" in config.task else "/")[0])
-    wanted = _words(config.identity, config.content)
-    found = [record for path in store.folder.glob(f"{glob.escape(suite)}*/**/{name}") if (record := store.find(path)) and record.has_result]
-    yield from sorted((one for one in found if _words(one.config, config.content) == wanted), key=lambda record: record.created)
+        return []
+    wanted, labels = _words(config.identity, config.content), _labels(config.published_task)
+    results = index.results_like(config.method, config.backbone.name, config.seed)
+    read = [index.find(path) for path, entry in results if _labels(entry.task) == labels]
+    found = [record for record in read if record is not None and _words(record.config, config.content) == wanted]
+    return sorted(found, key=lambda record: record.created)
+
+
+def _labels(task: str) -> list[str]:
+    return [label for label, _ in split_task(task)]
 
 
 def _words(identity: Mapping[str, Any], keys: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -86,7 +92,7 @@ def _words(identity: Mapping[str, Any], keys: Mapping[str, Any], prefix: str = "
         if isinstance(value, Mapping):
             found[key] = _words(value, keys, f"{name}.")
         elif name in keys and name == "task":
-            found[key] = [label for label, _ in split_task(str(value))]
+            found[key] = _labels(str(value))
         elif name in keys and value is not None:
             found[key] = [split_name(str(one))[0] for one in (value if isinstance(value, list) else [value])]
         else:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from petlbench.data.cache_folder import cache_folder
+from petlbench.config.cache_folder import cache_folder
 from petlbench.data.listing import Files, Listing
 from petlbench.data.sealed import read_sealed, write_sealed
 from petlbench.errors import DataError

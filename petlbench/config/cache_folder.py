@@ -1,4 +1,4 @@
-"""The folder for what can be made again: stored images, results that several runs share, what is known of the user's files."""
+"""The folder for what can be made again: stored images, results that several runs share, what is known of files that were read before."""
 
 from __future__ import annotations
 
