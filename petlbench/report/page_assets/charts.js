@@ -145,11 +145,13 @@ function isBetter(one, other, cost) {
   return isAsGood && (one.mean > other.mean || cost(one) < cost(other));
 }
 
+const MOST_NAMES = 150; // of a scatter; each is compared with all marks
+
 /** Names beside their points, best first; a name without free space is in the tooltip only. */
 function placed(points, frame) {
   const taken = points.map((point) => [point.x - 7, point.y - 7, point.x + 7, point.y + 7]);
   const labels = [];
-  for (const point of [...points].sort((a, b) => b.row.mean - a.row.mean)) {
+  for (const point of [...points].sort((a, b) => b.row.mean - a.row.mean).slice(0, MOST_NAMES)) {
     const name = shortened(point.row.method, 26);
     const size = 6.1 * name.length;
     for (const [x, y, anchor] of [

@@ -8,8 +8,8 @@ function openDetails(key) {
 
 function showDetails() {
   const dialog = byId("details");
-  const parts = shownParts();
-  const found = parts.flatMap((part) => rowsOf(part).map((row) => ({ part, row }))).find(({ row }) => row.key === state.open);
+  const rows = state.open ? views.flatMap(({ part, rows }) => rows.map((row) => ({ part, row }))) : [];
+  const found = rows.find(({ row }) => row.key === state.open);
   if (!found) {
     state.open = "";
     if (dialog.open) dialog.close();
@@ -140,13 +140,24 @@ function flat(settings, prefix = "") {
 
 function simpleTable(caption, headings, lines) {
   const head = element("tr", {}, ...headings.map((heading) => element("th", { scope: "col", class: "text" }, heading)));
-  const body = lines.map((line) => element("tr", {}, ...line.map((cell) => element("td", { class: "text" }, cell))));
-  const content = element(
-    "table",
-    {},
-    element("caption", {}, element("span", {}, caption)),
-    element("thead", {}, head),
-    element("tbody", {}, ...body),
-  );
-  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption }, content);
+  const line = (cells) => element("tr", {}, ...cells.map((cell) => element("td", { class: "text" }, cell)));
+  return pagedTable(caption, null, head, lines, line);
+}
+
+const AT_ONCE = 100; // rows that become nodes; a button brings the next
+
+/** A table of many rows, of which only those that were asked for are made. `line(row)`: the element of a row. */
+function pagedTable(caption, kind, head, rows, line) {
+  const body = element("tbody");
+  const more = element("button", { type: "button", class: "more", onclick: () => show() });
+  const show = () => {
+    const from = body.children.length;
+    body.append(...rows.slice(from, from + AT_ONCE).map(line));
+    const left = rows.length - body.children.length;
+    more.textContent = `Show ${Math.min(left, AT_ONCE)} more of ${left}`;
+    more.hidden = !left;
+  };
+  show();
+  const content = element("table", { class: kind }, element("caption", {}, element("span", {}, caption)), element("thead", {}, head), body);
+  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption }, content, more);
 }

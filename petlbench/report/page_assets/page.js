@@ -26,8 +26,11 @@ function fromAddress() {
 }
 
 function update(changes) {
+  const before = { ...state };
   Object.assign(state, changes);
-  render();
+  const isSorting = Object.keys(state).every((key) => ["sort", "up"].includes(key) || state[key] === before[key]);
+  if (isSorting && views.length) keepingPlace(sortTables);
+  else render();
 }
 
 function remember() {
@@ -44,17 +47,25 @@ function shownParts() {
 function render(width = byId("parts").clientWidth) {
   drawnWidth = width;
   fillFilters();
+  keepingPlace(() => {
+    views.length = 0;
+    byId("parts").replaceChildren(...shownParts().map((part, i) => partSection(part, i, width)));
+  });
+  showDetails();
+}
+
+/** Draw again without losing what is focused and scrolled, then say what is shown. */
+function keepingPlace(draw) {
   remember();
   const focused = document.activeElement?.id;
   const scrolled = [...document.querySelectorAll(".scroll")].map((region) => region.scrollLeft);
-  byId("parts").replaceChildren(...shownParts().map((part, i) => partSection(part, i, width)));
+  draw();
   for (const [i, region] of document.querySelectorAll(".scroll").entries()) region.scrollLeft = scrolled[i] ?? 0;
   if (focused) byId(focused)?.focus();
-  const shown = document.querySelectorAll("table.summary tbody tr").length;
+  const shown = views.reduce((sum, view) => sum + view.rows.length, 0);
   const heading = document.querySelector("th[aria-sort]");
   const order = heading ? `, sorted by ${heading.textContent}, ${heading.getAttribute("aria-sort")}` : "";
   byId("status").textContent = data.parts.length ? `${shown} ${shown === 1 ? "row" : "rows"}${order}` : "No finished run yet.";
-  showDetails();
 }
 
 // Filters

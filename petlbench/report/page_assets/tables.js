@@ -9,8 +9,15 @@ const INTERVAL = {
   show: (row) => (row.interval ? row.interval.map(percent).join(" – ") : MISSING),
 };
 
+const references = new Map(); // our row -> the published one, found once
+
 /** The published row a method stands beside: on the same backbone if there is one, then with as many shots, on most tasks, from the paper itself. */
 function reference(part, row) {
+  if (!references.has(row)) references.set(row, findReference(part, row));
+  return references.get(row);
+}
+
+function findReference(part, row) {
   const known = (one) => one.cells.filter((cell) => cell !== null).length;
   const worth = (one) => [one.is_same_backbone, one.is_same_shots, known(one), one.kinds.includes("primary")].map(Number);
   const compare = (one, other) =>
@@ -188,7 +195,7 @@ function table(i, kind, caption, columns, rows, sortedBy) {
     const attributes = { scope: "col", title: column.help, class: column.isText ? "text" : null, "aria-sort": isSorted ? order : null };
     return element("th", attributes, button);
   });
-  const body = rows.map((row) => {
+  const line = (row) => {
     const cells = columns.map((column) => {
       const isName = column.key === "method";
       const cell = element(isName ? "th" : "td", { scope: isName ? "row" : null, class: column.isText ? "text" : null }, column.show(row));
@@ -197,15 +204,8 @@ function table(i, kind, caption, columns, rows, sortedBy) {
     });
     const open = (event) => event.target.closest("button") || getSelection().toString() || openDetails(row.key);
     return element("tr", { onclick: open }, ...cells);
-  });
-  const content = element(
-    "table",
-    { class: kind },
-    element("caption", {}, element("span", {}, caption)),
-    element("thead", {}, element("tr", {}, ...head)),
-    element("tbody", {}, ...body),
-  );
-  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption }, content);
+  };
+  return pagedTable(caption, kind, element("tr", {}, ...head), rows, line);
 }
 
 /** Strong at the column's best, gone 30 points below it; the root makes small distances near the best visible. */
@@ -215,18 +215,41 @@ function shade(cell, value, best) {
   if (value === best) cell.classList.add("best");
 }
 
-function partSection(part, i, width) {
-  const found = rowsOf(part);
-  const summary = summaryColumns(part, found);
-  const tasks = taskColumns(part, found);
+const views = []; // what is drawn: each part with its rows, columns and two tables
+
+/** The two tables of a part, sorted. */
+function tablesOf({ i, rows, summary, tasks }) {
   const by = sortColumn([...summary, ...tasks]);
-  const rows = sorted(found, by);
+  const ordered = sorted(rows, by);
+  const isPublished = state.show === "published";
+  return [
+    table(i, "summary", `Test accuracy in percent, means over ${isPublished ? "tasks" : "tasks and seeds"}`, summary, ordered, by),
+    table(i, "tasks", `Test accuracy per task in percent${isPublished ? "" : SHADES}`, tasks, ordered, by),
+  ];
+}
+
+/** Sort the tables that are drawn; figures and filters stay as they are. */
+function sortTables() {
+  for (const view of views) {
+    if (!view.rows.length) continue;
+    const before = view.drawn;
+    view.drawn = tablesOf(view);
+    for (const [i, region] of before.entries()) region.replaceWith(view.drawn[i]);
+  }
+}
+
+function partSection(part, i, width) {
+  const rows = rowsOf(part);
+  const view = { part, i, rows, summary: summaryColumns(part, rows), tasks: taskColumns(part, rows), drawn: [] };
+  if (rows.length) view.drawn = tablesOf(view);
+  views.push(view);
+  const [summary, tasks] = view.drawn;
   const isPublished = state.show === "published";
   const shots = part.shots === "full" ? "all training images" : `${part.shots} shots`;
   const source = [`protocol ${part.protocol}`, shots, `selection ${part.selection.join(", ")}`, `petlbench ${part.code.join(", ")}`];
   const nothing = isPublished && !part.published.length ? "No published numbers on these tasks." : "No method passes the filters.";
   const tables = [
-    table(i, "summary", `Test accuracy in percent, means over ${isPublished ? "tasks" : "tasks and seeds"}`, summary, rows, by),
+    summary,
     rows.some((row) => row.reference) && state.show === "both"
       ? element(
           "p",
@@ -235,7 +258,7 @@ function partSection(part, i, width) {
         )
       : null,
     isPublished ? null : element("div", { class: "figures" }, costFigure(part, rows, i, width), rankFigure(part, width)),
-    table(i, "tasks", `Test accuracy per task in percent${isPublished ? "" : SHADES}`, tasks, rows, by),
+    tasks,
   ];
   return element(
     "section",
