@@ -40,16 +40,20 @@ def recorded(config: RunConfig) -> list[schema.Record]:
     return [record for path, record in found if not record.has_result or store.is_whole(record, path, config.execution.save)]
 
 
-def recorded_since(config: RunConfig, moment: datetime) -> tuple[schema.Record, Path] | None:
-    """Return what a run has recorded since a moment, with its path: of a process that may be gone."""
-    least = moment.isoformat(timespec="seconds")
-    new = [record for record in recorded(config) if record.created >= least]
-    return (new[-1], RecordStore(Path(config.execution.out)).path_of(new[-1])) if new else None
-
-
 def _is_of(record: schema.Record, config: RunConfig) -> bool:
     stated = (record.run_id, record.task, record.method.name, record.backbone.name, record.seed)
     return stated == (config.run_id, config.published_task, config.method, config.backbone.name, config.seed)
+
+
+def recorded_since(config: RunConfig, moment: datetime) -> tuple[schema.Record, Path] | None:
+    """Return what a run has recorded since a moment, with its path: of a process that may be gone."""
+    store, least = RecordStore(Path(config.execution.out)), moment.isoformat(timespec="seconds")
+    for found in recorded(config):
+        if found.created >= least:
+            path = store.path_for(record_path(config), found.task_revision, found.backbone.sha256)
+            if (record := store.find(path)) is not None:
+                return record, path
+    return None
 
 
 @dataclass
