@@ -48,13 +48,6 @@ def newest(config: RunConfig) -> tuple[schema.Record, Path] | None:
     return schema.read_record(path), path
 
 
-def recorded_since(config: RunConfig, moment: datetime) -> tuple[schema.Record, Path] | None:
-    """Return what a run has recorded since a moment, with its path: of a process that may be gone."""
-    least = moment.isoformat(timespec="seconds")
-    found = [path for path, entry in _recorded(config, RecordStore(Path(config.execution.out))) if entry.created >= least]
-    return (schema.read_record(found[-1]), found[-1]) if found else None
-
-
 def _recorded(config: RunConfig, store: RecordStore) -> list[tuple[Path, Entry]]:
     found = [(path, entry) for path, entry in store.entries_of(record_path(config, store)) if _is_of(entry, config)]
     return [(path, entry) for path, entry in found if not entry.has_result or store.is_whole(entry, path, config.execution.save)]
@@ -63,6 +56,13 @@ def _recorded(config: RunConfig, store: RecordStore) -> list[tuple[Path, Entry]]
 def _is_of(entry: Entry, config: RunConfig) -> bool:
     stated = (entry.run_id, entry.task, entry.method.name, entry.backbone.name, entry.seed)
     return stated == (config.run_id, config.published_task, config.method, config.backbone.name, config.seed)
+
+
+def recorded_since(config: RunConfig, moment: datetime) -> tuple[schema.Record, Path] | None:
+    """Return what a run has recorded since a moment, with its path: of a process that may be gone."""
+    least = moment.isoformat(timespec="seconds")
+    found = [path for path, entry in _recorded(config, RecordStore(Path(config.execution.out))) if entry.created >= least]
+    return (schema.read_record(found[-1]), found[-1]) if found else None
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from petlbench import cli as command_line
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
 
@@ -170,7 +171,7 @@ def test_every_way_out_of_a_worker_is_recorded_and_the_other_runs_go_on(
 
 @pytest.mark.parametrize(
     ("number", "to_all", "code"),
-    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, False, -9)],
+    [(signal.SIGINT, True, 130), (signal.SIGKILL, False, -9)],
 )
 def test_a_bench_that_is_ended_ends_its_workers_and_begins_no_further_run(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: int, to_all: bool, code: int
@@ -189,6 +190,19 @@ def test_a_bench_that_is_ended_ends_its_workers_and_begins_no_further_run(
     assert sorted(tmp_path.glob("waiting-*")) == sorted(tmp_path / f"waiting-{worker}" for worker in workers)
     if code > 0:
         assert "interrupted; what was computed is on disk" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_requests_to_end_are_taken_as_ctrl_c_and_have_codes_of_their_own(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process: what follows is the same."""
+    monkeypatch.setattr(command_line.cli, "main", lambda **_: signal.raise_signal(number))
+    former = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as end:
+            command_line.main()
+    finally:
+        signal.signal(number, former)
+    assert end.value.code == 128 + number
 
 
 def test_a_process_ends_though_a_method_left_a_thread(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
