@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from petlbench.config.resolve import RunConfig
@@ -17,7 +18,7 @@ from petlbench.executors.executor import Outcome, Watch
 from petlbench.executors.schedule import Estimate, Schedule
 from petlbench.executors.workers import Worker, end_all, first_heard
 from petlbench.runs.execute import record_without_result
-from petlbench.runs.log import result_since
+from petlbench.runs.log import recorded_since
 from petlbench.runs.plan import PlannedRun
 
 MOST_FAILED_STARTS = 3  # worker processes in a row that end before they are ready for a run: no other would be
@@ -33,7 +34,7 @@ class Pool:
     def __init__(self, memory_mb: int | None = None) -> None:
         self._memory_mb = memory_mb
         self._workers: dict[str, Worker] = {}
-        self._unrecorded: dict[int, PlannedRun] = {}  # handed out, and not known to have a record
+        self._unrecorded: dict[int, tuple[PlannedRun, datetime]] = {}  # handed out, when, and not known to have a record
         self._failed_starts = 0
 
     def carry_out(self, runs: Sequence[PlannedRun], jobs: int, estimate: Estimate, watch: Watch) -> Iterator[Outcome]:
@@ -59,10 +60,9 @@ class Pool:
             for name in at_work:
                 del self._workers[name]
             end_all(at_work.values())
-            have_ended = {id(worker.run) for worker in at_work.values() if worker.has_ended}
             while self._unrecorded:
-                key, run = self._unrecorded.popitem()
-                if key not in have_ended:
+                _, (run, since) = self._unrecorded.popitem()
+                if recorded_since(run.config, since) is None:
                     record_without_result(run.config, "cancelled", "interrupted")
 
     def end(self) -> None:
@@ -75,7 +75,7 @@ class Pool:
         """Give every idle worker a run, and start workers for those that still wait."""
         for name, worker in self._workers.items():
             if worker.is_idle and (run := schedule.take(name)) is not None:
-                self._unrecorded[id(run)] = run
+                self._unrecorded[id(run)] = run, datetime.now(UTC)
                 worker.begin(run, _with_threads(run.config, threads))
                 watch.began(name, run)
         starting = sum(not worker.is_ready for worker in self._workers.values())
@@ -122,14 +122,17 @@ class Pool:
             schedule.lost(name)
             return None
         watch.ended(name)
-        if (finished := result_since(run.config, worker.since)) is not None:  # it wrote the record and could not say so
+        found = recorded_since(run.config, self._unrecorded[id(run)][1])
+        if found is not None and found[0].has_result:  # it could not say so any more
             schedule.done(name)
-        if schedule.lost(name):
+        elif (lost := schedule.lost(name)) is not None and lost[1]:
             _log.warning("%s", printable(f"{run.config.label}: {how}; it begins again in another"))
             return None
-        record, path = finished or record_without_result(run.config, "failed", f"{how}; it had lost another before")
+        else:
+            found = record_without_result(run.config, "failed", f"{how}; it had lost another before")
+        schedule.lost(name)
         self._unrecorded.pop(id(run), None)
-        return Outcome(run, record, path)
+        return Outcome(run, *found)
 
 
 @contextmanager

@@ -64,18 +64,21 @@ class Schedule:
         """Return the run that a worker had; it keeps open what the run had open."""
         return self._runs[self._at_work.pop(worker)]
 
-    def lost(self, worker: str) -> bool:
-        """Forget a worker that is gone. Return True if the run that it had waits again; False if it had none, or if that has now failed."""
+    def lost(self, worker: str, by_run: bool = True) -> tuple[PlannedRun, bool] | None:
+        """Forget a worker that is gone. Return the run that it had, and True if the run waits again: False if it is to be recorded as failed.
+
+        ``by_run``: the worker had begun the run, which may be to blame. None when it had no run.
+        """
         self._open.pop(worker, None)
         position = self._at_work.pop(worker, None)
         if position is None:
-            return False
-        self._lost[position] += 1
-        if self._lost[position] == MOST_LOST:
-            return False
-        self._again.append(position)
-        self._left += self._cost[position]
-        return True
+            return None
+        self._lost[position] += by_run
+        waits = self._lost[position] < MOST_LOST
+        if waits:
+            self._again.append(position)
+            self._left += self._cost[position]
+        return self._runs[position], waits
 
     def _take_waiting(self, worker: str) -> int:
         longest = max(self._cost[positions[0]] for positions in self._waiting.values())

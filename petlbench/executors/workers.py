@@ -14,7 +14,7 @@ import traceback
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -39,13 +39,13 @@ class Worker:
     def __init__(self) -> None:
         self._pipe, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(target=_work, args=(theirs,))
+        resource_tracker.ensure_running()  # else it is started with the first worker, which then hears the terminal after all
         with _without_main(), _terminal_unheard():
             self._process.start()
         theirs.close()
         self.is_ready = False  # it has started, and loaded torch
         self.run: PlannedRun | None = None  # that it has, or had last
-        self.since = datetime.now(UTC)  # it has that run
-        self.has_ended = False  # it has said how that run ended, which is recorded
+        self.has_ended = False  # it has said how that run ended
         self._memory_mb: list[float] = []  # resident after the first run, and after the last
 
     @property
@@ -63,7 +63,7 @@ class Worker:
 
     def begin(self, run: PlannedRun, config: RunConfig) -> None:
         """Send a run, to be carried out as ``config`` says. A process that has ended meanwhile does not begin it."""
-        self.run, self.since, self.has_ended = run, datetime.now(UTC), False
+        self.run, self.has_ended = run, False
         with suppress(OSError):
             self._pipe.send(config)
 
@@ -213,7 +213,8 @@ def _carried_out(config: RunConfig, progress: Progress) -> tuple[_Kind, tuple[Re
         return "broken", traceback.format_exc()
 
 
-def _interrupt(*_: Any) -> NoReturn:
+def _interrupt(number: int, _: Any) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second request would interrupt the recording
     raise KeyboardInterrupt
 
 

@@ -40,10 +40,10 @@ def recorded(config: RunConfig) -> list[schema.Record]:
     return [record for path, record in found if not record.has_result or store.is_whole(record, path, config.execution.save)]
 
 
-def result_since(config: RunConfig, moment: datetime) -> tuple[schema.Record, Path] | None:
-    """Return the result that a run has recorded since a moment, with its path: of a process that could not say so any more."""
+def recorded_since(config: RunConfig, moment: datetime) -> tuple[schema.Record, Path] | None:
+    """Return what a run has recorded since a moment, with its path: of a process that may be gone."""
     least = moment.isoformat(timespec="seconds")
-    new = [record for record in recorded(config) if record.has_result and record.created >= least]
+    new = [record for record in recorded(config) if record.created >= least]
     return (new[-1], RecordStore(Path(config.execution.out)).path_of(new[-1])) if new else None
 
 
