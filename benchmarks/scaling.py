@@ -2,8 +2,8 @@
 
 Every run sleeps for a known time where a method would train, with a head of chance for an answer, and is recorded as any other: so workers do not
 compete for cores, and what is above the sleep is the harness. ``local``: worker processes of this machine. ``ray``: actors of a cluster that is started
-here, with as many CPUs as workers, real or not. Of each number of workers there are two benches with the same workers: the first warms them up, and its
-start is not counted.
+here, with as many CPUs as workers, real or not. Before what is measured the
+same workers carry out runs until each has had one.
 
 * ``overhead``: milliseconds of a worker per run that are not the run's own, (time x workers - runs x a run's own time) / runs. A run's own time is what
   one worker in this process needs for it;
@@ -30,7 +30,8 @@ from benchmarks.options import JSON, write_results
 from petlbench import api
 from petlbench.cli.printing import table_console
 from petlbench.config.executor import ExecutorChoice
-from petlbench.executors.executor import Executor, Unwatched, open_executor
+from petlbench.executors.executor import Executor, Unwatched, Watch, open_executor
+from petlbench.runs.plan import PlannedRun
 
 EXECUTORS = ("local", "ray")
 PLUGIN = """
@@ -109,9 +110,9 @@ def row(name: str, workers: int, seconds: float, runs: int, own: float, folder: 
     cluster = {"cpus_per_run": 1.0, "gpus_per_run": 0.0} if name == "ray" else {}
     out, count = folder / f"{name}-{workers}", runs * workers
     with _cpus(workers if name == "ray" else None), open_executor(ExecutorChoice(executor=name, jobs=workers, **cluster)) as executor:  # type: ignore[arg-type]
-        _times(executor, out, seconds, range(workers * 2))
+        used = _warmed(executor, out, seconds, workers)
         start = time.perf_counter()
-        _times(executor, out, seconds, range(workers * 2, workers * 2 + count))
+        _times(executor, out, seconds, range(used, used + count))
         took = time.perf_counter() - start
     click.echo(f"{name}, {workers} workers: {count} runs in {took:.1f} s", err=True)
     overhead = (took * workers - count * own) / count
@@ -144,12 +145,31 @@ class _cpus:  # noqa: N801 (a context manager that reads as one)
             ray.shutdown()
 
 
-def _times(executor: Executor, out: Path, seconds: float, seeds: Sequence[int]) -> list[float]:
+class _Seen(Unwatched):
+    """The workers that have had a run."""
+
+    def __init__(self) -> None:
+        self.workers: set[str] = set()
+
+    def began(self, worker: str, run: PlannedRun) -> None:
+        self.workers.add(worker)
+
+
+def _warmed(executor: Executor, out: Path, seconds: float, workers: int) -> int:
+    """Carry out runs until every worker has started and had one; return how many."""
+    seen, used = _Seen(), 0
+    while len(seen.workers) < workers:
+        _times(executor, out, seconds, range(used, used + workers), seen)
+        used += workers
+    return used
+
+
+def _times(executor: Executor, out: Path, seconds: float, seeds: Sequence[int], watch: Watch | None = None) -> list[float]:
     """Carry out runs; return the seconds from each record to the next."""
     settings = {"out": str(out), "threads": 1, "device": "cpu", "curve": False, "method.seconds": seconds}
     planned = api.plan("sleeper", "mini/digits", list(seeds), settings)
     moments = [time.perf_counter()]
-    for outcome in executor.carry_out(planned.runs, Unwatched()):
+    for outcome in executor.carry_out(planned.runs, watch or Unwatched()):
         if not outcome.record.has_result:
             raise click.ClickException(f"{outcome.record.label}: {outcome.record.error}")
         moments.append(time.perf_counter())

@@ -27,7 +27,7 @@ from petlbench.executors.executor import Outcome, Watch
 from petlbench.executors.node import Carrier, Home, Sent, Survey, code_digest, survey
 from petlbench.executors.ray_connection import connected, require_ray
 from petlbench.executors.schedule import Schedule
-from petlbench.records.schema import parse_record
+from petlbench.records.schema import Record, parse_record
 from petlbench.records.store import RecordStore
 from petlbench.runs.execute import record_without_result
 from petlbench.runs.plan import PlannedRun
@@ -55,9 +55,11 @@ class _Worker:
 
     name: str
     node: _Node
+    results: str  # folder that it writes to if its node shares it
     actor: Any
     heard: Any  # what to wait for: that it is ready, or what its run says next; None when it has no run
     is_ready: bool = False
+    prints: str = ""  # where what it prints goes
     has_begun: bool = False  # of the run that it has
 
 
@@ -192,7 +194,7 @@ class RayExecutor:
         self._started[host] += 1
         options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_restarts": 0, "max_task_retries": 0}
         actor = ray.remote(Carrier).options(**options, scheduling_strategy=_on(node.id)).remote(home)
-        self._workers[name] = _Worker(name, node, actor, actor.ready.remote())
+        self._workers[name] = _Worker(name, node, home.results, actor, actor.ready.remote())
 
     def end(self, worker: _Worker) -> None:
         """End an actor; Ray frees what it set aside for it."""
@@ -275,7 +277,8 @@ class _Bench:
         self.watch.began(worker.name, run)
         worker.has_begun = False
         call = worker.actor.carry_out.options(num_returns="streaming")
-        worker.heard = call.remote(_on_share(run.config, share), worker.node.shares_results)
+        is_there = worker.node.shares_results and Path(run.config.execution.out).resolve() == Path(worker.results)
+        worker.heard = call.remote(_on_share(run.config, share), is_there)
 
     def _heard(self, schedule: Schedule) -> Outcome | None:
         """Wait for what a worker has to say, at most until the next look at the machines. Returns a run's outcome when it was that."""
@@ -292,7 +295,7 @@ class _Bench:
         worker = handles[ready[0]]
         try:
             if not worker.is_ready:
-                ray.get(worker.heard)
+                worker.prints = ray.get(worker.heard)
                 worker.is_ready, worker.heard = True, None
                 return None
             kind, what = ray.get(next(worker.heard))
@@ -308,7 +311,7 @@ class _Bench:
             worker.heard = None
             self.watch.ended(worker.name)
             if kind == "recorded":
-                return Outcome(run, *_kept(run.config, what))
+                return Outcome(run, *_kept(run.config, what, f"{worker.node.name}:{worker.prints}"))
             where = f"{run.config.label}, on {worker.node.name}"
             raise PetlbenchError(f"{where}: {what}") if kind == "refused" else RuntimeError(f"{where}:\n{what}")
         return None
@@ -320,10 +323,10 @@ class _Bench:
             return None
         self.executor.end(worker)
         self.watch.ended(worker.name)
-        run = schedule.at_work.get(worker.name)
-        waits = schedule.lost(worker.name)
-        if run is None:
+        lost = schedule.lost(worker.name, worker.has_begun)
+        if lost is None:
             return None
+        run, waits = lost
         where = self.lost[run.config.run_id]
         where.append(worker.node.name)
         if waits:
@@ -333,14 +336,15 @@ class _Bench:
         return Outcome(run, *record_without_result(_anywhere(run.config), "failed", error))
 
 
-def _kept(config: RunConfig, sent: Sent) -> tuple[Any, Path]:
-    """Return a record that arrived and its path; written now unless its node has written it."""
+def _kept(config: RunConfig, sent: Sent, prints: str) -> tuple[Record, Path]:
+    """Return a record that arrived and its path; written now unless its node has written it. A failure comes with where its plugin printed."""
     out = Path(config.execution.out)
     record = parse_record(sent.document, f"the record of {config.label}")
     path = out / sent.path if sent.path is not None else None
     if path is None:
         record, path = RecordStore(out).adopt(record, sent.files)
-    return (record.model_copy(update={"error": sent.error}) if sent.error else record), path
+    error = sent.error if record.has_result else f"{sent.error} (what it printed: {prints})"
+    return record.model_copy(update={"error": error}), path
 
 
 def _on_share(config: RunConfig, share: _Share) -> RunConfig:
@@ -439,6 +443,13 @@ def _surveyed(nodes: Mapping[str, Any], home: Home, configs: Sequence[RunConfig]
             problems[problem].append(name)
         if not own:
             found[key] = one
+    for backbone in sorted({name for one in found.values() for name in one.weights}):
+        by_weights: dict[str, list[str]] = defaultdict(list)
+        for key, one in found.items():
+            by_weights[one.weights.get(backbone, "")].append(_name(nodes[key]))
+        if len(by_weights) > 1:
+            for checksum, names in by_weights.items():
+                problems[f"backbone {backbone} has the weights {checksum[:8]} there and others elsewhere"] += names
     return found, problems
 
 

@@ -139,9 +139,12 @@ class Carrier:
         self._home = home
         self._thread = ThreadPoolExecutor(1)  # one for all runs: torch keeps threads of its own for each that calls it
 
-    def ready(self) -> int:
-        """Return the number of this process, once it can carry out runs."""
-        return os.getpid()
+    def ready(self) -> str:
+        """Say, once it can carry out runs, where what is printed here goes."""
+        try:
+            return str(Path("/proc/self/fd/1").readlink())
+        except OSError:  # not on Linux
+            return f"worker-*-{os.getpid()}.out below /tmp/ray/session_latest/logs"
 
     def carry_out(self, config: RunConfig, is_shared: bool) -> Iterator[Event]:
         """Execute a run and say how it proceeds: ``begun``, ``advanced`` any number of times, then one of the others."""

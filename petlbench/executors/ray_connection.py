@@ -32,6 +32,7 @@ def connected(address: str | None) -> Iterator[None]:
 
     A process that is connected already stays so. ConfigError when no cluster answers.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that starts here sends nothing to Ray's makers
     import ray
     from ray.job_config import JobConfig
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,13 +34,15 @@ from petlbench import Access, QueryMethod, register_method
 
 @register_method("waiter")
 class Waiter(QueryMethod):
-    """Seed 0 waits in its first run, seed 2 in every run; all say where they are."""
+    """Seed 0 waits in its first run, seed 2 in every run, seed 3 fails; all say where they are."""
     access = Access.SCORES
 
     def fit(self, model, data):
         print("waiter was here")
         place = Path(os.environ["WAITER"])
         (place / f"{self.seed}-{os.getpid()}").touch()
+        if self.seed == 3:
+            raise ValueError("no such seed")
         while self.seed == 2 or (self.seed == 0 and len(list(place.glob("0-*"))) == 1):
             time.sleep(0.05)
 
@@ -196,19 +199,21 @@ def test_records_are_those_of_local_whoever_writes_them_and_on_a_part_of_a_gpu(
 def test_a_lost_machine_costs_its_runs_which_begin_once_more_on_one_that_joins(
     bench: Callable[..., subprocess.Popen[str]], raylets: Raylets, tmp_path: Path
 ) -> None:
-    first = raylets.add({"num_cpus": 2, "num_gpus": 2})
-    process = bench(*WAITER, "seeds=0,2", "gpus_per_run=1", "cpus_per_run=1", "jobs=2")
+    first = raylets.add({"num_cpus": 2, "num_gpus": 4})
+    process = bench(*WAITER, "seeds=0,2,3", "gpus_per_run=2")
     until(lambda: len(waiting("0")) == len(waiting("2")) == 1 or process.poll() is not None)
     raylets.kill(first)
-    second = raylets.add({"num_cpus": 2, "num_gpus": 2})
+    second = raylets.add({"num_cpus": 2, "num_gpus": 4})
     until(lambda: len(waiting("0")) == len(waiting("2")) == 2 or process.poll() is not None)
-    until(lambda: 0 in records(tmp_path / "r") or process.poll() is not None)
+    until(lambda: records(tmp_path / "r").keys() == {0, 3} or process.poll() is not None)
     raylets.kill(second)
     code, err = finished(process)
     found = records(tmp_path / "r")
     assert code == 1 and found[0].status == "ok" and found[2].status == "failed"
     assert (found[2].error or "").startswith("its workers were lost, on ") and (found[2].error or "").count("node ") == 2
-    assert "begins again elsewhere" in err and "state-dump" not in err
+    assert "begins again elsewhere" in err and "state-dump" not in err  # 20 lines of Ray's own log
+    printed = re.findall(r"ValueError: no such seed \(what it printed: .*:(/.*\.out)\)", err)[0]
+    assert "waiter was here" in Path(printed).read_text() and found[3].error == "ValueError: no such seed"
 
 
 def test_a_killed_driver_leaves_no_worker_and_its_successor_continues(bench: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:

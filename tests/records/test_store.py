@@ -306,3 +306,15 @@ def test_what_was_learned_is_kept_when_a_repetition_keeps_nothing(tmp_path: Path
     record, files = with_files(store, REPEATED, b"new")
     store.write(record.model_copy(update={"checkpoint": None}), {file: files[file] for file in files if file.parent != store.checkpoints})
     assert [file.read_bytes() for file in store.checkpoints.iterdir()] == [b"old"]
+
+
+def test_a_record_that_comes_from_elsewhere_gets_the_names_that_it_has_here(tmp_path: Path) -> None:
+    elsewhere, here = RecordStore(tmp_path / "elsewhere"), RecordStore(tmp_path / "here")
+    first, files = with_files(elsewhere, make_record(revision="r1"), b"one")
+    second, other_files = with_files(elsewhere, make_record(revision="r2"), b"two")
+    adopted, path = here.adopt(first, {file.name: content for file, content in files.items()})
+    beside, other = here.adopt(second, {file.name: content for file, content in other_files.items()})
+    assert path.name == here.path_of(first).name and other != path  # the result of other data stays
+    assert adopted == first and read_record(path) == adopted and read_record(other) == beside
+    assert contents(here, path) == {b"one"} and contents(here, other) == {b"two"}
+    assert {file.name.partition(".")[0] for file in here.files_of(beside, other)} == {other.stem}
