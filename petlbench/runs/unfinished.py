@@ -164,8 +164,9 @@ class Unfinished:
 
 
 def remove_state(path: Path) -> None:
-    """Delete what an unfinished run has kept."""
-    for file in (path, *path.parent.glob(f"{glob.escape(path.name)}-answers-*")):
+    """Delete what an unfinished run has kept, and what it was killed while writing."""
+    name = glob.escape(path.name)
+    for file in (path, *path.parent.glob(f"{name}-answers-*"), *path.parent.glob(f".tmp-*-{name}")):
         with contextlib.suppress(OSError):
             file.unlink()
 

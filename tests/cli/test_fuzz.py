@@ -24,7 +24,7 @@ from tests.record_factory import make_record
 
 LINES = int(os.environ.get("PETLBENCH_FUZZ_LINES", "200"))  # 200 take seconds, 8,500 some minutes
 _KEYS = """
-method task seed seeds recipe precision out device threads save cache_mb store_mb data_root url curve backbone backbone.name
+method task seed seeds recipe precision out device threads save cache_mb store_mb data_root url curve checkpoint_every backbone backbone.name
 backbone.checkpoint method.name method.rank method.targets method.spsa.step method.checkpoint train train.epochs train.batch_size
 train.learning_rate train.schedule protocol protocol.resize protocol.shots protocol.augment protocol.name access.output access.batch
 budget.images budget suite paper table dataset older larger root host port token_file output max_images batch_delay_ms a..b .. .a a. _
