@@ -155,6 +155,9 @@ def test_a_run_that_diverged_has_to_diverge_again(call: Call, tmp_path: Path) ->
     assert result.status == "diverged"
     code, out, _ = call("reproduce", str(result.path), "out=again")
     assert code == 0 and "the same result: it is diverged again" in out
+    found = petlbench.reproduce(result.path, progress=False, out="again")
+    failed = found.original.model_copy(update={"status": "failed"})
+    assert found.is_same and not dataclasses.replace(found, original=failed).is_same
     changed(result.path, lambda data: data["config"]["train"].update(learning_rate=1e-3), with_id=True)
     code, out, _ = call("reproduce", str(result.path), "out=again")
     assert code == 1 and "another result: it was diverged and is ok" in out
