@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -100,12 +97,3 @@ def _weights(backbone: str) -> str:
 @cache
 def _environment() -> schema.Environment:
     return provenance.environment(torch.device("cpu"), "fp32")
-
-
-def main(words: Mapping[str, str]) -> None:
-    """``python -m benchmarks.grid '{"out": "results", "methods": "all", "tasks": "mini", "seeds": "88"}'``."""
-    print(fill(Path(words["out"]), words["methods"], words["tasks"], int(words["seeds"])), "runs")
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

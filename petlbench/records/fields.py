@@ -36,17 +36,24 @@ def _unwritable(value: Any, depth: int = 0) -> str | None:
     """Return why a value cannot be stored as JSON and read back; None if it can."""
     if depth > _DEEPEST:
         return f"expected settings nested {_DEEPEST} deep at most"
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) and key.isprintable() for key in value):
-            return "expected names of settings in one line, without control characters"
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return next((reason for one in value if (reason := _unwritable(one, depth + 1))), None)
-    if isinstance(value, float) and not math.isfinite(value):
-        return "expected finite numbers"
+    if isinstance(value, dict | list | tuple):
+        return _unwritable_inside(value, depth)
     if isinstance(value, str):
         return None if is_unicode(value) else "expected text in Unicode"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "expected finite numbers"
     return None if value is None or isinstance(value, int | float) else f"expected plain values, not a {type(value).__name__}"
+
+
+def _unwritable_inside(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int) -> str | None:
+    if isinstance(value, dict):
+        for key in value:
+            if not (isinstance(key, str) and key.isprintable()):
+                return "expected names of settings in one line, without control characters"
+    for one in value.values() if isinstance(value, dict) else value:
+        if reason := _unwritable(one, depth + 1):
+            return reason
+    return None
 
 
 def _checked_text(text: str) -> str:

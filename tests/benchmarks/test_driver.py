@@ -23,16 +23,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, dict[str
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "COMMANDS", {"first": ["-c", FIRST], "second": ["-c", FIRST]})
         patch.setattr(driver, "IMPORTS", ("json",))
+        patch.setattr(driver, "list_seconds", lambda: {"methods, known": (0.5, 0.125)})
+        patch.setattr(driver, "grid_seconds", lambda out, seeds, runs: {f"{runs} of {seeds} seeds in {out.name}": (1.0, 2.0)})
+        patch.setattr(driver, "fill", lambda out, methods, tasks, seeds: 10 * seeds)
         patch.setattr(driver, "TIMED_IMPORT", "import {name}; print('a warning'); print(0.25)")
-        result = CliRunner().invoke(driver.main, ["--rounds", str(ROUNDS), "--json", str(target)], catch_exceptions=False)
+        result = CliRunner().invoke(driver.main, ["--rounds", str(ROUNDS), "--seeds", "4", "--json", str(target)], catch_exceptions=False)
     return result, json.loads(target.read_text())
 
 
 def test_all_rounds_but_the_first_count_and_every_process_starts_in_an_empty_folder(finished: tuple[Result, dict[str, Any]]) -> None:
     results = finished[1]["results"]
-    assert {part: list(rows) for part, rows in results.items()} == {"commands": ["first", "second"], "imports": ["json"]}
+    assert {part: list(rows) for part, rows in results.items()} == {
+        "commands": ["first", "second"],
+        "lists": ["methods, known"],
+        "grids": ["40 of 4 seeds in 4"],
+        "imports": ["json"],
+    }
     assert all(len(row["seconds"]) == ROUNDS for rows in results.values() for row in rows.values())
-    assert results["imports"]["json"]["seconds"] == [0.25] * ROUNDS
+    assert results["imports"]["json"] == {"seconds": [0.25] * ROUNDS, "processor_seconds": []}
+    assert results["lists"]["methods, known"]["processor_seconds"] == [0.125] * ROUNDS
 
 
 def test_the_table_shows_medians(finished: tuple[Result, dict[str, Any]]) -> None:
@@ -41,7 +50,8 @@ def test_the_table_shows_medians(finished: tuple[Result, dict[str, Any]]) -> Non
     shown = [line.split() for line in result.stdout.splitlines()]
     for rows in document["results"].values():
         for name, row in rows.items():
-            assert [name, f"{median(row['seconds']):.2f}"] in shown
+            used = [f"{median(row['processor_seconds']):.2f}"] if row["processor_seconds"] else []
+            assert [*name.split(), f"{median(row['seconds']):.2f}", *used] in shown
 
 
 def test_the_document_says_what_was_measured_where(finished: tuple[Result, dict[str, Any]]) -> None:
@@ -50,6 +60,7 @@ def test_the_document_says_what_was_measured_where(finished: tuple[Result, dict[
 
 def test_a_command_that_fails_is_named_with_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "COMMANDS", {"broken": ["-c", "import no_such_module"]})
+    monkeypatch.setattr(driver, "fill", lambda *_: 0)
     result = CliRunner().invoke(driver.main, [])
     assert result.exit_code == 1
     assert "python -c import no_such_module ended with exit code 1: ModuleNotFoundError: No module named 'no_such_module'" in result.stderr
@@ -61,6 +72,13 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_figure_can_be_had() -> None:
-    seconds = {name: value for part in driver.measure().values() for name, value in part.items()}
-    assert len(seconds) == len(driver.COMMANDS) + len(driver.IMPORTS) and min(seconds.values()) > 0
+def test_every_figure_can_be_had(tmp_path: Path) -> None:
+    runs = driver.fill(tmp_path, "linear", "mini/digits", 1)
+    figures = driver.measure({tmp_path: (1, runs)})
+    assert {part: len(rows) for part, rows in figures.items()} == {
+        "commands": len(driver.COMMANDS),
+        "lists": 2 * len(driver.LISTS),
+        "grids": 3,
+        "imports": len(driver.IMPORTS),
+    }
+    assert min(clock for rows in figures.values() for clock, _ in rows.values()) > 0
