@@ -58,7 +58,7 @@ def test_a_tuned_run_is_another_run_than_one_with_the_same_settings_and_reads_ba
         ({"train.epochs": 3}, r"no study of lora .*; lora-mini_digits-.* has train.epochs=12, not 3; run petlbench tune method=lora .*train.epochs=3"),
         ({"trials": 20}, "has trials=2; run petlbench tune .*trials=20"),
         ({"search.method.rank": [2, 4]}, "searched another space .*; run petlbench tune .* search.method.rank="),
-        ({"protocol.selection": "best_val"}, "set protocol.selection=last"),
+        ({"protocol.selection": "best_val"}, "or protocol.selection=last"),
     ],
     ids=["other settings", "other trials", "other space", "rule that needs val"],
 )  # fmt: skip
@@ -128,7 +128,7 @@ def test_sections_of_yaml_files_that_are_papers_name_their_source() -> None:
 
 def tuned_record(**options: Any) -> Record:
     study = Tuning(study="s", trials=5, asked=5, sampler="tpe", sampler_seed=0, seeds=[0], val_accuracy=81.5)
-    return make_record(**options).model_copy(update={"tuning": study, "hyperparameters": "tuned: 5 trials"})
+    return make_record(**options, train={"learning_rate": 0.1}).model_copy(update={"tuning": study, "hyperparameters": "tuned: 5 trials"})
 
 
 def printed(frame: pd.DataFrame) -> str:
