@@ -27,6 +27,7 @@ NOT_RUN = {  # all other commands are run
     r"^(pip install|git |pre-commit )": "changes the reader's machine",
     r"-m pytest ": "tests of their own",
     r"^petlbench bench": "minutes; tests/cli/test_bench.py",
+    r"^petlbench tune|^petlbench show lora-mini_digits": "minutes; tests/cli/test_tune.py",
     r"^petlbench serve|--watch": "runs until it is stopped; tests/remote, tests/cli/test_watch.py",
     r"^petlbench data ": "downloads, or reads what was downloaded; tests/cli/test_data.py",
     r"tools.pretrain_mini_clip": "three quarters of an hour; tests/tools/test_pretrain_mini_clip.py",
