@@ -59,6 +59,10 @@ class Diverged(PetlbenchError):
     """The training loss is no longer finite."""
 
 
+class Pruned(PetlbenchError):
+    """A trial was ended early: others of its study are better."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that there is nothing of that name among what ``petlbench ls`` lists, with the nearest name."""
     return f"no {kind} '{name}'.{did_you_mean(name, known)} (petlbench ls {kind}s lists all)"

@@ -51,7 +51,10 @@ COLUMNS = (
     FlatColumn("run_id", "text", "run_id", "Hash of the resolved configuration."),
     FlatColumn("schema_version", "integer", "schema_version", "Of the record."),
     FlatColumn(
-        "status", "text", "status", "`ok`, `budget` (ended when its budget was spent, with a result), `failed`, `diverged` or `cancelled`."
+        "status",
+        "text",
+        "status",
+        "`ok`, `budget` (ended when its budget was spent, with a result), `failed`, `diverged`, `cancelled` or `pruned`.",
     ),
     FlatColumn("error", "text", "error", "Why there is no result, or which budget was spent."),
     FlatColumn("created", "text", "created", "When the record was written; ISO 8601, UTC."),

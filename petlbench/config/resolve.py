@@ -18,6 +18,7 @@ from typing import Any
 
 from petlbench.config.files import exists, load_recipe, load_suite, load_yaml, names, origin, suite_of, task_name
 from petlbench.config.identity import added, files_of, fill_added, protocol_id, run_id, to_identity
+from petlbench.config.pruning import Pruning
 from petlbench.config.settings import BackboneChoice, Budget, Execution, Numerics, Protocol, QueryConfig, Train
 from petlbench.config.typed import COMMAND_LINE, Layer, Text, build, check_keys
 from petlbench.errors import ConfigError, unknown
@@ -51,6 +52,7 @@ class RunConfig:
     content: Mapping[str, Any] = field(default_factory=dict)
     study: str | None = added(None)  # the study whose winner's settings these are (petlbench.tuning): what they cost is part of the result
     tuning: Mapping[str, Any] | None = field(default=None, compare=False)  # what the record says of that study, records.schema.Tuning
+    pruning: Pruning | None = field(default=None, compare=False)  # of a trial that its study may end early
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -61,7 +63,7 @@ class RunConfig:
     def _identity(self) -> dict[str, Any]:
         found = to_identity(self)
         found["method"] = {"name": found["method"], "plugin": found.pop("plugin"), **found.pop("method_config")}
-        for beside in ("hyperparameters", "execution", "content", "tuning"):
+        for beside in ("hyperparameters", "execution", "content", "tuning", "pruning"):
             del found[beside]
         for key, name in self.content.items():
             *path, last = key.split(".")

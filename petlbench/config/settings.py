@@ -68,7 +68,9 @@ class Protocol:
             raise ValueError(f"resize must be an int from 1 to {_LARGEST_SIDE} or null, got {self.resize}")
         self.augment = canonical(parse(self.augment))  # one text, hence one id, for one meaning
         if self.train_on == "trainval" and self.selection == "best_val":
-            raise ValueError("selection=best_val needs a validation split that is not trained on; set protocol.train_on=train")
+            raise ValueError(
+                "selection=best_val needs a validation split that is not trained on; set protocol.train_on=train, or protocol.selection=last"
+            )
         if self.score_on == "val" and self.train_on == "trainval":
             raise ValueError("score_on=val needs a validation split that is not trained on; set protocol.train_on=train")
         if self.score_on == "val" and self.selection == "oracle_test":

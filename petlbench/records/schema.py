@@ -35,9 +35,9 @@ from petlbench.records.fields import (
 from petlbench.records.regular_file import read_regular
 
 # Version 2 adds what is known of queries (rungs seen, bytes, transport, curves). Version 3 adds layouts, splits, joined tasks and usage of tokens.
-# Version 4 adds run_memory_mb. Version 5 adds resumed, tuning, and runs that are scored on val.
+# Version 4 adds run_memory_mb. Version 5 adds resumed, tuning, trials that were pruned, and runs that are scored on val.
 SCHEMA_VERSION = 5
-Status = Literal["ok", "failed", "diverged", "cancelled", "budget"]
+Status = Literal["ok", "failed", "diverged", "cancelled", "budget", "pruned"]
 RESULTS = ("ok", "budget")  # the statuses of runs that count
 LARGEST = 2**26  # bytes of a record file
 

@@ -32,7 +32,7 @@ from petlbench.data.cache import Cache
 from petlbench.data.content import with_content
 from petlbench.data.joined import part_of_class
 from petlbench.data.load import Task
-from petlbench.errors import BudgetExceeded, ConfigError, DataError, Diverged, PetlbenchError, described, message_of
+from petlbench.errors import BudgetExceeded, ConfigError, DataError, Diverged, PetlbenchError, Pruned, described, message_of
 from petlbench.learners import Learner, open_learner
 from petlbench.learners.cost import AddedMemory, Stopwatch
 from petlbench.learners.curve import Curve
@@ -50,6 +50,7 @@ from petlbench.records.store import RecordStore, is_kept
 from petlbench.remote.client import RemoteBackbone
 from petlbench.runs.checks import check, check_method
 from petlbench.runs.log import RunLog, record_path
+from petlbench.runs.pruning import report
 from petlbench.runs.surroundings import surroundings_kept
 from petlbench.runs.unfinished import GlobalGenerators, Unfinished, code_digest, machine_identity, remove_state
 
@@ -80,6 +81,9 @@ def execute(config: RunConfig, progress: Progress = lambda done, total: None, re
         except Diverged as reason:
             status, error = "diverged", message_of(reason)
             remove_state(state_path(named))  # it would diverge again
+        except Pruned as reason:
+            status, error = "pruned", message_of(reason)
+            remove_state(state_path(named))
         except KeyboardInterrupt as reason:
             status, error, failure = "cancelled", "interrupted", reason
         except PetlbenchError as reason:
@@ -170,8 +174,16 @@ def _carry_out(log: RunLog, progress: Progress, connected: RemoteBackbone | None
                 if curve is not None:
                     curve.after_step()
 
+            def look_at_trial(epoch: schema.Epoch) -> None:
+                if config.pruning is not None and config.pruning.is_due(epoch.epoch + 1) and epoch.epoch + 1 < config.train.epochs:
+                    with meter.during("val"):
+                        reached = accuracy(learner.predict(val), val.labels)
+                    log.history[-1] = epoch.model_copy(update={"val_accuracy": reached})
+                    report(config.pruning, epoch.epoch + 1, reached)
+
             def log_epoch(epoch: Epoch) -> None:
                 log.history.append(selection.evaluate(_checked(epoch, method.name)))
+                look_at_trial(log.history[-1])
                 evaluate_curve()
                 if unfinished.is_missed:
                     _say_once(f"method {method.name} does not use data.steps: when it is interrupted, it starts over")

@@ -114,6 +114,10 @@ class Study:
     def name(self) -> str:
         return self.about.name
 
+    @property
+    def journal(self) -> Path:
+        return (self.folder / _JOURNAL).resolve()
+
     def trials(self) -> list[Trial]:
         """Return all trials, in the order in which they were begun. TuningError for a journal that is broken."""
         return read_trials(self._study, self.space, self.folder)

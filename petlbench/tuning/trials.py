@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from petlbench.config.pruning import Pruning
 from petlbench.config.resolve import RunConfig, load_method, merged, nested, resolve
 from petlbench.config.search import Point, Space, default_point, load_space, plain
 from petlbench.config.tuning import Tuning, with_search
@@ -25,6 +26,7 @@ from petlbench.runs.state import States
 from petlbench.tuning.study import FOLDER, About, Study
 from petlbench.tuning.trial import Outcome, outcome_of, refused
 
+_FACTOR = 3  # one trial in three goes on after 1/9 and after 1/3 of the epochs
 _PAUSE = 0.5  # seconds between looks at trials of other processes
 
 
@@ -98,8 +100,10 @@ def check_selection(config: RunConfig) -> None:
 
 
 def about_of(cell: Cell, tuning: Tuning) -> About:
-    """Describe the study of a cell."""
+    """Describe the study of a cell. ConfigError for a pruner and several seeds, whose epochs cannot be compared one by one."""
     config, choice = cell.first, tuning.choice
+    if choice.pruner != "none" and len(cell.configs) > 1:
+        raise ConfigError(f"pruner={choice.pruner} needs trials of one seed, got seeds={','.join(map(str, cell.configs))}")
     default = default_point(cell.space, config)
     return About(
         method=config.method,
@@ -162,9 +166,16 @@ class _Asked:
         self.runs: dict[int, RunConfig] = {}
         self.error: ConfigError | None = None
         try:
-            self.runs = {seed: cell.config(seed, point) for seed in cell.configs}
+            self.runs = {seed: self._prunable(cell.config(seed, point)) for seed in cell.configs}
         except ConfigError as error:
             self.error = error
+
+    def _prunable(self, config: RunConfig) -> RunConfig:
+        """Say in a run that its study may end it early. The default settings are run to the end: the winner is compared with them."""
+        if self.study.about.pruner == "none" or self.point == self.study.about.default:
+            return config
+        least = max(1, config.train.epochs // _FACTOR**2)
+        return replace(config, pruning=Pruning(str(self.study.journal), self.study.name, self.number, least, _FACTOR))
 
     @property
     def must_succeed(self) -> bool:
@@ -207,8 +218,8 @@ def _round(asked: Sequence[_Asked], executor: Executor, watch: Watch, states: St
     for trial in asked:
         for seed, config in trial.runs.items():
             run = planned_run(config, states)
-            is_over = run.state == "done" or (run.state == "failed" and not trial.must_succeed)
-            if is_over and (last := newest(config)) is not None:
+            last = None if run.state in ("missing", "stale") else newest(config)
+            if last is not None and (last[0].has_result or not (trial.must_succeed or last[0].status == "pruned")):
                 trial.records[seed] = last[0]
             else:
                 todo[config.run_id] = run

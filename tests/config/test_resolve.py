@@ -184,6 +184,7 @@ CHANGES = {
     "protocol.name": "other", "protocol.resize": 40, "protocol.resize_mode": "short", "protocol.interpolation": "nearest",
     "protocol.normalise": "half", "protocol.augment": "flip", "protocol.shots": 2, "protocol.split_seed": 2,
     "protocol.shortage": "keep", "protocol.train_on": "trainval", "protocol.selection": "best_val", "protocol.select_every": 2, "protocol.select_tail": 2,
+    "protocol.score_on": "val",
     "train.epochs": 7, "train.batch_size": 8, "train.optimizer": "sgd", "train.learning_rate": 0.5, "train.scale_learning_rate": True,
     "train.weight_decay": 0.5, "train.momentum": 0.5, "train.schedule": "constant", "train.schedule_step": "epoch",
     "train.warmup_epochs": 2, "train.warmup_learning_rate": 1e-4, "train.min_learning_rate": 1e-4,

@@ -19,6 +19,7 @@ from petlbench.cli.bench import grid_settings
 from petlbench.cli.words import settings_of, split_words
 from petlbench.config import resolve as configuration
 from petlbench.config.resolve import merged, nested
+from petlbench.config.tuning import split_tuning
 from petlbench.remote.server.settings import ServeConfig
 from petlbench.runs.plan import selected_methods, selected_tasks
 from tests.words import resolve
@@ -114,10 +115,13 @@ def _check_petlbench(arguments: Sequence[str]) -> None:
     match command.name:
         case "run":
             resolve(_concrete(words))
-        case "bench" | "plan":
+        case "bench" | "plan" | "tune":
             grid = grid_settings(words)
             methods, tasks = (grid.pop(name, default) for name, default in (("methods", "all"), ("tasks", "mini")))
             settings = nested(grid["settings"])
+            for of_tuning in ("hyperparameters", "tune"):
+                settings.pop(of_tuning, None)
+            _, settings = split_tuning(settings)
             for method in selected_methods(methods):
                 configuration.resolve(merged(settings, {"method": {"name": method}, "task": selected_tasks(tasks)[0]}))
         case "serve":

@@ -28,6 +28,7 @@ NOT_RUN = {  # all other commands are run
     r"-m pytest ": "tests of their own",
     r"^petlbench bench": "minutes; tests/cli/test_bench.py",
     r"^(ray|sbatch) ": "a cluster; tests/executors/test_cluster.py, tests/tools/test_sbatch.py",
+    r"^petlbench tune|^petlbench show lora-mini_digits": "minutes; tests/cli/test_tune.py",
     r"^petlbench serve|--watch": "runs until it is stopped; tests/remote, tests/cli/test_watch.py",
     r"^petlbench data ": "downloads, or reads what was downloaded; tests/cli/test_data.py",
     r"tools.pretrain_mini_clip": "three quarters of an hour; tests/tools/test_pretrain_mini_clip.py",

@@ -37,7 +37,8 @@ def named_settings(text: str) -> Iterator[tuple[str, str]]:
 def fields_of(section: str, path: Path) -> set[str]:
     """Return the fields of a section; for ``method`` those of the file's own method, on pages those of all methods and of new-method's template."""
     if section in SECTIONS:
-        return {field.name for field in dataclasses.fields(SECTIONS[section])}
+        own = {"trials"} if section == "budget" else set()  # of a study
+        return own | {field.name for field in dataclasses.fields(SECTIONS[section])}
     plugins = [load_method(path.stem)[0]] if path.parent.name == "methods" else [METHODS.get(name) for name in METHODS.names()]
     template = next((ROOT / "petlbench").rglob("method.py.txt")).read_text(encoding="utf-8") if path.suffix == ".md" else ""
     written = set(re.findall(r"^    (\w+): \w+ = ", template, re.MULTILINE))
