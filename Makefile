@@ -13,7 +13,7 @@ BIOME := @biomejs/biome@2.6.8
 WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn bench-driver bench-scaling plan leaderboard test test-all test-numeric lint lint-page format docs clean
+.PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn bench-driver bench-reports bench-scaling plan leaderboard test test-all test-numeric lint lint-page format docs clean
 
 help: ## Show the targets and their variables
 	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
@@ -45,6 +45,9 @@ bench-data: $(READY) ## Measure the image store against a DataLoader, with ARGS 
 
 bench-driver: $(READY) ## Measure how long commands and imports take to start, with ARGS such as "--rounds 5 --json FILE"
 	@$(BIN)/python -m benchmarks.driver $(ARGS)
+
+bench-reports: $(READY) ## Measure leaderboard, validate, export and compare on many records, with ARGS such as "--count 2000 --json FILE"
+	@$(BIN)/python -m benchmarks.reports $(ARGS)
 
 bench-scaling: $(READY) ## Measure what a run costs beside its work with 1 to 8 workers, with ARGS such as "--executors local --json FILE"
 	@$(BIN)/python -m benchmarks.scaling $(ARGS)

@@ -179,15 +179,15 @@ def _interval(draws: _Floats) -> tuple[float, float]:
 
 def _pairs(methods: Sequence[str], cells: _Floats, drawn: Sequence[_Floats], ranks: _Floats) -> pd.DataFrame:
     m, t = cells.shape
+    chosen = list(combinations(range(m), 2))
+    distances = np.array([abs(float(ranks[i] - ranks[j])) for i, j in chosen]) * math.sqrt(2) / _rank_error(m, t) if chosen else np.empty(0)
+    nemenyi = np.where(distances > 0, studentized_range.sf(distances, m, math.inf), 1.0) if chosen else distances
     rows = []
-    for i, j in combinations(range(m), 2):
+    for (i, j), p_nemenyi in zip(chosen, nemenyi.tolist(), strict=True):
         differences = _rounded(cells[i] - cells[j])
         counts = [int((differences > 0).sum()), int((differences == 0).sum()), int((differences < 0).sum())]
-        distance = abs(float(ranks[i] - ranks[j])) * math.sqrt(2) / _rank_error(m, t)
-        nemenyi = float(studentized_range.sf(distance, m, math.inf)) if distance else 1.0
-        rows.append(
-            [methods[i], methods[j], differences.mean(), *_interval(drawn[i] - drawn[j]), *counts, wilcoxon_p(differences), nemenyi]
-        )
+        interval = _interval(drawn[i] - drawn[j])
+        rows.append([methods[i], methods[j], differences.mean(), *interval, *counts, wilcoxon_p(differences), p_nemenyi])
     frame = pd.DataFrame(rows, columns=[column for column in PAIR_COLUMNS if column != "p_holm"])
     return frame.assign(p_holm=holm(frame["p_wilcoxon"].to_list()))[PAIR_COLUMNS]
 
@@ -202,7 +202,10 @@ def wilcoxon_p(differences: _Floats) -> float:
     signed, positive = twice[differences != 0], int(twice[differences > 0].sum())
     chances = np.ones(1)  # of each sum
     for rank in signed:
-        chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2
+        with_rank = np.zeros(len(chances) + rank)  # the rank is positive with one half, negative with the other
+        with_rank[: len(chances)] = chances
+        with_rank[rank:] += chances
+        chances = with_rank / 2
     return min(1.0, 2 * float(min(chances[: positive + 1].sum(), chances[positive:].sum())))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import typing
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -79,3 +81,34 @@ def test_without_pyarrow_the_csv_is_written_and_one_error_says_what_to_install(t
     with pytest.raises(RecordError, match=r"pip install 'petlbench\[parquet\]'; .*runs\.csv is written"):
         write_flat(tmp_path, RecordStore(tmp_path).read())
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["runs.csv"]
+
+
+def test_pieces_give_the_same_files_as_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [make_record(seed=0, status="failed"), *(make_record(seed=seed, accuracy=70 + seed / 3) for seed in range(1, 6))]
+    folders = [tmp_path / name for name in ("whole", "pieces")]
+    for folder, at_once in zip(folders, (200, 2), strict=True):
+        monkeypatch.setattr("petlbench.analysis.export._AT_ONCE", at_once)
+        RecordStore(folder).write(records[0])
+        write_flat(folder, iter(records))
+    whole, pieces = folders
+    assert (whole / "runs.csv").read_bytes() == (pieces / "runs.csv").read_bytes()
+    pd.testing.assert_frame_equal(pd.read_parquet(whole / "runs.parquet"), pd.read_parquet(pieces / "runs.parquet"))
+
+
+def test_no_more_records_are_held_than_are_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petlbench.analysis.export._AT_ONCE", 3)
+    RecordStore(tmp_path).write(make_record())
+    made: list[weakref.ref[Record]] = []
+    most = 0
+
+    def read() -> Iterator[Record]:
+        nonlocal most
+        for seed in range(12):
+            record = make_record(seed=seed)
+            made.append(weakref.ref(record))
+            most = max(most, sum(one() is not None for one in made))
+            yield record
+            del record
+
+    write_flat(tmp_path, read())
+    assert most <= 4

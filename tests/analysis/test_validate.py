@@ -16,6 +16,7 @@ from safetensors.torch import save
 from petlbench.analysis.validate import check_record, missing_cells, problems_among, problems_of
 from petlbench.checkpoints.file import packed_predictions
 from petlbench.config.identity import run_id
+from tests.conftest import Call
 from tests.record_factory import LABELS, PREDICTED, PROTOCOL, TASKS, make_record, store_record
 
 
@@ -360,3 +361,19 @@ def test_equal_weights_that_answer_a_fixed_picture_otherwise_are_reported(tmp_pa
         f"the weights c0ffee00c0ff… answer a fixed picture otherwise than in {first}: by 0.3 where the largest"
     )
     assert "QuickGELU, mean [0.5, 0.5, 0.5]" in found[other][0]
+
+
+def test_every_file_is_read_once(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        store_record(tmp_path, seed=seed)
+    read: list[str] = []
+
+    def spy(path: Path, most: int | None = None) -> bytes:
+        read.append(path.name)
+        return path.read_bytes()
+
+    monkeypatch.setattr("petlbench.records.schema.read_regular", spy)
+    monkeypatch.setattr("petlbench.analysis.validate.read_regular", spy)
+    code, out, _ = call("validate", str(tmp_path))
+    assert code == 0 and out.startswith("3 records, 0 with problems")
+    assert len(read) == len(set(read)) == 6

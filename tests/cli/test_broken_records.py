@@ -6,11 +6,15 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from petlbench import api
+from petlbench.cli import broken
 from petlbench.records.schema import LARGEST, SCHEMA_VERSION
 from petlbench.records.store import RecordStore
 from tests.conftest import Call
@@ -125,3 +129,13 @@ def test_a_folder_of_a_task_that_is_named_like_a_file_is_no_record(results: Path
     folder.mkdir(parents=True)
     (folder / "a.json").write_text(TEXT)
     assert len(RecordStore(results).read()) == 3 and not RecordStore(results).read().broken
+
+
+@pytest.mark.parametrize(("patience", "is_shown"), [(0.0, True), (1e9, False)])
+def test_a_bar_is_shown_on_a_terminal_when_reading_takes_long(monkeypatch: pytest.MonkeyPatch, patience: float, is_shown: bool) -> None:
+    screen = Console(file=StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(broken, "bars", lambda transient: Progress(console=screen, transient=transient, auto_refresh=False))
+    monkeypatch.setattr(broken, "_PATIENCE", patience)
+    with broken.reading() as progress:
+        progress(2, 3)
+    assert ("reading records" in screen.file.getvalue()) is is_shown  # type: ignore[attr-defined]

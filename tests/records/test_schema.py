@@ -40,6 +40,26 @@ def test_a_record_survives_being_written_and_read() -> None:
     assert parse_record(TEXT, "here") == make_record()
 
 
+def refuse_steps(*_: object) -> Record:
+    raise AssertionError("not read in one pass")
+
+
+def test_a_file_as_it_is_written_is_read_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = RecordStore(tmp_path).write(make_record())
+    monkeypatch.setattr("petlbench.records.schema._checked", refuse_steps)
+    assert read_record(path) == make_record()
+
+
+@pytest.mark.parametrize("key", ['"seed": 0,', '"status": "ok",', '"epochs": 20,'])
+def test_a_key_that_stands_twice_is_refused_in_a_file_as_it_is_written(tmp_path: Path, key: str) -> None:
+    text = RecordStore(tmp_path).write(make_record()).read_text()
+    assert key in text and "stands twice" in refusal(text.replace(key, key + key, 1))
+
+
+def test_a_byte_order_mark_before_a_file_as_it_is_written_is_refused(tmp_path: Path) -> None:
+    assert "byte order mark" in refusal("\ufeff" + RecordStore(tmp_path).write(make_record()).read_text())
+
+
 def test_full_floats_are_kept() -> None:
     accuracy = 100 * 2 / 3
     record = parse_record(make_record(accuracy=accuracy).model_dump_json(), "here")

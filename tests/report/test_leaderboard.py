@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from petlbench.analysis import tables
 from petlbench.analysis.aggregate import leaderboard
 from petlbench.config.files import load_suite
 from petlbench.records.schema import Record
@@ -271,3 +273,22 @@ def test_hostile_names_leave_every_file_of_the_leaderboard_readable(tmp_path: Pa
         cells = [cell for row in csv.reader(io.StringIO(path.read_text())) for cell in row]
         assert not {cell for cell in cells if cell.startswith(("=", "@"))} and "-2+3" not in cells
     assert len(list(tmp_path.rglob("*.svg"))) > 5
+
+
+def test_each_table_is_computed_once_for_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: Counter[str] = Counter()
+
+    def counted(name: str) -> None:
+        original = getattr(tables, name)
+
+        def spy(*arguments: object) -> object:
+            counts[name] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(tables, name, spy)
+
+    for name in ("runs_frame", "leaderboard_of", "compare"):
+        counted(name)
+    records = [*make_grid(("zero_shot", "lora", "full"), TASKS[:2], (0,)), *make_grid(("lora", "full"), TASKS[2:4], (0,))]
+    write_leaderboard(stored(tmp_path, records), {"a": TASKS[:2], "b": TASKS[2:4]})
+    assert counts == {"runs_frame": 1, "leaderboard_of": 1, "compare": 2}

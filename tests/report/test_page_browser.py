@@ -382,3 +382,51 @@ def test_an_open_row_stays_open_when_parts_change_places(opened: Open, tmp_path:
 def test_a_page_without_a_finished_run_says_so(opened: Open, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(page_html(page_data([], {}, [])))
     expect(opened(tmp_path / "page.html").get_by_role("status")).to_have_text("No finished run yet.")
+
+
+MANY = 230  # settings of one method: rows of one table
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of one suite with many rows, which lack a task and so are not compared in pairs, and as many runs that failed."""
+    records = [make_record(settings={"rank": i}, accuracy=20 + i / 4) for i in range(MANY)]
+    records += [make_record(seed=i, status="failed") for i in range(MANY)]
+    path = tmp_path_factory.mktemp("large") / "leaderboard.html"
+    path.write_text(page_html(page_data(records, {"mini": TASKS[:2]}, [])))
+    return path
+
+
+def rows(page: Page, table: str) -> int:
+    return page.locator(f"{table} tbody tr").count()
+
+
+def test_rows_become_nodes_a_hundred_at_a_time(opened: Open, large: Path) -> None:
+    page = opened(large)
+    assert [rows(page, table) for table in ("table.summary", "table.tasks", "#left_out")] == [100, 100, 100]
+    expect(page.get_by_role("status")).to_contain_text(f"{MANY} rows")
+    more = page.locator("#left_out").get_by_role("button", name="Show 100 more of 130")
+    more.click()
+    page.locator("#left_out").get_by_role("button", name="Show 30 more of 30").click()
+    assert rows(page, "#left_out") == MANY
+    expect(page.locator("#left_out button.more")).to_be_hidden()
+
+
+def test_sorting_orders_all_rows_makes_only_the_first_and_leaves_figures_alone(opened: Open, large: Path) -> None:
+    page = opened(large)
+    page.evaluate("document.querySelectorAll('figure svg').forEach((node) => (node.isKept = true))")
+    page.evaluate(
+        "window.made = 0; new MutationObserver((all) => all.forEach((one) => one.addedNodes.forEach((node) =>"
+        " (window.made += 1 + (node.querySelectorAll?.('*').length ?? 0))))).observe(document.getElementById('parts'), {childList: true, subtree: true})"
+    )
+    sort(page, "digits", "tasks")
+    assert column(page, "digits", "tasks")[0] == "77.3" and rows(page, "table.summary") == 100
+    assert page.evaluate("[...document.querySelectorAll('figure svg')].every((node) => node.isKept)")
+    columns = page.locator("table.summary thead th, table.tasks thead th").count()
+    assert 0 < page.evaluate("window.made") < 100 * 5 * columns  # nodes of a hundred rows in two tables, not of all rows
+
+
+def test_a_search_reaches_rows_that_are_no_nodes_yet(opened: Open, large: Path) -> None:
+    page = opened(large)
+    page.get_by_label("Method").fill("rank=7]")
+    assert methods(page) == ["lora [rank=7]"]
