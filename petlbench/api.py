@@ -22,6 +22,8 @@ from petlbench.runs import plan as grid
 if TYPE_CHECKING:
     import pandas as pd
 
+    from petlbench.report.filling import FillingLeaderboard
+
 _log = logging.getLogger("petlbench.records")
 
 
@@ -167,15 +169,19 @@ def carry_out(
     retry_failed: bool = False,
     progress: bool = True,
     reraise: bool = False,
+    filling: FillingLeaderboard | None = None,
 ) -> Results:
-    """Carry out the missing and stale runs of a plan. ``reraise``: raise the error of the first run that fails."""
+    """Carry out the missing and stale runs of a plan. ``reraise``: raise the error of the first run that fails.
+
+    ``filling``: a table that is shown with the progress, below the bars of a terminal all the time, elsewhere once its first row is complete.
+    """
     from petlbench.executors import local
     from petlbench.executors.progress import bars, sentence
 
     todo = [run for run in planned.runs if run.state in ("missing", "stale") or (retry_failed and run.state == "failed")]
     jobs = jobs or local.default_jobs(planned.runs[0].config, len(todo))
     outcomes = []
-    with bars(progress) as shown:
+    with bars(progress, filling) as shown:
         overall = shown.add_task("bench", total=len(todo))
         current = shown.add_task("", total=None, visible=jobs == 1)
 
@@ -189,6 +195,8 @@ def carry_out(
             if progress:
                 line = f"[{number}/{len(todo)}] {sentence(record)}" + (f" ({result.location()})" if result.is_kept else "")
                 shown.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+            if filling is not None and filling.add(record) and progress and shown.disable:
+                shown.console.print(filling.drawn())
     return Results(tuple(outcomes), planned)
 
 

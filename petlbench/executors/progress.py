@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from petlbench.errors import printable
 from petlbench.records.schema import Record
 
 
-def bars(is_shown: bool = True) -> Progress:
-    """Return progress bars on stderr, disabled when it is neither a terminal nor a notebook."""
+class _Bars(Progress):
+    """Bars, and something else below them until they end."""
+
+    below: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.below is not None:
+            yield self.below
+
+    def stop(self) -> None:
+        self.below = None
+        super().stop()
+
+
+def bars(is_shown: bool = True, below: RenderableType | None = None) -> Progress:
+    """Return progress bars on stderr, disabled when it is neither a terminal nor a notebook. ``below``: what is drawn anew below them, too."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -21,7 +36,11 @@ def bars(is_shown: bool = True) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, disable=not is_shown or not (console.is_terminal or console.is_jupyter))
+    rate = 10 if below is None else 1  # per second: a table takes some time to draw
+    disable = not is_shown or not (console.is_terminal or console.is_jupyter)
+    progress = _Bars(*columns, console=console, refresh_per_second=rate, disable=disable)
+    progress.below = below
+    return progress
 
 
 def bar_of(progress: Progress, description: str) -> Callable[[int, int], None]:
