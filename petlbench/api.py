@@ -173,7 +173,7 @@ def carry_out(
 ) -> Results:
     """Carry out the missing and stale runs of a plan. ``reraise``: raise the error of the first run that fails.
 
-    ``filling``: a table that is shown with the progress, below the bars of a terminal all the time, elsewhere once its first row is complete.
+    ``filling``: a table that is shown with the progress, below the bars of a terminal all the time, elsewhere once, early.
     """
     from petlbench.executors import local
     from petlbench.executors.progress import bars, sentence

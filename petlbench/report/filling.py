@@ -11,6 +11,7 @@ from petlbench.analysis.aggregate import leaderboard
 from petlbench.records.schema import Record
 from petlbench.report.leaderboard import leaderboard_table
 
+SOON = 30.0  # seconds after which somebody who reads a log file should have seen a first table
 _SHARE = 0.02  # of the time that drawing may take: a table of thousands of runs is drawn less often
 
 
@@ -23,18 +24,21 @@ class FillingLeaderboard:
     def __init__(self, suites: Mapping[str, Sequence[str]], records: Iterable[Record] = ()) -> None:
         self._suites = suites
         self._records = [record for record in records if record.has_result]
-        self._was_complete = self._has_complete_row()
+        self._was_announced = self._has_complete_row()
+        self._began = time.monotonic()
         self._table: RenderableType = Group()
         self._is_outdated, self._draw_after = bool(self._records), 0.0
 
     def add(self, record: Record) -> bool:
-        """Add a finished run. Returns True for the one that completes the first row: from then on the table ranks something."""
+        """Add a finished run. Returns True once: for the one that completes the first row, or the first that ends after SOON."""
         if not record.has_result:
             return False
         self._records.append(record)
         self._is_outdated = True
-        was_complete, self._was_complete = self._was_complete, self._was_complete or self._has_complete_row()
-        return self._was_complete and not was_complete
+        if self._was_announced:
+            return False
+        self._was_announced = time.monotonic() >= self._began + SOON or self._has_complete_row()
+        return self._was_announced
 
     def __rich__(self) -> RenderableType:
         now = time.monotonic()
