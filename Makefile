@@ -1,6 +1,6 @@
 # Everything runs in .venv, which the first target that needs it creates from the pinned constraints.
 PYTHON ?= python3
-METHOD ?= all
+METHOD ?= zero_shot,linear,blackvip,craft,pgn,vpt,lora,adapter,spt,full
 DATASET ?= mini
 SEEDS ?=
 JOBS ?=
@@ -9,7 +9,9 @@ THREADS ?= 1
 
 BIN := .venv/bin
 READY := .venv/.ready
+TOOLS := .venv/.tools
 BIOME := @biomejs/biome@2.6.8
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -19,16 +21,20 @@ help: ## Show the targets and their variables
 	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
 
-install: $(READY) ## Create .venv
+install: $(TOOLS) ## Create .venv, with what development needs
 
 $(READY): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "petlbench needs Python 3.11 or newer: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) torch
+	$(INSTALL) --editable .
 	@touch $@
 
-bench: $(READY) ## Run METHOD on DATASET with SEEDS (default: the suite's), write and show the leaderboard; continues where it stopped
+$(TOOLS): $(READY)
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+bench: $(READY) ## Run METHOD on DATASET (default: seven methods and their references on mini; METHOD=all: every one), show and write the leaderboard; continues where it stopped
 	@$(BIN)/petlbench bench method=$(METHOD) task=$(DATASET) $(if $(SEEDS),seeds=$(SEEDS)) $(ARGS) $(if $(JOBS),--jobs $(JOBS))
 
 bench-whitebox: $(READY) ## Measure speed and memory of the white-box methods, with ARGS such as "--methods lora,vpt --json FILE"
@@ -61,25 +67,25 @@ leaderboard: $(READY) ## Write results/leaderboard.* and results/plots/ from all
 browser: ## Install Debian's Chromium for the tests of the leaderboard page
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install --yes -qq --no-install-recommends chromium; }
 
-test: $(READY) ## Run the fast tests
+test: $(TOOLS) ## Run the fast tests
 	@$(BIN)/python -m pytest -q $(WORKERS)
 
-test-all: $(READY) ## Run all tests, also those that take minutes
+test-all: $(TOOLS) ## Run all tests, also those that take minutes
 	@$(BIN)/python -m pytest -q $(WORKERS) -m "slow or not slow"
 
-test-numeric: $(READY) ## Run the tests whose numbers depend on the processor, with THREADS threads; ATEN_CPU_CAPABILITY=default or avx2 picks the kernels
+test-numeric: $(TOOLS) ## Run the tests whose numbers depend on the processor, with THREADS threads; ATEN_CPU_CAPABILITY=default or avx2 picks the kernels
 	@$(BIN)/python -m pytest -q $(WORKERS) -m numeric --threads $(THREADS)
 
-lint: $(READY) ## Check style and types
+lint: $(TOOLS) ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 lint-page: ## Check the script and style of the leaderboard page with biome, which npm fetches once
 	@npx --yes $(BIOME) check
 
-format: $(READY) ## Rewrite the code in the project's style
+format: $(TOOLS) ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-docs: $(READY) ## Build the documentation site into site/; a broken link is an error
+docs: $(TOOLS) ## Build the documentation site into site/; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 clean: ## Remove .venv and build products, keep results

@@ -24,6 +24,7 @@ from petlbench.runs import plan as grid
 if TYPE_CHECKING:
     import pandas as pd
 
+    from petlbench.report.filling import FillingLeaderboard
     from petlbench.runs.reproduce import Reproduction
     from petlbench.tuning.tuned import StoredStudy
 
@@ -242,14 +243,18 @@ def carry_out(
     retry_failed: bool = False,
     progress: bool = True,
     reraise: bool = False,
+    filling: FillingLeaderboard | None = None,
 ) -> Results:
-    """Carry out the missing and stale runs of a plan. ``reraise``: raise the error of the first run that fails in this process."""
+    """Carry out the missing and stale runs of a plan. ``reraise``: raise the error of the first run that fails in this process.
+
+    ``filling``: a table that is shown with the progress, below the bars of a terminal all the time, elsewhere once, early.
+    """
     from petlbench.executors.executor import open_executor
     from petlbench.executors.progress import Lines, bars, sentence
 
     todo = [run for run in planned.runs if run.state in ("missing", "stale") or (retry_failed and run.state == "failed")]
     outcomes = []
-    with bars(progress) as shown, open_executor(choice or ExecutorChoice()) as executor:
+    with bars(progress, below=filling) as shown, open_executor(choice or ExecutorChoice()) as executor:
         lines = Lines(shown, len(todo))
         for number, (_, record, path) in enumerate(executor.carry_out(todo, lines, reraise), start=1):
             lines.finished(number)
@@ -257,6 +262,8 @@ def carry_out(
             if progress:
                 line = f"[{number}/{len(todo)}] {sentence(record)}" + (f" ({result.location()})" if result.is_kept else "")
                 shown.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+            if filling is not None and filling.add(record) and progress and shown.disable:
+                shown.console.print(filling.drawn())
     return Results(tuple(outcomes), planned)
 
 

@@ -14,7 +14,11 @@ from petlbench.cli.settings_help import SettingsCommand
 from petlbench.cli.terminal import echo_json
 from petlbench.cli.words import AS_JSON, read_seeds, split_words
 from petlbench.config.executor import ExecutorChoice, split_choice
+from petlbench.config.files import suite_tasks
 from petlbench.errors import ConfigError
+from petlbench.records.store import RecordStore
+from petlbench.report.filling import FillingLeaderboard
+from petlbench.runs.plan import Plan
 
 AVAILABLE = click.option("--available", is_flag=True, help="Leave out tasks whose images are missing.")
 GRID = "method=, task= and seeds= take several names or numbers with commas. petlbench run --help method=lora lists the settings of runs, such as out=DIR."
@@ -47,7 +51,8 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
     for sentence in planned.sentences():
         console.print(sentence)
     console.print(f"{len(planned.runs)} runs: {planned.summary()}; {todo} to run")
-    results = api.carry_out(planned, choice, retry_failed, reraise=ctx.obj["debug"])
+    filling = None if as_json else _filling(planned)
+    results = api.carry_out(planned, choice, retry_failed, reraise=ctx.obj["debug"], filling=filling)
     written, broken = write_and_show(planned.out, quiet=as_json)
     for result in results.failures:
         record = result.record
@@ -60,6 +65,16 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
         echo_json(summary)
     if results.failures or left or broken:
         raise click.exceptions.Exit(1)
+
+
+def _filling(planned: Plan) -> FillingLeaderboard | None:
+    """Return the leaderboard of the plan's suites, with what is finished; None when it is of no whole suite."""
+    wanted = {run.config.task for run in planned.runs}
+    suites = {suite: tasks for suite, tasks in suite_tasks().items() if wanted.issuperset(tasks)}
+    if not suites:
+        return None
+    done = {run.config.run_id for run in planned.runs if run.state == "done"}
+    return FillingLeaderboard(suites, [record for record in RecordStore(planned.out).read() if record.run_id in done] if done else ())
 
 
 def grid_settings(words: tuple[str, ...]) -> dict[str, Any]:

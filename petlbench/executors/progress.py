@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from petlbench.errors import printable
@@ -12,8 +12,24 @@ from petlbench.records.schema import Record
 from petlbench.runs.plan import PlannedRun
 
 
-def bars(is_shown: bool = True, transient: bool = False) -> Progress:
-    """Return progress bars on stderr, disabled when it is neither a terminal nor a notebook. ``transient``: nothing of them stays at the end."""
+class _Bars(Progress):
+    """Bars, and something else below them until they end."""
+
+    below: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.below is not None:
+            yield self.below
+
+    def stop(self) -> None:
+        self.below = None
+        super().stop()
+
+
+def bars(is_shown: bool = True, transient: bool = False, below: RenderableType | None = None) -> Progress:
+    """Return progress bars on stderr, disabled when it is neither a terminal nor a notebook. ``transient``: nothing of them stays at the end;
+    ``below``: what is drawn anew below them, too."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -22,7 +38,11 @@ def bars(is_shown: bool = True, transient: bool = False) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, transient=transient, disable=not is_shown or not (console.is_terminal or console.is_jupyter))
+    rate = 10 if below is None else 1  # per second: a table takes some time to draw
+    disable = not is_shown or not (console.is_terminal or console.is_jupyter)
+    progress = _Bars(*columns, console=console, transient=transient, refresh_per_second=rate, disable=disable)
+    progress.below = below
+    return progress
 
 
 def bar_of(progress: Progress, description: str) -> Callable[[int, int], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -86,6 +87,24 @@ def test_hooks_use_what_is_installed_here() -> None:
     for hook in hooks:
         program, *arguments = hook["entry"].split()
         assert program in (".venv/bin/ruff", ".venv/bin/mypy") or (program == "make" and arguments[0] in targets)
+
+
+def test_bench_needs_no_tools_of_development() -> None:
+    def commands(target: str) -> str:
+        make = ["make", "--dry-run", "--always-make", "--old-file=pyproject.toml", target]
+        return subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert "--editable ." in commands("bench") and "[dev]" not in commands("bench")
+    assert "[dev]" in commands("test") and "[dev]" in commands("install")
+
+
+def test_bench_runs_the_methods_of_the_first_sentence_and_references() -> None:
+    first = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n\n")[2].partition(".")[0]
+    named = re.search(r"\((.*) and others\)", first)
+    assert named is not None
+    default = re.search(r"^METHOD \?= (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert default is not None
+    assert sorted(default[1].split(",")) == sorted([*named[1].lower().split(", "), "zero_shot", "linear", "full"])
 
 
 def test_ci_starts_scripts_and_targets_that_exist() -> None:
