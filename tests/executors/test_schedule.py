@@ -77,6 +77,17 @@ def test_the_last_runs_are_not_much_longer_than_the_best_division() -> None:
         assert carried_out(runs, cost, workers)[0] <= BOUND * earliest(costs, workers)
 
 
+def test_a_long_run_of_a_task_that_nobody_has_open_does_not_wait_for_the_end() -> None:
+    """Ten workers with a task each and short runs of it left; taken last, the long run of the eleventh task would end at 17."""
+    tasks = [f"mini/{number}" for number in range(11)]
+    costs = [6.1] * 10 + [6.0] + [1.0] * 50
+    runs = [planned(seed) for seed in range(len(costs))]
+    for seed, run in enumerate(runs):
+        runs[seed] = replace(run, config=replace(run.config, task=tasks[seed if seed < 11 else seed % 10]))
+    end, _ = carried_out(runs, lambda config: costs[config.seed], 10)
+    assert end <= 12.2
+
+
 def test_a_worker_keeps_its_backbone_and_task_while_enough_waits() -> None:
     tasks = ("mini/digits", "mini/location", "mini/count", "mini/textures")
     runs, cost = with_costs([1 + seed % 7 for seed in range(200)], tasks)
