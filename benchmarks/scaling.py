@@ -136,7 +136,14 @@ class _cpus:  # noqa: N801 (a context manager that reads as one)
         if self._count is not None:
             import ray
 
-            ray.init("local", num_cpus=self._count, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            ray.init(
+                "local",
+                num_cpus=self._count,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _system_config={"worker_niceness": 0},
+            )
 
     def __exit__(self, *_: object) -> None:
         if self._count is not None:

@@ -16,7 +16,12 @@ def main(nodes: list[dict[str, Any]]) -> None:
     logging.disable(logging.INFO)
     from ray.cluster_utils import Cluster
 
-    quick = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 2}
+    quick = {
+        "health_check_initial_delay_ms": 1000,
+        "health_check_period_ms": 1000,
+        "health_check_failure_threshold": 2,
+        "worker_niceness": 0,
+    }
     cluster = Cluster(initialize_head=True, head_node_args={**nodes[0], "include_dashboard": False, "_system_config": quick})
     started = [cluster.head_node, *(cluster.add_node(**node) for node in nodes[1:])]
     print(cluster.address, flush=True)
