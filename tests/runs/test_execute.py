@@ -83,6 +83,7 @@ def test_what_a_run_rounds_to_bf16_is_not_there_before_the_memory_of_the_next_is
     held = []
     monkeypatch.setattr("petlbench.learners.cost.AddedMemory.__init__", lambda self, device: held.append(len(backbone._bf16_copies)))
     monkeypatch.setattr("petlbench.learners.cost.AddedMemory.mb", 0.0)
+    monkeypatch.setattr("petlbench.learners.cost.AddedMemory.peak_mb", 0.0)
     for _ in range(2):
         run("bitfit", "precision=bf16", "train.epochs=1")
         assert backbone._bf16_copies
