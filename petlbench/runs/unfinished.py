@@ -20,7 +20,7 @@ import torch
 import petlbench
 from petlbench.access.tickets import lent
 from petlbench.config.every import Every
-from petlbench.errors import RecordError
+from petlbench.errors import RecordError, described
 from petlbench.optim.steps import Held, Load, State, Steps, restore, state_of
 from petlbench.records.store import write_atomically
 from petlbench.remote.journal import Journal
@@ -72,14 +72,13 @@ class Unfinished:
         if self._found is not None:
             self._results, self._loop = self._found["results"], self._found["loop"]
             if self._loop is None:
-                self._go_on()
+                self._go_on(lambda _: None)
 
     def enter(self, load: Load) -> None:
         """Let the loop that begins go on from its state, if there is one."""
         self._loops += 1
         if self._loop is not None:
-            load(self._loop)
-            self._go_on()
+            self._go_on(load)
         elif self.journal is not None and self._loops == 1:
             self.journal.begin(self._number + 1)
 
@@ -153,9 +152,18 @@ class Unfinished:
         self._number, self.resumed = state["number"], state["resumed"] + 1
         return state
 
-    def _go_on(self) -> None:
+    def _go_on(self, load: Load) -> None:
+        """Restore what the method holds, then what the harness does, which counts what the former took. RecordError when a method cannot read its own
+        state; it is deleted, or every rerun would fail."""
         assert self._found is not None
-        restore(self._parts, self._found["parts"])
+        try:
+            load(self._loop)
+            restore(self._parts, self._found["parts"])
+        except Exception as error:
+            remove_state(self.path)
+            raise RecordError(
+                f"{self.path}: the method cannot go on from its state ({described(error)}), which was deleted; run it again"
+            ) from error
         if self.journal is not None:
             self.journal.begin(self._number + 1)
         self._found = self._loop = None

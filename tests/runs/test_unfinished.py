@@ -276,6 +276,16 @@ def test_a_damaged_state_is_refused(damage: Callable[[bytes], bytes], kept: Path
     assert line.startswith("the state of an interrupted run cannot be read, so the run starts over") and kept.name in line
 
 
+def test_a_state_that_a_method_cannot_read_is_deleted_and_the_next_rerun_starts_over(kept: Path) -> None:
+    run = Unfinished(kept, lambda: IDENTITY, Every(steps=3))
+    run.begin({"solution": torch.zeros(2)})
+    with pytest.raises(
+        RecordError, match=rf"{kept.name}: the method cannot go on from its state \(KeyError: .*\), which was deleted; run it again"
+    ):
+        run.enter(lambda state: state["vector"])
+    assert found_by(kept, IDENTITY) == 0
+
+
 def test_a_run_whose_state_is_refused_starts_over(
     whole: Callable[[str], Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
