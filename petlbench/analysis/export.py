@@ -19,7 +19,7 @@ from petlbench.errors import RecordError
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore, atomic_file
 
-_AT_ONCE = 200  # records
+_AT_ONCE = 50  # records, each of which may be a MB of history
 _TYPES = {"text": "string", "JSON": "string", "integer": "Int64", "number": "Float64", "yes or no": "boolean"}
 
 
