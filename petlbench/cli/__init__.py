@@ -132,8 +132,9 @@ def main() -> None:
     warnings.formatwarning = _one_line
     is_own_process = open_streams()
     is_interrupted = False
+    requests: list[int] = []
     try:
-        with _endings_as_interrupts():
+        with _endings_as_interrupts(requests):
             code = cli.main(standalone_mode=False)
     except PetlbenchError as error:
         if "--debug" in sys.argv:
@@ -143,11 +144,10 @@ def main() -> None:
     except click.ClickException as error:
         _complain(f"{error.format_message()} (petlbench --help)")
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt) as interrupt:
+    except (click.Abort, KeyboardInterrupt):
         _complain("interrupted; what was computed is on disk, the same command continues")
-        cause = interrupt.__cause__ or interrupt  # click raises Abort from it
         is_interrupted = True
-        code = 128 + (cause.number if isinstance(cause, _Ended) else signal.SIGINT)
+        code = 128 + (requests[0] if requests else signal.SIGINT)
     except OSError as error:  # of a path that somebody typed: too long, not to be read or written, a full disk
         if "--debug" in sys.argv or error.strerror is None or isinstance(error, BrokenPipeError):
             raise
@@ -169,23 +169,19 @@ def _complain(text: str) -> None:
     echo(f"petlbench: {text}", err=True)
 
 
-class _Ended(KeyboardInterrupt):
-    """The process was asked to end by another signal than Ctrl-C's."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
 @contextmanager
-def _endings_as_interrupts() -> Iterator[None]:
-    """Take a request to end (kill, a closed terminal) as Ctrl-C: the run is recorded as cancelled. One that is ignored, as below nohup, stays so."""
+def _endings_as_interrupts(requests: list[int]) -> Iterator[None]:
+    """Take a request to end (kill, a closed terminal) as Ctrl-C: the run is recorded as cancelled. One that is ignored, as below nohup, stays so.
+
+    ``requests``: where the signal's number is noted, for a library may raise an interrupt of its own in place of ours.
+    """
     if threading.current_thread() is not threading.main_thread():  # no other may set handlers
         yield
         return
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Ended(number)
+        requests.append(number)
+        raise KeyboardInterrupt
 
     former = {number: signal.signal(number, end) for number in _ENDINGS if signal.getsignal(number) is signal.SIG_DFL}
     try:

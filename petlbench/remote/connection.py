@@ -110,9 +110,11 @@ class Connection:
         self._is_abandoned.set()
 
     def close(self) -> None:
-        """Close the sockets; later queries fail."""
+        """Close the sockets and the journal; later queries fail."""
         self.abandon()
         self._client.close()
+        if self.journal is not None:
+            self.journal.close()
 
     def _until_answered(self, attempt: Callable[[], httpx.Response], what: str, read: Callable[[httpx.Response], T], patience: float) -> T:
         failing_since: float | None = None

@@ -7,10 +7,11 @@ import glob
 import hashlib
 import logging
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from importlib import import_module, util
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -206,9 +207,9 @@ def code_digest(plugin: str) -> str:
     for folder in (*petlbench.__path__, *import_module("petlbench.methods").__path__):
         for file in sorted(Path(folder).rglob("*.py")):
             digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
-    spec = util.find_spec(plugin)
-    if spec is not None and spec.origin and Path(spec.origin).is_file():
-        digest.update(Path(spec.origin).read_bytes())
+    source = getattr(sys.modules.get(plugin), "__file__", None)  # none of a method that was typed at a prompt
+    if source is not None and Path(source).is_file():
+        digest.update(Path(source).read_bytes())
     return digest.hexdigest()[:16]
 
 

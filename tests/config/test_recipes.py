@@ -35,7 +35,7 @@ def test_a_recipe_trains_every_method_alike(recipe: str) -> None:
 def test_a_recipe_names_every_setting_that_its_numbers_depend_on(recipe: str) -> None:
     """A suite or a method could set whatever the recipe leaves out."""
     _, values = load_recipe(recipe)
-    not_of_the_paper = {"shots", "shortage", "split_seed", "compile", "checkpoint_activations"}
+    not_of_the_paper = {"score_on", "shots", "shortage", "split_seed", "compile", "checkpoint_activations"}
     only_of_sgd = {"momentum"} if values["train"]["optimizer"] != "sgd" else set()
     for section, kind in (("protocol", Protocol), ("train", Train)):
         assert {field.name for field in dataclasses.fields(kind)} - values[section].keys() <= not_of_the_paper | only_of_sgd

@@ -31,6 +31,7 @@ NOT_RUN = {  # all other commands are run
     r"^petlbench tune|^petlbench show lora-mini_digits": "minutes; tests/cli/test_tune.py",
     r"^petlbench serve|--watch": "runs until it is stopped; tests/remote, tests/cli/test_watch.py",
     r"^petlbench data ": "downloads, or reads what was downloaded; tests/cli/test_data.py",
+    r"benchmarks.many_records": "ten minutes of writing; tests/benchmarks",
     r"tools.pretrain_mini_clip": "three quarters of an hour; tests/tools/test_pretrain_mini_clip.py",
     r"backbone=(timm|open_clip):": "weights from a network",
     r"task=… ": "a selection file of SPT's release",
@@ -117,7 +118,10 @@ def substituted(command: Typed, url: str, folder: Path) -> list[str]:
     """Put in addresses and files that exist here, and two epochs unless the command names a number."""
     words = []
     for word in command.words:
-        if "checkpoints/" in word:
+        if "records/" in word:
+            pattern = re.sub(r"FILE|RUNID", "*", Path(word).name)
+            words.append(str(next((folder / "results" / "records").rglob(pattern))))
+        elif "checkpoints/" in word:
             pattern = re.sub(r"FILE|…", "*", Path(word).name)
             words.append(str(max((folder / "results" / "checkpoints").glob(pattern), key=lambda path: path.stat().st_mtime_ns)))
         else:

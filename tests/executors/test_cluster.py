@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore
 from tests.datasets.miniature import vtab_task
+from tests.executors.signals import hear_signals
 
 pytestmark = pytest.mark.slow
 GUARD = 300  # seconds after which a test that hangs fails
@@ -124,7 +125,16 @@ def bench(raylets: Raylets, site: Path, tmp_path: Path) -> Iterator[Callable[...
     def start(*words: str, code: tuple[str, str] = ("-m", "petlbench"), **more: str) -> subprocess.Popen[str]:
         command = [sys.executable, *code, "bench", *words, "executor=ray", f"address={raylets.address}"]
         pipe, environment = subprocess.PIPE, os.environ | {"PYTHONPATH": str(site)} | more
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stdout=pipe, stderr=pipe, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
+            preexec_fn=hear_signals,  # noqa: PLW1509 (no threads here)
+        )
         started.append(process)
         return process
 

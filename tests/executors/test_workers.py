@@ -16,6 +16,7 @@ import pytest
 from petlbench import cli as command_line
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
+from tests.executors.signals import hear_signals
 
 GUARD = 300  # seconds after which a test that hangs fails
 METHOD = '''
@@ -123,12 +124,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what a failing test leaves
-
-
-def hear_signals() -> None:
-    """Undo what this session may have inherited from a shell that started it in the background."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def records(results: Path) -> dict[int, Record]:

@@ -73,7 +73,7 @@ def test_a_table_is_drawn_anew_only_when_a_run_has_ended(folder: Path, monkeypat
 
 
 def test_the_table_stands_below_the_bars_until_they_end() -> None:
-    progress = bars(False, "THE TABLE")
+    progress = bars(False, below="THE TABLE")
     progress.add_task("bench", total=3)
     assert shown(progress.get_renderable()).rstrip().endswith("THE TABLE")
     progress.stop()
