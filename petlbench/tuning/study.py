@@ -185,7 +185,10 @@ class Study:
         if default:
             self._enqueue(default)
         if self.about.sampler == "grid":
-            points = [point for point in grid(self.space, max(1, self.about.trials - bool(default))) if point != default]
+            points = grid(self.space, self.about.trials)
+            if default and default not in points:  # it is a trial as well
+                points = grid(self.space, max(1, self.about.trials - 1))
+            points = [point for point in points if point != default]
             for index in np.random.default_rng(self.about.sampler_seed).permutation(len(points)):
                 self._enqueue(points[int(index)])
 
