@@ -260,7 +260,13 @@ def test_machines_that_lack_data_are_one_error_before_anything_starts(
         vtab_task(tmp_path / "data", task)
     added = raylets.add({"num_cpus": 1, "env_vars": {"PETLBENCH_DATA": str(empty)}})
     process = bench(
-        "method=linear", "task=vtab/cifar,vtab/svhn", "backbone=mini_clip", "seeds=0", "out=r", "gpus_per_run=0", PETLBENCH_DATA=str(tmp_path / "data")
+        "method=linear",
+        "task=vtab/cifar,vtab/svhn",
+        "backbone=mini_clip",
+        "seeds=0",
+        "out=r",
+        "gpus_per_run=0",
+        PETLBENCH_DATA=str(tmp_path / "data"),
     )
     code, err = finished(process)
     raylets.kill(added)
