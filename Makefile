@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versi
 WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn bench-driver bench-reports bench-scaling plan leaderboard test test-all test-numeric lint lint-page format docs clean
+.PHONY: help install browser bench bench-whitebox bench-blackbox bench-data bench-pgn bench-driver bench-reports bench-scaling plan leaderboard test test-all test-long test-numeric lint lint-page format docs clean
 
 help: ## Show the targets and their variables
 	@echo "make TARGET [METHOD=lora] [DATASET=mini/digits] [SEEDS=0,1,2] [JOBS=2] [ARGS=\"method.rank=4 train.epochs=20\"]"
@@ -70,8 +70,11 @@ browser: ## Install Debian's Chromium for the tests of the leaderboard page
 test: $(TOOLS) ## Run the fast tests
 	@$(BIN)/python -m pytest -q $(WORKERS)
 
+test-long: $(TOOLS) ## Run what does not fit into the time of .ci/run: further interrupted runs and clusters, every figure of bench-driver
+	@$(BIN)/python -m pytest -q $(WORKERS) -m long
+
 test-all: $(TOOLS) ## Run all tests, also those that take minutes
-	@$(BIN)/python -m pytest -q $(WORKERS) -m "slow or not slow"
+	@$(BIN)/python -m pytest -q $(WORKERS) -m "not long"
 
 test-numeric: $(TOOLS) ## Run the tests whose numbers depend on the processor, with THREADS threads; ATEN_CPU_CAPABILITY=default or avx2 picks the kernels
 	@$(BIN)/python -m pytest -q $(WORKERS) -m numeric --threads $(THREADS)

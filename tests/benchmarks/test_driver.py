@@ -71,6 +71,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "there is no folder" in result.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_figure_can_be_had(tmp_path: Path) -> None:
     runs = driver.fill(tmp_path, "linear", "mini/digits", 1)

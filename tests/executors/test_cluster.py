@@ -226,6 +226,7 @@ def test_a_lost_machine_costs_its_runs_which_begin_once_more_on_one_that_joins(
     assert "waiter was here" in Path(printed).read_text() and found[3].error == "ValueError: no such seed"
 
 
+@pytest.mark.long
 def test_a_killed_driver_leaves_no_worker_and_its_successor_continues(bench: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     words = (*WAITER, "seeds=0,1", "gpus_per_run=0.5", "cpus_per_run=0.5")
     process = bench(*words)
@@ -239,6 +240,7 @@ def test_a_killed_driver_leaves_no_worker_and_its_successor_continues(bench: Cal
     assert {seed: record.status for seed, record in records(tmp_path / "r").items()} == {0: "ok", 1: "ok"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_the_workers_and_records_their_runs_as_cancelled(
     bench: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: int, code: int
@@ -252,6 +254,7 @@ def test_an_interrupt_ends_the_workers_and_records_their_runs_as_cancelled(
     assert records(tmp_path / "r")[2].status == "cancelled"
 
 
+@pytest.mark.long
 def test_machines_that_lack_data_are_one_error_before_anything_starts(
     bench: Callable[..., subprocess.Popen[str]], raylets: Raylets, tmp_path: Path
 ) -> None:
@@ -276,6 +279,7 @@ def test_machines_that_lack_data_are_one_error_before_anything_starts(
     assert not records(tmp_path / "r")
 
 
+@pytest.mark.long
 def test_a_share_that_no_machine_has_is_an_error_that_says_what_there_is(bench: Callable[..., subprocess.Popen[str]]) -> None:
     code, err = finished(bench(*LINEAR, "gpus_per_run=16"))
     assert code == 2 and "no machine of the cluster has what a run asks for, 1 CPU and 16 GPU" in err and "with 1 CPU and 1 GPU" in err

@@ -110,7 +110,9 @@ def test_a_run_sends_nothing_of_what_is_kept(served: tuple[str, Service], monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "step"), [("vp_spsa", 7), ("craft", 2), ("linear", 5)])
+@pytest.mark.parametrize(
+    ("method", "step"), [("vp_spsa", 7), *(pytest.param(*case, marks=pytest.mark.long) for case in (("craft", 2), ("linear", 5)))]
+)
 def test_a_killed_process_pays_no_query_twice(method: str, step: int, tmp_path: Path) -> None:
     server = ServerProcess(tmp_path)
     try:

@@ -49,6 +49,8 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 WITH_CURVE = ("vp_spsa", "blackvip")
 FAST = ("lora", "vp_spsa", "craft")
+IN_CI = ("lora", "blackvip", "craft", "pgn")  # of those that kill a process
+SLOW, LONG = pytest.mark.slow, (pytest.mark.slow, pytest.mark.long)
 Outcome = tuple[Record, dict[str, Tensor]]
 
 
@@ -101,7 +103,9 @@ def killed(moment: str, number: int, words: list[str]) -> None:
     assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
-@pytest.mark.parametrize("case", [case if case == "vp_spsa" else pytest.param(case, marks=pytest.mark.slow) for case in CASES])
+@pytest.mark.parametrize(
+    "case", [case if case == "vp_spsa" else pytest.param(case, marks=SLOW if case in IN_CI else LONG) for case in CASES]
+)
 def test_a_killed_process_has_lost_nothing(case: str, whole: Callable[[str], Outcome], tmp_path: Path) -> None:
     """After 12 steps at most, or as many passes of a method without batches."""
     draw = random.Random(case)
@@ -117,7 +121,13 @@ def test_a_killed_process_has_lost_nothing(case: str, whole: Callable[[str], Out
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("moment", "number"), [("write", 1), ("write", 3), ("rename", 2), ("section", 2), ("test", 1), ("test", 2), ("test", 3), ("record", 1)]
+    ("moment", "number"),
+    [
+        ("write", 1),
+        ("test", 2),
+        ("record", 1),
+        *(pytest.param(*moment, marks=LONG) for moment in (("write", 3), ("rename", 2), ("section", 2), ("test", 1), ("test", 3))),
+    ],
 )
 def test_a_process_that_is_killed_while_it_writes_tests_or_records_has_lost_nothing(
     moment: str, number: int, whole: Callable[[str], Outcome], tmp_path: Path
@@ -146,7 +156,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, words: list[str], steps: int, o
             execute(resolve(words))
 
 
-@pytest.mark.parametrize("case", [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in CASES])
+@pytest.mark.parametrize("case", [case if case in FAST else pytest.param(case, marks=LONG) for case in CASES])
 def test_an_interrupted_run_goes_on_twice(
     case: str, whole: Callable[[str], Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
