@@ -32,6 +32,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 
 $(TOOLS): $(READY)
 	$(INSTALL) --editable '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib >/dev/null || true # tests start many processes, also where Python may write no bytecode
 	@touch $@
 
 bench: $(READY) ## Run METHOD on DATASET (default: seven methods and their references on mini; METHOD=all: every one), show and write the leaderboard; continues where it stopped
