@@ -220,13 +220,14 @@ def bench(
     """
     choice, common = split_choice(merged(nested(settings or {}), nested(more)))
     if tune is not None:
-        common = tuned_first(methods, tasks, {**common, "trials": tune}, choice, available, progress)
+        common = tuned_first(methods, tasks, settings={**common, "trials": tune}, choice=choice, available=available, progress=progress)
     return carry_out(plan(methods, tasks, seeds, common, available=available), choice, retry_failed, progress)
 
 
 def tuned_first(
-    methods: str | Sequence[str],
-    tasks: str | Sequence[str],
+    methods: str | Sequence[str] = "all",
+    tasks: str | Sequence[str] = "mini",
+    *,
     settings: Mapping[str, Any],
     choice: ExecutorChoice,
     available: bool = False,

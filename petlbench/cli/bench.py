@@ -16,6 +16,7 @@ from petlbench.cli.words import AS_JSON, read_seeds, split_words
 from petlbench.config.executor import ExecutorChoice, split_choice
 from petlbench.config.files import suite_tasks
 from petlbench.errors import ConfigError
+from petlbench.records.reader import Reader
 from petlbench.records.store import RecordStore
 from petlbench.report.filling import FillingLeaderboard
 from petlbench.runs.plan import Plan
@@ -38,22 +39,19 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
     choice, _ = split_choice(split_words(words if jobs is None else (*words, f"jobs={jobs}")))
     of_grid = grid_settings(words)
     if (trials := of_grid["settings"].pop("tune", None)) is not None:
-        settings, of_winners = (
-            {**of_grid["settings"], "trials": trials},
-            {name: of_grid[name] for name in ("methods", "tasks") if name in of_grid},
-        )
-        of_grid["settings"] = api.tuned_first(
-            **{"methods": "all", "tasks": "mini", **of_winners}, settings=settings, choice=choice, available=available
-        )
+        selected = {name: names for name, names in of_grid.items() if name in ("methods", "tasks")}
+        settings = {**of_grid["settings"], "trials": trials}
+        of_grid["settings"] = api.tuned_first(**selected, settings=settings, choice=choice, available=available)
     planned = api.plan(available=available, **of_grid)
     before = Counter(run.state for run in planned.runs)
     todo = before["missing"] + before["stale"] + (before["failed"] if retry_failed else 0)
     for sentence in planned.sentences():
         console.print(sentence)
     console.print(f"{len(planned.runs)} runs: {planned.summary()}; {todo} to run")
-    filling = None if as_json else _filling(planned)
+    reader = Reader(RecordStore(planned.out))
+    filling = _filling(planned, reader) if todo and not as_json else None
     results = api.carry_out(planned, choice, retry_failed, reraise=ctx.obj["debug"], filling=filling)
-    written, broken = write_and_show(planned.out, quiet=as_json)
+    written, broken = write_and_show(reader, quiet=as_json)
     for result in results.failures:
         record = result.record
         console.print(f"{record.status}: {record.label}: {record.error}", style="red")
@@ -67,14 +65,14 @@ def bench(ctx: click.Context, words: tuple[str, ...], as_json: bool, available: 
         raise click.exceptions.Exit(1)
 
 
-def _filling(planned: Plan) -> FillingLeaderboard | None:
+def _filling(planned: Plan, reader: Reader) -> FillingLeaderboard | None:
     """Return the leaderboard of the plan's suites, with what is finished; None when it is of no whole suite."""
     wanted = {run.config.task for run in planned.runs}
     suites = {suite: tasks for suite, tasks in suite_tasks().items() if wanted.issuperset(tasks)}
     if not suites:
         return None
     done = {run.config.run_id for run in planned.runs if run.state == "done"}
-    return FillingLeaderboard(suites, [record for record in RecordStore(planned.out).read() if record.run_id in done] if done else ())
+    return FillingLeaderboard(suites, [record for record in reader.read() if record.run_id in done] if done else ())
 
 
 def grid_settings(words: tuple[str, ...]) -> dict[str, Any]:

@@ -48,18 +48,18 @@ def leaderboard(words: tuple[str, ...], watch: float | None) -> None:
         keep_page(out, suite_tasks(), watch, echo)
     if not RecordStore(out).paths():
         raise RecordError(f"no records below {out / 'records'}; run petlbench bench first, or name another folder with out=DIR")
-    _, broken = write_and_show(out)
+    _, broken = write_and_show(Reader(RecordStore(out)))
     end(broken)
 
 
-def write_and_show(out: Path, quiet: bool = False) -> tuple[list[str], list[str]]:
-    """Write all files of the leaderboard, print the table and the paths unless quiet, name on stderr what is left out.
+def write_and_show(reader: Reader, quiet: bool = False) -> tuple[list[str], list[str]]:
+    """Write all files of the leaderboard of a results folder, print the table and the paths unless quiet, name on stderr what is left out.
 
     Returns the paths and a line for everything left out.
     """
-    suites = suite_tasks()
+    suites, out = suite_tasks(), reader.store.results
     with reading() as progress:
-        records = Reader(RecordStore(out)).read(progress)
+        records = reader.read(progress)
     written = write_leaderboard(out, suites, tables := tables_of(records, suites))
     if not quiet:
         table_console().print(leaderboard_table(tables.frame))

@@ -9,9 +9,9 @@ from typing import Any
 from petlbench.analysis import formats
 from petlbench.cli.printing import print_rows
 from petlbench.cli.terminal import echo
+from petlbench.tuning.about import ABOUT, studies_in
 from petlbench.tuning.importance import caution, importances
 from petlbench.tuning.picture import write_picture
-from petlbench.tuning.study import studies_in
 from petlbench.tuning.trial import Trial, ranking
 from petlbench.tuning.tuned import StoredStudy, point_in_words, read_study, spent
 
@@ -20,7 +20,7 @@ _BEST = 10  # trials that are listed
 
 def find_study(name: str, out: Path) -> Path | None:
     """Return the folder of a study: named by its path, or by its name in the results folder or the beginning of one that is the only such."""
-    if (Path(name) / "study.json").is_file():
+    if (Path(name) / ABOUT).is_file():
         return Path(name).resolve()
     found = [folder for folder in studies_in(out) if folder.name.startswith(name)]
     exact = [folder for folder in found if folder.name == name]

@@ -37,13 +37,6 @@ class Range:
     kind: type[float] | type[int] = float
     step: float | None = None
 
-    @property
-    def size(self) -> int | None:
-        """How many numbers it has; None: any number of them."""
-        if self.kind is int or self.step is not None:
-            return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
-        return None
-
     def spread(self, count: int) -> list[Scalar]:
         """Return at most ``count`` of its numbers, ascending and evenly spread: both ends and what lies between; of one, the middle."""
         shares = [0.5] if count == 1 else [index / (count - 1) for index in range(count)]
@@ -127,12 +120,6 @@ def load_space(method: str, task: str, given: Mapping[str, Any] | None = None) -
 def default_point(space: Space, config: RunConfig) -> Point:
     """Return the values that a run has for the settings of a space."""
     return {key: _value(config, key) for key in space}
-
-
-def size(space: Space) -> int | None:
-    """Return how many points a space has: 1 of an empty one; None for any number of them."""
-    sizes = [axis.size for axis in space.values()]
-    return None if None in sizes else math.prod(size for size in sizes if size is not None)
 
 
 def grid(space: Space, most: int) -> list[Point]:

@@ -5,7 +5,6 @@ The functions and the class here run on the nodes. What they send is plain: text
 
 from __future__ import annotations
 
-import hashlib
 import os
 import queue
 import socket
@@ -16,8 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +27,12 @@ from petlbench.data.content import with_content
 from petlbench.data.digests import state_of
 from petlbench.data.joined import names_joined
 from petlbench.errors import PetlbenchError, described
+from petlbench.records.provenance import source_digest
 from petlbench.records.schema import read_record
 from petlbench.records.store import RecordStore
 from petlbench.runs.execute import execute
 
 EVERY = 0.5  # seconds between two reports of a run's progress
-_PACKAGES = ("petlbench", "petlbench.methods", "petlbench.datasets", "petlbench.configs")
 Event = tuple[Literal["begun", "advanced", "recorded", "refused", "broken"], Any]
 
 
@@ -66,7 +63,7 @@ class Survey:
     """What a node has."""
 
     host: str
-    code: str  # ``code_digest``
+    code: str  # ``source_digest``
     version: str  # of petlbench
     problems: tuple[str, ...]  # what it lacks for the runs, a line each
     weights: dict[str, str]  # backbone -> checksum
@@ -91,7 +88,7 @@ def survey(home: Home, configs: Sequence[RunConfig]) -> Survey:
     for config in configs:
         for problem in _lacks(config, weights):
             problems.setdefault(problem)
-    return Survey(socket.gethostname(), code_digest(), version("petlbench"), tuple(problems), weights, home.is_shared())
+    return Survey(socket.gethostname(), source_digest(), version("petlbench"), tuple(problems), weights, home.is_shared())
 
 
 def _lacks(config: RunConfig, weights: dict[str, str]) -> Iterator[str]:
@@ -112,23 +109,6 @@ def _lacks(config: RunConfig, weights: dict[str, str]) -> Iterator[str]:
             weights[name] = load_backbone_cached(name, checkpoint, torch.device("cpu"), *state)[1]
         except Exception as error:
             yield f"backbone {name} cannot be loaded: {error if isinstance(error, PetlbenchError) else described(error)}"
-
-
-def code_digest() -> str:
-    """Return a hash of petlbench's own Python and YAML files."""
-    digest = hashlib.sha256()
-    for package in _PACKAGES:
-        for name, content in sorted(_sources(files(package), package)):
-            digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
-    for inner in folder.iterdir():
-        if inner.is_dir():
-            yield from _sources(inner, f"{name}/{inner.name}")
-        elif inner.name.endswith((".py", ".yaml")):
-            yield f"{name}/{inner.name}", inner.read_bytes()
 
 
 class Carrier:

@@ -52,14 +52,17 @@ class Pass:
 
     def __init__(self, examples: Any, offer: Callable[[int], None] | None) -> None:
         self.number = 0  # of the pass, from 0
-        self.step = 0  # of the batch in use, from 0
         self._examples, self._offer = examples, offer  # None: nothing is kept
+        self._is_resumed = False  # in the middle
+        self._kept: dict[str, Any] = {}  # what ``tally`` begins with
+        self._begin()
+
+    def _begin(self) -> None:
+        self.step = 0  # of the batch in use, from 0
         self._done = 0  # batches
         self._was_iterated = False
         self._start: Tensor | None = None  # state of the generator when the pass began
-        self._is_resumed = False  # in the middle
         self._sums = SimpleNamespace()
-        self._kept: dict[str, Any] = {}  # what ``tally`` begins with
 
     def tally(self, **start: Any) -> SimpleNamespace:
         """Return what the pass adds up, as attributes: tensors, numbers and lists with these values at its start, or those that were kept."""
@@ -86,14 +89,8 @@ class Pass:
     def finish(self) -> int:
         """Go on to the next pass. Returns the steps that this one was, beside those over its batches."""
         steps = 0 if self._was_iterated else 1
-        self.number, self.step, self._done, self._start, self._was_iterated, self._sums = (
-            self.number + 1,
-            0,
-            0,
-            None,
-            False,
-            SimpleNamespace(),
-        )
+        self.number += 1
+        self._begin()
         return steps
 
     def state_dict(self) -> dict[str, State]:

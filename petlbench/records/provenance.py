@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import torch
 
 from petlbench.records.schema import Code, Environment
 
+_SOURCES = ("petlbench", "petlbench.methods", "petlbench.datasets", "petlbench.configs")
 _PACKAGES = ("torch", "timm", "open_clip_torch", "numpy", "safetensors")
 
 
@@ -37,6 +42,24 @@ def environment(device: torch.device, precision: str) -> Environment:
         precision=precision,
         packages=dict(_packages()),
     )
+
+
+@cache
+def source_digest() -> str:
+    """Return the SHA-256 of this package's Python and YAML files, plugins included: code may change without its version, and differ between machines."""
+    digest = hashlib.sha256()
+    for package in _SOURCES:
+        for name, content in sorted(_sources(files(package), package)):
+            digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
+    for inner in folder.iterdir():
+        if inner.is_dir():
+            yield from _sources(inner, f"{name}/{inner.name}")
+        elif inner.name.endswith((".py", ".yaml")):
+            yield f"{name}/{inner.name}", inner.read_bytes()
 
 
 @cache

@@ -11,18 +11,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
-import petlbench
 from petlbench.access.tickets import lent
 from petlbench.config.every import Every
 from petlbench.errors import RecordError, described
 from petlbench.optim.steps import Held, Load, State, Steps, restore, state_of
+from petlbench.records.provenance import source_digest
 from petlbench.records.store import write_atomically
 from petlbench.remote.journal import Journal
 from petlbench.runs.kept_file import packed_state, read_state
@@ -202,11 +201,8 @@ class GlobalGenerators:
 
 @cache
 def code_digest(plugin: str) -> str:
-    """Return a hash of the source of this package and of a plugin's, for code may change between two runs without its version."""
-    digest = hashlib.sha256(version("petlbench").encode())
-    for folder in (*petlbench.__path__, *import_module("petlbench.methods").__path__):
-        for file in sorted(Path(folder).rglob("*.py")):
-            digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    """Return a hash of this package's source and of a plugin's own file."""
+    digest = hashlib.sha256(source_digest().encode())
     source = getattr(sys.modules.get(plugin), "__file__", None)  # none of a method that was typed at a prompt
     if source is not None and Path(source).is_file():
         digest.update(Path(source).read_bytes())

@@ -7,7 +7,7 @@ import warnings
 import optuna
 from optuna.importance import FanovaImportanceEvaluator
 
-from petlbench.tuning.study import open_journal
+from petlbench.tuning.journal import open_journal
 from petlbench.tuning.tuned import StoredStudy
 
 FEW = 10  # trials per setting, below which a forest of trees sees little more than noise

@@ -15,7 +15,7 @@ from petlbench.analysis.escape import plotted
 from petlbench.config.search import Choice, Range
 from petlbench.report.plots import add_footer, empty_figure, save_figure
 from petlbench.report.style import PALETTE
-from petlbench.tuning.study import space_of
+from petlbench.tuning.about import space_of
 from petlbench.tuning.trial import Trial
 from petlbench.tuning.tuned import StoredStudy
 

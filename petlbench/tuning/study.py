@@ -7,71 +7,29 @@ recorded below ``OUT/studies/records``, which all studies share, apart from the 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import optuna
 from filelock import FileLock, Timeout
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from optuna.trial import TrialState
 
 from petlbench.config.search import Choice, Point, Range, Space, grid
-from petlbench.errors import PetlbenchError, TuningError
-from petlbench.records.fields import Count, Line, Name, Seed, Settings
+from petlbench.errors import TuningError
 from petlbench.records.file_names import exists, slug
-from petlbench.records.regular_file import read_regular
-from petlbench.records.schema import first_problem
 from petlbench.records.store import write_atomically
-from petlbench.tuning.trial import WORST, Outcome, State, Trial
+from petlbench.tuning.about import ABOUT, FOLDER, About, read_about
+from petlbench.tuning.journal import ENDED, JOURNAL, OUTCOME, mend, open_journal, read_trials, readable
+from petlbench.tuning.trial import WORST, Outcome, Trial
 
-FOLDER = "studies"  # in a results folder
-_ABOUT, _JOURNAL, _AT_WORK = "study.json", "journal.log", "at_work"
-_LARGEST = 2**22  # bytes of study.json
-# attributes of a trial in the journal
-_WORKER, _OUTCOME, _ENDED = "worker", "outcome", "ended"
-
-
-class About(BaseModel):
-    """What a study tunes and how. Equal for studies that may go on with each other's trials."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    method: Name
-    task: Name
-    backbone: Name
-    config: Settings  # of every trial: the identity of its run, but for its seed and what is tuned
-    space: Settings  # as YAML has it (petlbench.config.search.plain)
-    trials: Count
-    sampler: Literal["tpe", "random", "grid"]
-    sampler_seed: Seed
-    seeds: list[Seed] = Field(min_length=1)  # of the runs of a trial
-    pruner: Literal["none", "halving"]
-    limits: Settings  # of what all trials send to a model together; empty: none
-    default: Settings  # the point of the first trial; empty: the defaults are not in the space
-    code: Line  # version of petlbench and hash of the method's code
-
-    @property
-    def name(self) -> str:
-        """The name of the study's folder: readable, and different for what is different but for the code."""
-        identity = json.dumps(self.model_dump(exclude={"code"}), sort_keys=True, allow_nan=False)
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-        return "-".join(slug(part, 60) for part in (self.method, self.task, self.backbone)) + f"-{digest}"
-
-    @property
-    def label(self) -> str:
-        """Name the study in a sentence."""
-        return f"{self.method} on {self.task}"
+_AT_WORK = "at_work"  # folder of the locks of processes
+_WORKER = "worker"  # attribute of a trial in the journal
 
 
 class Study:
@@ -92,14 +50,14 @@ class Study:
         self._presence.acquire()
         try:
             with self._lock:
-                path = self.folder / _ABOUT
+                path = self.folder / ABOUT
                 if exists(path):
                     self._check_code(read_about(path))
                 else:
                     write_atomically(path, self.about.model_dump_json(indent=1).encode() + b"\n")
-                _mend(self.folder / _JOURNAL)
+                mend(self.folder / JOURNAL)
                 self._study = open_journal(self.folder, may_create=True)
-                with _readable(self.folder):
+                with readable(self.folder):
                     if not self._study.get_trials(deepcopy=False):
                         self._enqueue_first()
         except BaseException:
@@ -116,7 +74,7 @@ class Study:
 
     @property
     def journal(self) -> Path:
-        return (self.folder / _JOURNAL).resolve()
+        return (self.folder / JOURNAL).resolve()
 
     def trials(self) -> list[Trial]:
         """Return all trials, in the order in which they were begun. TuningError for a journal that is broken."""
@@ -127,7 +85,7 @@ class Study:
 
         A trial that was running in a process that is gone is begun again, with the same settings.
         """
-        with self._lock, _readable(self.folder):
+        with self._lock, readable(self.folder):
             self._give_up_the_lost()
             begun = [trial for trial in self.trials() if trial.counts]
             if len(begun) >= self.about.trials or self._is_spent(begun) or self._is_grid_done():
@@ -142,10 +100,10 @@ class Study:
     def tell(self, number: int, outcome: Outcome) -> None:
         """Say how a trial of this process ended. Does nothing when another process took it for lost and has begun it again."""
         trial = self._asked.pop(number)
-        with self._lock, _readable(self.folder):
+        with self._lock, readable(self.folder):
             if self._study.get_trials(deepcopy=False)[number].state is not TrialState.RUNNING:
                 return
-            trial.set_user_attr(_OUTCOME, outcome.model_dump(mode="json"))
+            trial.set_user_attr(OUTCOME, outcome.model_dump(mode="json"))
             if outcome.is_pruned:
                 self._study.tell(trial, state=TrialState.PRUNED)
             else:
@@ -153,8 +111,8 @@ class Study:
 
     def note_end(self, reason: str) -> None:
         """Write into the journal why the study has fewer trials than were asked for."""
-        with self._lock, _readable(self.folder):
-            self._study.set_user_attr(_ENDED, reason)
+        with self._lock, readable(self.folder):
+            self._study.set_user_attr(ENDED, reason)
 
     def ending(self) -> str | None:
         """Return why no further trial will begin, in words; None as long as one may or is at work."""
@@ -244,128 +202,12 @@ class Study:
         return optuna.samplers.RandomSampler(seed=seed)
 
 
-def open_journal(folder: Path, may_create: bool = False) -> optuna.Study:
-    """Open the journal of a study. TuningError when it is not there or broken."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = folder / _JOURNAL
-    if not may_create and not exists(path):
-        raise TuningError(f"{folder} is no study: {_JOURNAL} is missing; run petlbench tune")
-    with _readable(folder):
-        storage = JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
-        if may_create:
-            return optuna.create_study(storage=storage, study_name=folder.name, direction="maximize", load_if_exists=True)
-        return optuna.load_study(storage=storage, study_name=folder.name, sampler=optuna.samplers.RandomSampler())
-
-
-def read_about(path: Path) -> About:
-    """Read study.json. TuningError for one that is not whole, or belongs to another folder."""
-    try:
-        about = About.model_validate_json(read_regular(path, _LARGEST))
-    except ValidationError as error:
-        raise TuningError(f"{path}: {first_problem(error)}; {_remedy(path.parent)}") from None
-    except PetlbenchError as error:
-        raise TuningError(f"{error}; {_remedy(path.parent)}") from None
-    if about.name != path.parent.name:
-        raise TuningError(f"{path}: does not describe the study of its folder, but {about.name}; {_remedy(path.parent)}")
-    return about
-
-
-def studies_in(results: Path) -> list[Path]:
-    """Return the folders of the studies of a results folder, sorted."""
-    return sorted(path.parent for path in (results / FOLDER).glob(f"*/{_ABOUT}"))
-
-
-def space_of(about: About) -> Space:
-    """Return the space of a study. TuningError when study.json holds none."""
-    return {key: _axis(key, values, about.name) for key, values in about.space.items()}
-
-
-def _axis(key: str, values: Any, study: str) -> Range | Choice:
-    if isinstance(values, list) and values and all(isinstance(value, float | int | str | bool | None) for value in values):
-        return Choice(tuple(values))
-    if isinstance(values, dict) and values.keys() <= {"low", "high", "log", "step"}:
-        low, high, step = (values.get(name) for name in ("low", "high", "step"))
-        kind = type(low)
-        if kind in (int, float) and type(high) is kind and (step is None or type(step) is kind):
-            return Range(cast(float, low), cast(float, high), values.get("log") is True, kind, step)
-    raise TuningError(f"study {study}: {key} has no range and no list of values in {_ABOUT}")
-
-
-def read_trials(study: optuna.Study, space: Space, folder: Path) -> list[Trial]:
-    """Return the trials of a journal. TuningError for what no trial of this space can have."""
-    with _readable(folder):
-        return [_trial(trial, space) for trial in study.get_trials(deepcopy=False)]
-
-
-def ended_early(study: optuna.Study) -> str | None:
-    """Return why a study has fewer trials than were asked for; None if nothing says so."""
-    reason = study.user_attrs.get(_ENDED)
-    return reason if isinstance(reason, str) else None
-
-
-def _trial(trial: FrozenTrial, space: Space) -> Trial:
-    point = {key: _value_of(axis, trial.params[key]) for key, axis in space.items() if key in trial.params}
-    found = trial.user_attrs.get(_OUTCOME)
-    outcome = None if found is None else Outcome.model_validate(found)
-    if trial.params.keys() - space.keys():
-        raise ValueError(f"trial {trial.number} has other settings than the study")
-    state: State
-    if trial.state in (TrialState.WAITING, TrialState.RUNNING):
-        return Trial(trial.number, "waiting" if trial.state is TrialState.WAITING else "running", point, None)
-    if trial.state is TrialState.FAIL:  # one whose run failed is told with the worst score
-        return Trial(trial.number, "lost", point, None)
-    if outcome is None or len(point) < len(space):
-        raise ValueError(f"trial {trial.number} has ended and says not how")
-    state = "pruned" if outcome.is_pruned else "failed" if outcome.error is not None else "done"
-    return Trial(trial.number, state, point, outcome)
-
-
-def _value_of(axis: Range | Choice, value: Any) -> Any:
-    if value not in axis:
-        raise ValueError(f"a trial has the value {value!r}, which is not in the space")
-    return value
-
-
 def _suggested(trial: optuna.Trial, key: str, axis: Range | Choice) -> Any:
     if isinstance(axis, Choice):
         return trial.suggest_categorical(key, list(axis.values))
     if axis.kind is int:
         return trial.suggest_int(key, int(axis.low), int(axis.high), step=int(axis.step or 1), log=axis.log)
     return trial.suggest_float(key, axis.low, axis.high, step=axis.step, log=axis.log)
-
-
-def _mend(journal: Path) -> None:
-    """Cut off a last line that was not written to its end: the process that wrote it was killed, and the next line would be glued to it."""
-    if not exists(journal):
-        return
-    lock = JournalFileOpenLock(str(journal))
-    lock.acquire()
-    try:
-        with journal.open("rb+") as file:
-            content = file.read()
-            if content and not content.endswith(b"\n"):
-                file.truncate(content.rfind(b"\n") + 1)
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """TuningError for whatever Optuna, or the check of what it read, raises over a journal that is none."""
-    try:
-        yield
-    except (PetlbenchError, OSError):
-        raise
-    except ValidationError as error:
-        raise TuningError(f"{folder / _JOURNAL}: {first_problem(error)}; {_remedy(folder)}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
-        raise TuningError(
-            f"{folder / _JOURNAL} is no journal of trials ({type(error).__name__}: {str(error)[:200]}); {_remedy(folder)}"
-        ) from None
-
-
-def _remedy(folder: Path) -> str:
-    return f"move {folder} away and run petlbench tune again, which repeats no trial that is recorded"
 
 
 def _limits_in_words(limits: Mapping[str, Any]) -> str:

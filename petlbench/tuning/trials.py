@@ -23,7 +23,8 @@ from petlbench.runs import plan as grid
 from petlbench.runs.log import newest
 from petlbench.runs.plan import PlannedRun, planned_run
 from petlbench.runs.state import States
-from petlbench.tuning.study import FOLDER, About, Study
+from petlbench.tuning.about import FOLDER, About
+from petlbench.tuning.study import Study
 from petlbench.tuning.trial import Outcome, outcome_of, refused
 
 _FACTOR = 3  # one trial in three goes on after 1/9 and after 1/3 of the epochs
@@ -76,7 +77,7 @@ def cells_of(planned: grid.Plan, settings: Mapping[str, Any], tuning: Tuning) ->
         by_cell.setdefault((run.config.method, run.config.task), {})[run.config.seed] = run.config
     cells, without = [], []
     for (method, task), configs in by_cell.items():
-        space = load_space(method, task, with_search(_of_all_methods(settings), tuning.search))
+        space = space_searched(method, task, settings, tuning)
         check_selection(next(iter(configs.values())))
         if space:
             cells.append(Cell(configs, settings, space))
@@ -85,9 +86,10 @@ def cells_of(planned: grid.Plan, settings: Mapping[str, Any], tuning: Tuning) ->
     return cells, list(dict.fromkeys(without))
 
 
-def _of_all_methods(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what names one run, and the folder: no setting of them can be searched."""
-    return {key: value for key, value in settings.items() if key not in ("task", "seed")}
+def space_searched(method: str, task: str, settings: Mapping[str, Any], tuning: Tuning) -> Space:
+    """Return what a study searches: the method's space, without what the user's settings fix and changed as they say."""
+    of_all = {key: value for key, value in settings.items() if key not in ("task", "seed")}
+    return load_space(method, task, with_search(of_all, tuning.search))
 
 
 def check_selection(config: RunConfig) -> None:
@@ -116,10 +118,15 @@ def about_of(cell: Cell, tuning: Tuning) -> About:
         sampler_seed=choice.sampler_seed,
         seeds=list(cell.configs),
         pruner=choice.pruner,
-        limits={name: limit for name, limit in vars(tuning.limits).items() if limit is not None},
+        limits=limits_of(tuning),
         default=default if all(value in cell.space[key] for key, value in default.items()) else {},
         code=code_of(config.method),
     )
+
+
+def limits_of(tuning: Tuning) -> dict[str, int]:
+    """Return the limits of what all trials of a study send."""
+    return {name: limit for name, limit in vars(tuning.limits).items() if limit is not None}
 
 
 def study_config(config: RunConfig) -> dict[str, Any]:

@@ -9,17 +9,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from petlbench.config.resolve import RunConfig, load_method, merged, resolve
-from petlbench.config.search import Point, load_space, plain
-from petlbench.config.settings import Limits
-from petlbench.config.tuning import Tuning, split_tuning, with_search
+from petlbench.config.resolve import RunConfig, load_method, merged
+from petlbench.config.search import Point, plain
+from petlbench.config.tuning import Tuning, split_tuning
 from petlbench.errors import TuningError
 from petlbench.runs import plan as grid
 from petlbench.runs.plan import PlannedRun, planned_run
 from petlbench.runs.state import States
-from petlbench.tuning.study import FOLDER, About, ended_early, open_journal, read_about, read_trials, space_of, studies_in
+from petlbench.tuning.about import ABOUT, FOLDER, About, read_about, space_of, studies_in
+from petlbench.tuning.journal import ended_early, open_journal, read_trials
 from petlbench.tuning.trial import Outcome, Trial, queries_of, winner_of
-from petlbench.tuning.trials import check_selection, code_of, study_config, trial_settings, with_point
+from petlbench.tuning.trials import check_selection, code_of, limits_of, space_searched, study_config, trial_settings, with_point
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class StoredStudy:
 
 def read_study(folder: Path) -> StoredStudy:
     """Read a study. TuningError names the file that is missing or broken."""
-    about = read_about(folder / "study.json")
+    about = read_about(folder / ABOUT)
     study = open_journal(folder)
     trials = [trial for trial in read_trials(study, space_of(about), folder) if trial.counts]
     return StoredStudy(folder, about, trials, ended_early(study))
@@ -74,7 +74,7 @@ def plan_tuned(
     tuning, of_runs = split_tuning(settings)
     planned = grid.plan(methods, tasks, seeds, tuned_settings(of_runs), available)
     states, results = States(), planned.out
-    known = [(folder, read_about(folder / "study.json")) for folder in studies_in(results) if not only or folder.name in only]
+    known = [(folder, read_about(folder / ABOUT)) for folder in studies_in(results) if not only or folder.name in only]
     study_of = cache(lambda method, task: _study_for(_first(planned, method, task), of_runs, tuning, known, results))
     runs: list[PlannedRun] = []
     untuned = []
@@ -136,10 +136,10 @@ def _study_for(
     """Find the study of a method on a task. None when it has nothing to tune."""
     check_selection(final)
     own = trial_settings(settings)
-    space = load_space(final.method, final.task, with_search({key: value for key, value in own.items() if key != "task"}, tuning.search))
+    space = space_searched(final.method, final.task, own, tuning)
     if not space:
         return None
-    wanted = study_config(_default_trial(final, own))
+    wanted = study_config(with_point(final, own, {}))
     command = _command(final, settings, tuning)
     label = f"{final.method} on {final.task}"
     of_cell = [(folder, about) for folder, about in known if (about.method, about.task) == (final.method, final.published_task)]
@@ -171,17 +171,10 @@ def _asked_for(about: About) -> str:
     return f"trials={about.trials} sampler={about.sampler} sampler_seed={about.sampler_seed} seeds={seeds}"
 
 
-def _default_trial(final: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
-    own = {"method": {"name": final.method}, "task": final.task, "seed": final.seed}
-    return replace(resolve(merged(settings, own)), backbone=final.backbone, content=final.content)
-
-
 def _is_as_chosen(about: About, tuning: Tuning) -> bool:
     """Return True if a study was made as the user says, who may say nothing about it."""
-    limits = {name: limit for name, limit in vars(tuning.limits).items() if limit is not None}
-    return all(getattr(about, name) == getattr(tuning.choice, name) for name in tuning.chosen) and (
-        tuning.limits == Limits() or about.limits == limits
-    )
+    limits = limits_of(tuning)
+    return about.limits == (limits or about.limits) and all(getattr(about, name) == getattr(tuning.choice, name) for name in tuning.chosen)
 
 
 def _difference(about: About, wanted: Mapping[str, Any], tuning: Tuning) -> str:

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from petlbench.records.schema import Record, read_record
 from petlbench.records.store import RecordStore
 from tests.datasets.miniature import vtab_task
-from tests.executors.signals import hear_signals
+from tests.executors.processes import installed, start_in_session
 
 pytestmark = pytest.mark.slow
 GUARD = 300  # seconds after which a test that hangs fails
@@ -98,12 +98,7 @@ class Raylets:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of installed packages with the method above."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "waiter-1.dist-info").mkdir()
-    (folder / "waiter.py").write_text(METHOD)
-    (folder / "waiter-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: waiter\nVersion: 1\n")
-    (folder / "waiter-1.dist-info" / "entry_points.txt").write_text("[petlbench.methods]\nwaiter = waiter:Waiter\n")
-    return folder
+    return installed(tmp_path_factory.mktemp("site"), "waiter", METHOD)
 
 
 @pytest.fixture(scope="module")
@@ -124,17 +119,7 @@ def bench(raylets: Raylets, site: Path, tmp_path: Path) -> Iterator[Callable[...
 
     def start(*words: str, code: tuple[str, str] = ("-m", "petlbench"), **more: str) -> subprocess.Popen[str]:
         command = [sys.executable, *code, "bench", *words, "executor=ray", f"address={raylets.address}"]
-        pipe, environment = subprocess.PIPE, os.environ | {"PYTHONPATH": str(site)} | more
-        process = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=environment,
-            text=True,
-            stdout=pipe,
-            stderr=pipe,
-            start_new_session=True,
-            preexec_fn=hear_signals,  # noqa: PLW1509 (no threads here)
-        )
+        process = start_in_session(command, tmp_path, os.environ | {"PYTHONPATH": str(site)} | more)
         started.append(process)
         return process
 

@@ -8,8 +8,9 @@ import pytest
 
 from petlbench.config.executor import ExecutorChoice
 from petlbench.errors import ConfigError
-from petlbench.executors.cluster import RayExecutor, _Share
+from petlbench.executors.cluster import RayExecutor
 from petlbench.executors.executor import open_executor
+from petlbench.executors.machines import Share
 
 
 @pytest.mark.parametrize(
@@ -58,4 +59,4 @@ def test_one_and_a_half_gpus_are_refused() -> None:
 def test_a_machine_has_room_for_as_many_runs_as_its_cpus_and_gpus_hold(
     cpus: float, gpus: float, resources: dict[str, float], runs: int
 ) -> None:
-    assert _Share(cpus, gpus).fits(resources) == runs
+    assert Share(cpus, gpus).fits(resources) == runs

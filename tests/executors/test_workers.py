@@ -16,7 +16,7 @@ import pytest
 from petlbench import cli as command_line
 from petlbench.records.schema import Record
 from petlbench.records.store import RecordStore
-from tests.executors.signals import hear_signals
+from tests.executors.processes import installed, start_in_session
 
 GUARD = 300  # seconds after which a test that hangs fails
 METHOD = '''
@@ -96,26 +96,12 @@ WAIT = 7  # the seed that waits
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a bench of the method above, below the test's folder, in a session of its own."""
-    site = tmp_path / "site"
-    (site / "leaver-1.dist-info").mkdir(parents=True)
-    (site / "leaver.py").write_text(METHOD)
-    (site / "leaver-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: leaver\nVersion: 1\n")
-    (site / "leaver-1.dist-info" / "entry_points.txt").write_text("[petlbench.methods]\nleaver = leaver:Leaver\n")
+    site = installed(tmp_path / "site", "leaver", METHOD)
 
     def start(*words: str, **more: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "petlbench", *words, "method=leaver", "out=r", "threads=1"]
         environment = os.environ | {"PYTHONPATH": str(site)} | more
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=environment,
-            text=True,
-            stdout=pipe,
-            stderr=pipe,
-            start_new_session=True,
-            preexec_fn=hear_signals,  # noqa: PLW1509 (no threads here)
-        )
+        process = start_in_session(command, tmp_path, environment)
         started.append(process)
         return process
 
